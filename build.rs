@@ -26,7 +26,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     let mut config = prost_build::Config::new();
     config
-        .bytes([".lineshaft.v1.Payload", ".lineshaft.v1.ReadOutputResponse", ".lineshaft.v1.AttemptOutput"])
+        .bytes([
+            ".lineshaft.v1.Payload",
+            ".lineshaft.v1.ReadOutputResponse",
+            ".lineshaft.v1.AttemptOutput",
+            ".lineshaft.v1.AttemptChunk",
+        ])
         .btree_map([".lineshaft.v1"])
         // A message of a stream is moved several times on its way, and tasks and events are large.
         .boxed(".lineshaft.v1.WatchTasksResponse.kind.snapshot_entry")

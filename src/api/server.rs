@@ -147,6 +147,7 @@ pub async fn serve(
             contract: Arc::new(Contract::new()?),
             body_timeout: options.body_timeout,
             memory: options.memory.clone(),
+            payload_limit: handle.catalog().payload_limit,
         },
         origins: Origins {
             allowed: options.allowed_origins.clone(),
@@ -185,7 +186,8 @@ fn services(
     let system = System::new(handle.clone(), options.host.clone(), options.instance.clone(), callers);
     let workers = Workers::new(handle.clone(), callers);
     let health = HealthService::new(options.telemetry.liveness.clone(), stop.clone());
-    Ok(Routes::new(tasks.max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
+    let message_bytes = handle.catalog().payload_limit.message_bytes();
+    Ok(Routes::new(tasks.max_decoding_message_size(message_bytes))
         .add_service(BatchServiceServer::new(Batches::new(handle.clone(), callers)))
         .add_service(ScheduleServiceServer::new(Schedules::new(handle.clone(), callers)))
         .add_service(PoolServiceServer::new(pools))

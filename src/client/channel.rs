@@ -10,6 +10,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 
+use crate::model::limits::PayloadLimit;
 use crate::model::{SecretUrl, TraceContext, limits};
 use crate::proto::v1::batch_service_client::BatchServiceClient;
 use crate::proto::v1::handler_service_client::HandlerServiceClient;
@@ -30,6 +31,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// Flow-control windows, large enough that a stream rarely waits for a window update.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// The largest response: a task with its payload and its result, or a page of events.
+const RESPONSE_BYTES_MAX: usize = 2 * *PayloadLimit::RANGE.end() + limits::MESSAGE_BYTES_MAX;
 
 /// Adds the token and the trace context of the environment to every call.
 #[derive(Clone, Debug, Default)]
@@ -140,7 +143,7 @@ impl Client {
 
     /// All calls about tasks.
     pub fn tasks(&self) -> TaskServiceClient<ClientChannel> {
-        TaskServiceClient::new(self.channel.clone()).max_decoding_message_size(4 * limits::MESSAGE_BYTES_MAX)
+        TaskServiceClient::new(self.channel.clone()).max_decoding_message_size(RESPONSE_BYTES_MAX)
     }
 
     /// All calls about batches.

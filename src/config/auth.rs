@@ -237,7 +237,7 @@ impl AuthLimits {
             problems.check_range("auth.limits.live_tasks", tasks, 1, u64::MAX);
         }
         if let Some(bytes) = self.live_payload_bytes {
-            let payload = ByteSize(crate::model::limits::PAYLOAD_BYTES_MAX as u64);
+            let payload = ByteSize(*crate::model::limits::PayloadLimit::RANGE.start() as u64);
             problems.check_range("auth.limits.live_payload_bytes", bytes, payload, ByteSize(1 << 40));
         }
         if let Some(streams) = self.open_streams {

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::model::limits::PayloadLimit;
 use crate::telemetry::log::LogFormat;
 use crate::telemetry::memory_limit::available_memory;
 
@@ -253,6 +254,9 @@ pub struct Limits {
     /// trace contexts beyond 256 bytes of each task; further submissions with such parts fail with MEMORY_FULL. Default: two
     /// fifths of the memory beyond 160MiB that the server may use, 16MiB to 256MiB.
     pub queued_payload_bytes: ByteSize,
+    /// Maximum size of a payload, and of a result of a function, 1MiB to 64MiB, and at most a sixth of `request_bytes` and a
+    /// quarter of `response_bytes`. Default: 1MiB.
+    pub payload_bytes: ByteSize,
     /// Number of consecutive server crashes during a task after which the task fails, 1 to 100. Default: 3.
     pub crashes_max: u32,
 }
@@ -286,6 +290,7 @@ impl Limits {
             request_bytes: share(250, 32),
             response_bytes: share(125, 16),
             queued_payload_bytes: share(400, 16),
+            payload_bytes: ByteSize(*PayloadLimit::RANGE.start() as u64),
             crashes_max: 3,
         }
     }
@@ -310,10 +315,31 @@ fn queue_limit_within(available: Option<u64>) -> usize {
 }
 
 impl Limits {
+    pub fn payload_limit(&self) -> PayloadLimit {
+        PayloadLimit(usize::try_from(self.payload_bytes.0).unwrap_or(usize::MAX))
+    }
+
+    fn check_payload_bytes(&self, problems: &mut Problems) {
+        let [min, max] = [PayloadLimit::RANGE.start(), PayloadLimit::RANGE.end()].map(|bytes| ByteSize(*bytes as u64));
+        problems.check_range("limits.payload_bytes", self.payload_bytes, min, max);
+        // A request in JSON counts three times, with a third more for Base64, and one caller gets two thirds of the memory. A
+        // response has a payload and a result, and one caller gets half.
+        for (name, limit, factor) in
+            [("request_bytes", self.request_bytes, 6), ("response_bytes", self.response_bytes, 4)]
+        {
+            let needed = ByteSize(factor * self.payload_bytes.0.min(max.0));
+            if limit.0 < needed.0 {
+                let text = format!("requires limits.{name} of at least {needed}, but that is {limit}");
+                problems.add("limits.payload_bytes", self.payload_bytes, text);
+            }
+        }
+    }
+
     pub(super) fn check(&self, problems: &mut Problems) {
         problems.check_range("limits.request_bytes", self.request_bytes, ByteSize(32 << 20), ByteSize(1 << 40));
         problems.check_range("limits.response_bytes", self.response_bytes, ByteSize(16 << 20), ByteSize(1 << 40));
         problems.check_range("limits.queued_payload_bytes", self.queued_payload_bytes, ByteSize(0), ByteSize(1 << 40));
+        self.check_payload_bytes(problems);
         problems.check_range("limits.crashes_max", self.crashes_max, 1, 100);
     }
 }

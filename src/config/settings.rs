@@ -118,6 +118,7 @@ impl Config {
                 .map(|handler| (handler.name.clone(), Arc::new(handler)))
                 .collect(),
             pools: self.pools.iter().filter_map(Pool::spec).map(|pool| (pool.name.clone(), pool)).collect(),
+            payload_limit: self.limits.payload_limit(),
         }
     }
 

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 
 use super::arg_pattern::ArgPattern;
 use super::id::{HandlerName, PoolName};
-use super::limits::GRACE_DEFAULT;
+use super::limits::{GRACE_DEFAULT, PayloadLimit};
 use super::payload_schema::PayloadSchema;
 use super::pool::{PoolKind, PoolSpec};
 use super::retry::RetryPolicy;
@@ -97,6 +97,7 @@ pub struct Catalog {
     pub handlers: BTreeMap<HandlerName, Arc<HandlerSpec>>,
     /// As configured; the scheduler has the present settings.
     pub pools: BTreeMap<PoolName, PoolSpec>,
+    pub payload_limit: PayloadLimit,
 }
 
 /// A catalog to which registrations are added while the server runs.

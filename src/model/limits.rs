@@ -4,8 +4,11 @@ use std::time::Duration;
 
 /// Bytes of a task ID, a request ID or any name.
 pub const NAME_BYTES_MAX: usize = 64;
-pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
-/// Bytes of one result; more fails the attempt with RESULT_TOO_LARGE.
+/// Bytes of a payload or a result that a message between the server and a remote worker contains as a whole.
+pub const INLINE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one of the parts in which larger ones travel: 64 KiB delay other messages of a slow connection by little.
+pub const CHUNK_BYTES: usize = 64 << 10;
+/// Bytes of a result of a program, a module or an HTTP service; more fails the attempt with RESULT_TOO_LARGE.
 pub const RESULT_BYTES_MAX: usize = 1 << 20;
 /// Tasks of one `BatchSubmitTasks` call.
 pub const BATCH_TASKS_MAX: usize = 10_000;
@@ -82,5 +85,32 @@ pub const FAILURE_DETAIL_BYTES_MAX: usize = 8_192;
 pub const REGISTERED_HANDLERS_MAX: usize = 10_000;
 /// Time between the request to stop and the kill if neither the caller nor the handler sets one.
 pub const GRACE_DEFAULT: Duration = Duration::from_secs(5);
-/// Bytes of one gRPC request message.
+/// Bytes of one gRPC request message, unless payloads may be larger.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a message besides the payload of its only task.
+const MESSAGE_BYTES_BESIDES: usize = 1 << 20;
+
+/// Bytes of one payload, and of one result of a function, as configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PayloadLimit(pub usize);
+
+impl PayloadLimit {
+    /// The smallest and the largest that can be configured.
+    pub const RANGE: std::ops::RangeInclusive<usize> = 1 << 20..=64 << 20;
+
+    /// Bytes of one gRPC request message.
+    pub fn message_bytes(self) -> usize {
+        MESSAGE_BYTES_MAX.max(self.0 + MESSAGE_BYTES_BESIDES)
+    }
+
+    /// Bytes of a request in JSON, where bytes are in Base64.
+    pub fn json_bytes(self) -> usize {
+        MESSAGE_BYTES_MAX.max(self.0.div_ceil(3) * 4 + MESSAGE_BYTES_BESIDES)
+    }
+}
+
+impl Default for PayloadLimit {
+    fn default() -> Self {
+        Self(*Self::RANGE.start())
+    }
+}

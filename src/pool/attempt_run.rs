@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 
-use crate::model::{Failure, FailureReason, ResourceUsage, StopMethod, TaskSpec, Timestamp, limits};
+use crate::model::limits::PayloadLimit;
+use crate::model::{Failure, FailureReason, ResourceUsage, StopMethod, TaskSpec, Timestamp};
 use crate::runners::{Outcome, Run, RunReport, Runner, StopCause, StopSignal};
 use crate::telemetry::metrics::{AttemptMeter, AttemptResult};
 use crate::telemetry::task_log;
@@ -44,7 +45,7 @@ pub(super) async fn run(context: &WorkerContext, runner: &dyn Runner, attempt: &
         let text = format!("panicked: {}", panic_text(&*panic));
         Outcome::Failed(Failure::new(FailureReason::Panic, text)).into()
     });
-    check_result_size(report)
+    check_result_size(report, context.catalog.load().payload_limit)
 }
 
 /// An attempt that no longer runs.
@@ -119,13 +120,13 @@ fn attempt_result(outcome: &Outcome, cause: Option<StopCause>) -> AttemptResult 
     }
 }
 
-fn check_result_size(report: RunReport) -> RunReport {
+fn check_result_size(report: RunReport, PayloadLimit(bytes_max): PayloadLimit) -> RunReport {
     let Outcome::Completed(result) = &report.outcome else { return report };
     let bytes = result.data.len();
-    if bytes <= limits::RESULT_BYTES_MAX {
+    if bytes <= bytes_max {
         return report;
     }
-    let text = format!("result has {bytes} bytes, at most {} are allowed", limits::RESULT_BYTES_MAX);
+    let text = format!("result has {bytes} bytes, at most {bytes_max} are allowed");
     RunReport { outcome: Outcome::Failed(Failure::new(FailureReason::ResultTooLarge, text)), ..report }
 }
 

@@ -31,13 +31,13 @@ pub use self::core::{
     ScheduleFilter, ScheduleUpdate, Submitted,
 };
 pub use crate::pool::{RemoteConnection, WorkerInfo, WorkerStats};
-pub use crate::runners::remote::{Assigned, CloseReason, Command, Token, WorkerReport};
+pub use crate::runners::remote::{Assigned, Chunk, CloseReason, Command, Polled, Token, WorkerReport};
 pub use crate::runners::{Outcome, OutputBuffer, RunReport, StopCause};
 pub use crate::store::{Page, PageCursor, PageSize, fold};
 pub use handle::Handle;
 pub use health::ComponentHealth;
 pub use journal_trim::WatchWindow;
-pub use queries::TASK_BYTES_MAX;
+pub use queries::{TASK_BYTES, count_task};
 pub use refusal::*;
 pub use service::{Options, Recovery, Service};
 pub use views::{

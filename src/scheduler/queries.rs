@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::{
-    Event, MemoryPart, ResumeToken, Revision, Share, StoreId, Task, TaskFilter, TaskId, TaskState, limits,
-};
+use crate::model::limits::PayloadLimit;
+use crate::model::{Event, MemoryPart, ResumeToken, Revision, Share, StoreId, Task, TaskFilter, TaskId, TaskState};
 use crate::store::{Page, PageCursor, PageSize, Projection, StoreError, fold};
 
 use super::handle::Handle;
@@ -17,10 +16,22 @@ use super::timeouts::{MEMORY_TIMEOUT, PROJECTION_STALL_TIMEOUT, QUERY_TIMEOUT, w
 use super::views::{OutputSource, TaskSnapshot};
 use super::watch::Watch;
 
-/// Memory for reading one task and sending it: its payload, its result and the rest, once as they are and once encoded.
-pub const TASK_BYTES_MAX: u64 = 2 * (limits::PAYLOAD_BYTES_MAX + limits::RESULT_BYTES_MAX + (512 << 10)) as u64;
+/// Bytes of a task besides its payload and result.
+const TASK_BYTES_BESIDES: usize = 512 << 10;
+/// Memory for reading one task and sending it, unless its payload or result is larger than usual: its payload, its result and
+/// the rest, once as they are and once encoded.
+pub const TASK_BYTES: u64 = 2 * (2 * *PayloadLimit::RANGE.start() + TASK_BYTES_BESIDES) as u64;
 /// Delay between attempts to read a payload.
 const PAYLOAD_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Counts a task that was read and is larger than [`TASK_BYTES`] contains, whatever the limit: it is in memory already.
+pub fn count_task(memory: &mut Share, task: &Task) {
+    let result = task.status.result.as_ref().map_or(0, |result| result.data.len());
+    let bytes = 2 * (task.spec.payload.len() + result + TASK_BYTES_BESIDES) as u64;
+    if bytes > TASK_BYTES {
+        memory.resize(bytes);
+    }
+}
 
 impl Handle {
     /// The newest durable revision.
@@ -97,8 +108,9 @@ impl Handle {
         caller: &Arc<str>,
     ) -> Result<(TaskSnapshot, Share), Refusal> {
         let ended = self.inner.hub.ended(id);
-        let memory = self.reserve_response(caller, TASK_BYTES_MAX).await?;
+        let mut memory = self.reserve_response(caller, TASK_BYTES).await?;
         let mut snapshot = self.get(id).await?;
+        count_task(&mut memory, &snapshot.task);
         snapshot.task.spec = Arc::new(snapshot.task.spec.without_payload());
         if snapshot.task.status.state.is_terminal() {
             return Ok((snapshot, memory));
@@ -109,12 +121,13 @@ impl Handle {
             () = tokio::time::sleep(timeout) => {}
             () = self.inner.draining.cancelled() => return Err(Draining.into()),
         }
-        let memory = self.reserve_response(caller, TASK_BYTES_MAX).await?;
+        let mut memory = self.reserve_response(caller, TASK_BYTES).await?;
         let snapshot = match self.get(id).await {
             // Retention deleted the task as soon as it ended: its events still contain the result.
             Err(Refusal::TaskNotFound(_)) => self.final_snapshot(snapshot, caller).await?,
             result => result?,
         };
+        count_task(&mut memory, &snapshot.task);
         Ok((snapshot, memory))
     }
 

@@ -28,7 +28,26 @@ pub fn output(token: &str, stream: OutputStream, mut data: Vec<u8>, omitted: usi
 
 pub fn finished(token: &str, outcome: Outcome) -> v1::WorkerMessage {
     let (token, outcome) = (token.to_owned(), Some(outcome));
-    of(Kind::Finished(v1::AttemptFinished { token, outcome, cpu_time: None, peak_memory_bytes: None }))
+    of(Kind::Finished(v1::AttemptFinished { token, outcome, ..v1::AttemptFinished::default() }))
+}
+
+/// The end of an attempt. The bytes of a large result follow in chunks when the server requests them.
+pub fn finished_or_announced(token: &str, mut outcome: Outcome) -> v1::WorkerMessage {
+    let mut result_bytes = 0;
+    if let Outcome::Result(result) = &mut outcome
+        && let Some(v1::payload::Kind::Data(data)) = &result.kind
+        && data.len() > limits::INLINE_BYTES_MAX
+    {
+        result_bytes = i64::try_from(data.len()).unwrap_or(i64::MAX);
+        result.kind = None;
+    }
+    let (token, outcome) = (token.to_owned(), Some(outcome));
+    of(Kind::Finished(v1::AttemptFinished { token, outcome, result_bytes, ..v1::AttemptFinished::default() }))
+}
+
+pub fn chunk(token: &str, offset: usize, data: bytes::Bytes) -> v1::WorkerMessage {
+    let offset = i64::try_from(offset).unwrap_or(i64::MAX);
+    of(Kind::Chunk(v1::AttemptChunk { token: token.to_owned(), offset, data }))
 }
 
 pub fn cancel_acknowledged(token: &str) -> v1::WorkerMessage {

@@ -4,6 +4,7 @@
 //! one attempt: a task of the runtime.
 
 mod attempt;
+mod incoming;
 mod messages;
 mod outbox;
 mod state;

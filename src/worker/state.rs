@@ -12,15 +12,15 @@ use tokio_util::sync::CancellationToken;
 use super::messages;
 use super::outbox::{Outbox, Report, Token};
 use crate::function::{Payload, StopReason};
-use crate::model::{Failure, FailureReason, OutputStream};
+use crate::model::{Failure, FailureReason, OutputStream, limits};
 use crate::proto::v1::{self, attempt_finished::Outcome, worker_message::Kind};
 
 /// Reports in one message.
 const MESSAGES_MAX: usize = 10_000;
 /// Bytes of results and output in one message, beyond which no further ones are added.
 const BYTES_MAX: usize = 4 << 20;
-/// Bytes of a result; the limit of the server is lower by default.
-const RESULT_BYTES_MAX: usize = 8 << 20;
+/// Bytes of a result for a server that receives no chunks; its own limit is lower.
+const WHOLE_RESULT_BYTES_MAX: usize = 8 << 20;
 
 #[derive(Default)]
 pub struct Shared {
@@ -35,6 +35,10 @@ struct State {
     outbox: Outbox,
     /// Attempts whose acceptance was not sent.
     unaccepted: VecDeque<Token>,
+    /// Results of which the newest stream sends chunks, with the bytes sent. They take turns.
+    transfers: VecDeque<(Token, usize)>,
+    /// Bytes of a result that the server receives in chunks; 0: it receives none.
+    chunked_bytes_max: usize,
     /// Number of the newest stream.
     stream: u64,
     /// Whether the server has welcomed the worker on that stream.
@@ -90,13 +94,15 @@ impl Shared {
         (state.stream, state.attempts.keys().map(ToString::to_string).collect())
     }
 
-    /// The server has welcomed the worker; the `lost` attempts are not its own any more.
-    pub fn open_stream(&self, lost: &[String]) {
+    /// The server has welcomed the worker.
+    pub fn open_stream(&self, welcome: &v1::WorkerWelcome) {
         let mut state = self.state.lock();
-        for token in lost {
+        for token in &welcome.stale {
             self.forget(&mut state, token);
         }
         let state = &mut *state;
+        state.chunked_bytes_max = usize::try_from(welcome.max_result_bytes).unwrap_or(0);
+        state.transfers.clear();
         state.unaccepted.clear();
         state.outbox.begin_stream(|token| state.attempts.contains_key(token));
         for (token, entry) in &state.attempts {
@@ -124,7 +130,8 @@ impl Shared {
         if state.stream != stream {
             return Poll::Ready(None);
         }
-        let has_reports = state.is_open && !(state.outbox.is_empty() && state.unaccepted.is_empty());
+        let is_empty = state.outbox.is_empty() && state.unaccepted.is_empty() && state.transfers.is_empty();
+        let has_reports = state.is_open && !is_empty;
         if has_reports {
             return Poll::Ready(Some(state.take()));
         }
@@ -165,6 +172,28 @@ impl Shared {
         starts.then_some(Accepted { token, cancellation })
     }
 
+    /// Whether an attempt of a handler that is offered would start.
+    pub fn starts(&self) -> bool {
+        !self.state.lock().is_draining
+    }
+
+    /// The server has cancelled an attempt whose payload has not arrived completely.
+    pub fn stopped_before_start(&self, token: Token) {
+        let Some(Accepted { token, .. }) = self.accept(token, None, true) else { return };
+        let stopped = v1::AttemptStopped { method: v1::StopMethod::NeverStarted.into() };
+        self.end(&token, |_, _| Outcome::Stopped(stopped));
+    }
+
+    /// The server has memory for the result of an attempt.
+    pub fn send_result(&self, token: &str) {
+        let mut state = self.state.lock();
+        let is_sent = state.transfers.iter().any(|(other, _)| **other == *token);
+        if state.is_open && !is_sent {
+            state.transfers.push_back((token.into(), 0));
+            state.wake();
+        }
+    }
+
     /// The attempts can be stopped by force with these handles.
     pub fn started(&self, handles: Vec<(Token, AbortHandle)>) {
         let mut state = self.state.lock();
@@ -179,20 +208,22 @@ impl Shared {
 
     /// The function has returned.
     pub fn finish(&self, token: &Token, result: Result<Payload, Failure>) {
-        self.end(token, |entry| entry.outcome_of(result));
+        self.end(token, |entry, bytes_max| entry.outcome_of(result, bytes_max));
     }
 
     /// The function was dropped.
     pub fn aborted(&self, token: &Token) {
         let stopped = v1::AttemptStopped { method: v1::StopMethod::Abort.into() };
-        self.end(token, |_| Outcome::Stopped(stopped));
+        self.end(token, |_, _| Outcome::Stopped(stopped));
     }
 
-    fn end(&self, token: &Token, outcome: impl FnOnce(&Entry) -> Outcome) {
+    /// `outcome` gets the largest result that the server receives.
+    fn end(&self, token: &Token, outcome: impl FnOnce(&Entry, usize) -> Outcome) {
         let mut state = self.state.lock();
         let state = &mut *state;
+        let bytes_max = if state.chunked_bytes_max == 0 { WHOLE_RESULT_BYTES_MAX } else { state.chunked_bytes_max };
         let Some(entry) = state.attempts.get_mut(token).filter(|entry| entry.outcome.is_none()) else { return };
-        entry.outcome = Some(outcome(entry));
+        entry.outcome = Some(outcome(entry, bytes_max));
         entry.abort = None;
         state.outbox.push(Report::Finished(token.clone()));
         state.wake();
@@ -387,7 +418,26 @@ impl State {
             bytes += payload_bytes(&message);
             taken.push(message);
         }
+        taken.extend(self.next_chunk());
         taken
+    }
+
+    /// The next part of a result that the server has requested.
+    fn next_chunk(&mut self) -> Option<v1::WorkerMessage> {
+        while let Some((token, offset)) = self.transfers.pop_front() {
+            let Some(Outcome::Result(result)) = self.attempts.get(&token).and_then(|entry| entry.outcome.as_ref())
+            else {
+                continue;
+            };
+            let Some(v1::payload::Kind::Data(data)) = &result.kind else { continue };
+            let end = (offset + limits::CHUNK_BYTES).min(data.len());
+            let chunk = messages::chunk(&token, offset, data.slice(offset.min(end)..end));
+            if end < data.len() {
+                self.transfers.push_back((token, end));
+            }
+            return Some(chunk);
+        }
+        None
     }
 
     /// `None` if the report has nothing to say any more.
@@ -398,7 +448,14 @@ impl State {
                 messages::progress(&token, fraction, note)
             }
             Report::Output { token, stream, data, omitted } => messages::output(&token, stream, data, omitted),
-            Report::Finished(token) => messages::finished(&token, self.attempts.get(&token)?.outcome.clone()?),
+            Report::Finished(token) => {
+                let outcome = self.attempts.get(&token)?.outcome.clone()?;
+                if self.chunked_bytes_max == 0 {
+                    messages::finished(&token, outcome)
+                } else {
+                    messages::finished_or_announced(&token, outcome)
+                }
+            }
             Report::CancelAcknowledged(token) => messages::cancel_acknowledged(&token),
             Report::Suspended(token) => messages::suspended(&token),
             Report::Resuming(token) => messages::resuming(&token),
@@ -415,11 +472,11 @@ impl Entry {
         self.cancellation.cancel();
     }
 
-    fn outcome_of(&self, result: Result<Payload, Failure>) -> Outcome {
+    fn outcome_of(&self, result: Result<Payload, Failure>, bytes_max: usize) -> Outcome {
         match result {
-            Ok(result) if result.data.len() > RESULT_BYTES_MAX => {
+            Ok(result) if result.data.len() > bytes_max => {
                 let bytes = result.data.len();
-                let text = format!("result has {bytes} bytes, at most {RESULT_BYTES_MAX} are allowed");
+                let text = format!("result has {bytes} bytes, at most {bytes_max} are allowed");
                 Outcome::Failure(messages::failure(Failure::new(FailureReason::ResultTooLarge, text)))
             }
             Ok(result) => Outcome::Result(crate::client::to_message(result)),

@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Code, Status, Streaming};
 
 use super::attempt;
+use super::incoming::IncomingPayloads;
 use super::outbox::Token;
 use super::state::Shared;
 use crate::client::{Client, from_message, may_help, pause_after, reason};
@@ -85,7 +86,7 @@ impl Connection {
         let (responses, welcome) =
             begun.map_err(|_| Status::unavailable("the server does not welcome the worker"))??;
         *is_welcome = true;
-        self.shared.open_stream(&welcome.stale);
+        self.shared.open_stream(&welcome);
         tracing::info!(worker = self.id, pool = welcome.pool, slots = self.slots, "the worker is connected");
         let interval = welcome.heartbeat_interval.and_then(|interval| Duration::try_from(interval).ok());
         self.exchange(responses, interval.unwrap_or_default().max(HEARTBEAT_MIN)).await
@@ -95,12 +96,13 @@ impl Connection {
         let mut ticks = tokio::time::interval(interval / 2);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard_at = Instant::now();
+        let mut incoming = IncomingPayloads::default();
         loop {
             tokio::select! {
                 response = responses.message() => {
                     let Some(response) = response? else { return Ok(()) };
                     heard_at = Instant::now();
-                    self.handle(response.messages);
+                    self.handle(response.messages, &mut incoming)?;
                 }
                 now = ticks.tick() => {
                     if now.saturating_duration_since(heard_at) > SILENCE_MAX * interval {
@@ -113,15 +115,23 @@ impl Connection {
         }
     }
 
-    fn handle(&self, messages: Vec<v1::ServerMessage>) {
+    fn handle(&self, messages: Vec<v1::ServerMessage>, incoming: &mut IncomingPayloads) -> Result<(), Status> {
         let mut handles = Vec::new();
         for message in messages {
             match message.kind {
+                Some(Kind::Assigned(assigned)) if self.waits_for_payload(&assigned) => incoming.begin(assigned),
                 Some(Kind::Assigned(assigned)) => handles.extend(self.start(assigned)),
+                Some(Kind::Chunk(chunk)) => {
+                    handles.extend(incoming.add(&chunk)?.and_then(|assigned| self.start(assigned)));
+                }
+                Some(Kind::ResultRequested(requested)) => self.shared.send_result(&requested.token),
                 Some(Kind::Settled(settled)) => self.shared.settle(&settled.tokens),
                 Some(Kind::Resumed(resumed)) => self.shared.resumed(&resumed.token),
                 Some(Kind::Cancel(cancel)) => {
                     self.shared.started(std::mem::take(&mut handles));
+                    if incoming.remove(&cancel.token) && cancel.reason() != v1::StopReason::Stale {
+                        self.shared.stopped_before_start(cancel.token.as_str().into());
+                    }
                     self.cancel(&cancel);
                 }
                 Some(Kind::Draining(_)) => tracing::info!(worker = self.id, "the server drains"),
@@ -130,6 +140,12 @@ impl Connection {
             }
         }
         self.shared.started(handles);
+        Ok(())
+    }
+
+    /// Whether the attempt starts when its payload has arrived in chunks.
+    fn waits_for_payload(&self, assigned: &v1::AttemptAssigned) -> bool {
+        assigned.payload_bytes != 0 && self.shared.starts() && self.handlers.contains_key(&assigned.handler)
     }
 
     /// Starts an attempt. Returns the handle with which it is stopped by force, if it can be.
@@ -179,6 +195,7 @@ impl Connection {
             labels: self.labels.clone(),
             version: concat!("lineshaft-rust/", env!("CARGO_PKG_VERSION")).to_owned(),
             unfinished,
+            chunks: true,
         };
         v1::WorkRequest { hello: Some(hello), messages: Vec::new() }
     }

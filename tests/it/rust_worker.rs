@@ -219,6 +219,50 @@ async fn tasks_of_one_batch_keep_the_trace_contexts_of_their_submissions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn payloads_and_results_of_64_mib_go_through_the_server_and_survive_its_restart() {
+    let config = "[server]\nworker_lease = \"1h\"\n[limits]\npayload_bytes = \"64MiB\"\nrequest_bytes = \"384MiB\"\n\
+                  response_bytes = \"512MiB\"\nqueued_payload_bytes = \"256MiB\"\n";
+    let mut server = Server::start(config);
+    let client = client(&server.address);
+    let reverse = async |_: TaskContext, payload: Payload| {
+        let data: Vec<u8> = payload.data.iter().rev().copied().collect();
+        Ok::<_, BoxError>(Payload::with_type(data, &payload.content_type))
+    };
+    let running = start(Worker::new(&client).handler("reverse", reverse));
+    wait_for_handler(&server, "reverse").await;
+    let sent: Vec<u8> = (0..64 << 20).map(|at: u32| u8::try_from(at % 251).unwrap()).collect();
+    let payload = Payload::with_type(sent.clone(), "image/png");
+    let result = |task: v1::Task| {
+        assert_eq!(task.state(), TaskState::Completed, "{:?}", task.failure);
+        let Some(v1::payload::Kind::Data(data)) = task.result.unwrap().kind else { panic!("no data") };
+        data
+    };
+    let id = client.submit("reverse", payload).await.unwrap().id().to_owned();
+    let task = large_task(&server, &id, false).await;
+    assert!(result(task).iter().rev().eq(&sent));
+    server.kill9();
+    server.start_again();
+    let task = large_task(&server, &id, true).await;
+    let Some(v1::payload::Kind::Data(payload)) = task.payload.clone().unwrap().kind else { panic!("no data") };
+    assert!(payload == sent);
+    assert!(result(task).iter().rev().eq(&sent));
+    drop(running);
+}
+
+/// A task that has ended, with its payload if wanted.
+async fn large_task(server: &Server, id: &str, include_payload: bool) -> v1::Task {
+    let tasks = server.tasks().max_decoding_message_size(256 << 20);
+    eventually(async || {
+        let request = v1::GetTaskRequest { task_id: id.to_owned(), include_payload };
+        let task =
+            tasks.clone().get_task(request).await.map_err(|status| status.to_string())?.into_inner().task.unwrap();
+        let has_ended = task.finished_at.is_some();
+        check(has_ended, || format!("{:?}", task.state())).map(|()| task)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_asks_a_function_to_stop_and_drops_it_after_the_grace_period() {
     let server = Server::start(CONFIG);
     let client = client(&server.address);

@@ -205,8 +205,11 @@ type WorkerHello struct {
 	Labels map[string]string `protobuf:"bytes,5,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Name and version of the library, such as `lineshaft-python/0.1.0`; can be empty.
 	Version string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
-	// Tokens of the attempts that it was assigned on an earlier stream and whose end the server has not acknowledged.
-	Unfinished    []string `protobuf:"bytes,7,rep,name=unfinished,proto3" json:"unfinished,omitempty"`
+	// Tokens of the attempts that it was assigned on an earlier stream and whose end the server has not acknowledged. Not those
+	// whose payload has not arrived completely.
+	Unfinished []string `protobuf:"bytes,7,rep,name=unfinished,proto3" json:"unfinished,omitempty"`
+	// Whether it receives payloads, and sends results, in chunks. Without them, a task with a payload of more than 1 MiB fails.
+	Chunks        bool `protobuf:"varint,8,opt,name=chunks,proto3" json:"chunks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -290,6 +293,13 @@ func (x *WorkerHello) GetUnfinished() []string {
 	return nil
 }
 
+func (x *WorkerHello) GetChunks() bool {
+	if x != nil {
+		return x.Chunks
+	}
+	return false
+}
+
 // A handler that a worker offers.
 type WorkerHandler struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -355,9 +365,12 @@ type WorkerWelcome struct {
 	// The worker sends at least one message in this interval, a heartbeat if there is nothing else; so does the server.
 	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,3,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
 	// Of the unfinished attempts in `hello`, those that are not the worker's any more. It stops them and reports nothing.
-	Stale         []string `protobuf:"bytes,4,rep,name=stale,proto3" json:"stale,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Stale []string `protobuf:"bytes,4,rep,name=stale,proto3" json:"stale,omitempty"`
+	// Largest result in bytes. The worker sends a result of more than 1 MiB in chunks. 0: the server is of an earlier version, and
+	// receives no chunks.
+	MaxResultBytes int64 `protobuf:"varint,5,opt,name=max_result_bytes,json=maxResultBytes,proto3" json:"max_result_bytes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *WorkerWelcome) Reset() {
@@ -418,6 +431,13 @@ func (x *WorkerWelcome) GetStale() []string {
 	return nil
 }
 
+func (x *WorkerWelcome) GetMaxResultBytes() int64 {
+	if x != nil {
+		return x.MaxResultBytes
+	}
+	return 0
+}
+
 // One report of a worker.
 type WorkerMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -434,6 +454,7 @@ type WorkerMessage struct {
 	//	*WorkerMessage_Resuming
 	//	*WorkerMessage_Draining
 	//	*WorkerMessage_Heartbeat
+	//	*WorkerMessage_Chunk
 	Kind          isWorkerMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -557,6 +578,15 @@ func (x *WorkerMessage) GetHeartbeat() *Heartbeat {
 	return nil
 }
 
+func (x *WorkerMessage) GetChunk() *AttemptChunk {
+	if x != nil {
+		if x, ok := x.Kind.(*WorkerMessage_Chunk); ok {
+			return x.Chunk
+		}
+	}
+	return nil
+}
+
 type isWorkerMessage_Kind interface {
 	isWorkerMessage_Kind()
 }
@@ -606,6 +636,11 @@ type WorkerMessage_Heartbeat struct {
 	Heartbeat *Heartbeat `protobuf:"bytes,9,opt,name=heartbeat,proto3,oneof"`
 }
 
+type WorkerMessage_Chunk struct {
+	// The next bytes of a result, which the server has requested with `result_requested`.
+	Chunk *AttemptChunk `protobuf:"bytes,10,opt,name=chunk,proto3,oneof"`
+}
+
 func (*WorkerMessage_Accepted) isWorkerMessage_Kind() {}
 
 func (*WorkerMessage_Progress) isWorkerMessage_Kind() {}
@@ -624,6 +659,8 @@ func (*WorkerMessage_Draining) isWorkerMessage_Kind() {}
 
 func (*WorkerMessage_Heartbeat) isWorkerMessage_Kind() {}
 
+func (*WorkerMessage_Chunk) isWorkerMessage_Kind() {}
+
 // One command or acknowledgement of the server.
 type ServerMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -637,6 +674,8 @@ type ServerMessage struct {
 	//	*ServerMessage_Resumed
 	//	*ServerMessage_Draining
 	//	*ServerMessage_Heartbeat
+	//	*ServerMessage_Chunk
+	//	*ServerMessage_ResultRequested
 	Kind          isServerMessage_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -733,6 +772,24 @@ func (x *ServerMessage) GetHeartbeat() *Heartbeat {
 	return nil
 }
 
+func (x *ServerMessage) GetChunk() *AttemptChunk {
+	if x != nil {
+		if x, ok := x.Kind.(*ServerMessage_Chunk); ok {
+			return x.Chunk
+		}
+	}
+	return nil
+}
+
+func (x *ServerMessage) GetResultRequested() *ResultRequested {
+	if x != nil {
+		if x, ok := x.Kind.(*ServerMessage_ResultRequested); ok {
+			return x.ResultRequested
+		}
+	}
+	return nil
+}
+
 type isServerMessage_Kind interface {
 	isServerMessage_Kind()
 }
@@ -767,6 +824,16 @@ type ServerMessage_Heartbeat struct {
 	Heartbeat *Heartbeat `protobuf:"bytes,6,opt,name=heartbeat,proto3,oneof"`
 }
 
+type ServerMessage_Chunk struct {
+	// The next bytes of a payload, after `assigned` with `payload_bytes`.
+	Chunk *AttemptChunk `protobuf:"bytes,7,opt,name=chunk,proto3,oneof"`
+}
+
+type ServerMessage_ResultRequested struct {
+	// Send the bytes of a result, after `finished` with `result_bytes`.
+	ResultRequested *ResultRequested `protobuf:"bytes,8,opt,name=result_requested,json=resultRequested,proto3,oneof"`
+}
+
 func (*ServerMessage_Assigned) isServerMessage_Kind() {}
 
 func (*ServerMessage_Cancel) isServerMessage_Kind() {}
@@ -779,8 +846,13 @@ func (*ServerMessage_Draining) isServerMessage_Kind() {}
 
 func (*ServerMessage_Heartbeat) isServerMessage_Kind() {}
 
+func (*ServerMessage_Chunk) isServerMessage_Kind() {}
+
+func (*ServerMessage_ResultRequested) isServerMessage_Kind() {}
+
 // An attempt for a worker. It answers with `accepted` or, if the attempt has already ended or cannot run there, with `finished`
-// alone, within 10 seconds; otherwise the server gives the task to another worker, and the attempt does not count.
+// alone, within 10 seconds; otherwise the server gives the task to another worker, and the attempt does not count. The time
+// begins when the last chunk of the payload is sent.
 type AttemptAssigned struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Identifies the attempt in all messages about it. Never used again.
@@ -804,7 +876,11 @@ type AttemptAssigned struct {
 	// Priority of the task.
 	Priority Priority `protobuf:"varint,10,opt,name=priority,proto3,enum=lineshaft.v1.Priority" json:"priority,omitempty"`
 	// Labels of the task.
-	Labels        map[string]string `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,11,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// If not 0, `payload` has only the content type, and this number of bytes follows in chunks, with other messages between them.
+	// The worker accepts the attempt when it has all of them. If it is cancelled before, the worker reports that it has stopped,
+	// and ignores further chunks. Chunks of an earlier stream do not count.
+	PayloadBytes  int64 `protobuf:"varint,12,opt,name=payload_bytes,json=payloadBytes,proto3" json:"payload_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -916,6 +992,123 @@ func (x *AttemptAssigned) GetLabels() map[string]string {
 	return nil
 }
 
+func (x *AttemptAssigned) GetPayloadBytes() int64 {
+	if x != nil {
+		return x.PayloadBytes
+	}
+	return 0
+}
+
+// A part of a payload or of a result. The chunks of one are sent in order.
+type AttemptChunk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Token of the attempt.
+	Token string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	// Number of bytes before this part.
+	Offset int64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	// The bytes, at least one, at most 1 MiB.
+	Data          []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttemptChunk) Reset() {
+	*x = AttemptChunk{}
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttemptChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttemptChunk) ProtoMessage() {}
+
+func (x *AttemptChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttemptChunk.ProtoReflect.Descriptor instead.
+func (*AttemptChunk) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *AttemptChunk) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *AttemptChunk) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+func (x *AttemptChunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// The server has memory for the result of an attempt. The worker sends it in chunks, on this stream.
+type ResultRequested struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Token of the attempt.
+	Token         string `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResultRequested) Reset() {
+	*x = ResultRequested{}
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResultRequested) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResultRequested) ProtoMessage() {}
+
+func (x *ResultRequested) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResultRequested.ProtoReflect.Descriptor instead.
+func (*ResultRequested) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ResultRequested) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
 // Stop an attempt. The worker acknowledges it at once, and reports the end when nothing of the attempt runs any more. Can
 // be repeated with less time.
 type AttemptCancel struct {
@@ -932,7 +1125,7 @@ type AttemptCancel struct {
 
 func (x *AttemptCancel) Reset() {
 	*x = AttemptCancel{}
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[8]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -944,7 +1137,7 @@ func (x *AttemptCancel) String() string {
 func (*AttemptCancel) ProtoMessage() {}
 
 func (x *AttemptCancel) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[8]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -957,7 +1150,7 @@ func (x *AttemptCancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptCancel.ProtoReflect.Descriptor instead.
 func (*AttemptCancel) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{8}
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AttemptCancel) GetToken() string {
@@ -992,7 +1185,7 @@ type AttemptAccepted struct {
 
 func (x *AttemptAccepted) Reset() {
 	*x = AttemptAccepted{}
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[9]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1197,7 @@ func (x *AttemptAccepted) String() string {
 func (*AttemptAccepted) ProtoMessage() {}
 
 func (x *AttemptAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[9]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1210,7 @@ func (x *AttemptAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptAccepted.ProtoReflect.Descriptor instead.
 func (*AttemptAccepted) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{9}
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AttemptAccepted) GetToken() string {
@@ -1042,7 +1235,7 @@ type AttemptProgress struct {
 
 func (x *AttemptProgress) Reset() {
 	*x = AttemptProgress{}
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[10]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1247,7 @@ func (x *AttemptProgress) String() string {
 func (*AttemptProgress) ProtoMessage() {}
 
 func (x *AttemptProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[10]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1260,7 @@ func (x *AttemptProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptProgress.ProtoReflect.Descriptor instead.
 func (*AttemptProgress) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{10}
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AttemptProgress) GetToken() string {
@@ -1106,7 +1299,7 @@ type AttemptOutput struct {
 
 func (x *AttemptOutput) Reset() {
 	*x = AttemptOutput{}
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[11]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1118,7 +1311,7 @@ func (x *AttemptOutput) String() string {
 func (*AttemptOutput) ProtoMessage() {}
 
 func (x *AttemptOutput) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[11]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1131,7 +1324,7 @@ func (x *AttemptOutput) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptOutput.ProtoReflect.Descriptor instead.
 func (*AttemptOutput) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{11}
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AttemptOutput) GetToken() string {
@@ -1173,13 +1366,16 @@ type AttemptFinished struct {
 	CpuTime *durationpb.Duration `protobuf:"bytes,6,opt,name=cpu_time,json=cpuTime,proto3" json:"cpu_time,omitempty"`
 	// Peak resident memory in bytes. Unset if the worker cannot measure it.
 	PeakMemoryBytes *int64 `protobuf:"varint,7,opt,name=peak_memory_bytes,json=peakMemoryBytes,proto3,oneof" json:"peak_memory_bytes,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// If not 0, `result` has only the content type, and the result has this number of bytes, which the worker sends when the
+	// server requests them. The end is acknowledged when the server has all of them.
+	ResultBytes   int64 `protobuf:"varint,8,opt,name=result_bytes,json=resultBytes,proto3" json:"result_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AttemptFinished) Reset() {
 	*x = AttemptFinished{}
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[12]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +1387,7 @@ func (x *AttemptFinished) String() string {
 func (*AttemptFinished) ProtoMessage() {}
 
 func (x *AttemptFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[12]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +1400,7 @@ func (x *AttemptFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptFinished.ProtoReflect.Descriptor instead.
 func (*AttemptFinished) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{12}
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AttemptFinished) GetToken() string {
@@ -1271,6 +1467,13 @@ func (x *AttemptFinished) GetPeakMemoryBytes() int64 {
 	return 0
 }
 
+func (x *AttemptFinished) GetResultBytes() int64 {
+	if x != nil {
+		return x.ResultBytes
+	}
+	return 0
+}
+
 type isAttemptFinished_Outcome interface {
 	isAttemptFinished_Outcome()
 }
@@ -1314,7 +1517,7 @@ type AttemptStopped struct {
 
 func (x *AttemptStopped) Reset() {
 	*x = AttemptStopped{}
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[13]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1529,7 @@ func (x *AttemptStopped) String() string {
 func (*AttemptStopped) ProtoMessage() {}
 
 func (x *AttemptStopped) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[13]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1542,7 @@ func (x *AttemptStopped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStopped.ProtoReflect.Descriptor instead.
 func (*AttemptStopped) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{13}
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AttemptStopped) GetMethod() StopMethod {
@@ -1358,7 +1561,7 @@ type AttemptNotStarted struct {
 
 func (x *AttemptNotStarted) Reset() {
 	*x = AttemptNotStarted{}
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[14]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +1573,7 @@ func (x *AttemptNotStarted) String() string {
 func (*AttemptNotStarted) ProtoMessage() {}
 
 func (x *AttemptNotStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[14]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +1586,7 @@ func (x *AttemptNotStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptNotStarted.ProtoReflect.Descriptor instead.
 func (*AttemptNotStarted) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{14}
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{16}
 }
 
 // A cancel was received.
@@ -1397,7 +1600,7 @@ type CancelAcknowledged struct {
 
 func (x *CancelAcknowledged) Reset() {
 	*x = CancelAcknowledged{}
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[15]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1612,7 @@ func (x *CancelAcknowledged) String() string {
 func (*CancelAcknowledged) ProtoMessage() {}
 
 func (x *CancelAcknowledged) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[15]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1625,7 @@ func (x *CancelAcknowledged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelAcknowledged.ProtoReflect.Descriptor instead.
 func (*CancelAcknowledged) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{15}
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CancelAcknowledged) GetToken() string {
@@ -1443,7 +1646,7 @@ type AttemptSuspended struct {
 
 func (x *AttemptSuspended) Reset() {
 	*x = AttemptSuspended{}
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[16]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1455,7 +1658,7 @@ func (x *AttemptSuspended) String() string {
 func (*AttemptSuspended) ProtoMessage() {}
 
 func (x *AttemptSuspended) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[16]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1468,7 +1671,7 @@ func (x *AttemptSuspended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptSuspended.ProtoReflect.Descriptor instead.
 func (*AttemptSuspended) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{16}
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AttemptSuspended) GetToken() string {
@@ -1489,7 +1692,7 @@ type AttemptResuming struct {
 
 func (x *AttemptResuming) Reset() {
 	*x = AttemptResuming{}
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[17]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1704,7 @@ func (x *AttemptResuming) String() string {
 func (*AttemptResuming) ProtoMessage() {}
 
 func (x *AttemptResuming) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[17]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1717,7 @@ func (x *AttemptResuming) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptResuming.ProtoReflect.Descriptor instead.
 func (*AttemptResuming) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{17}
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AttemptResuming) GetToken() string {
@@ -1535,7 +1738,7 @@ type AttemptResumed struct {
 
 func (x *AttemptResumed) Reset() {
 	*x = AttemptResumed{}
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[18]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +1750,7 @@ func (x *AttemptResumed) String() string {
 func (*AttemptResumed) ProtoMessage() {}
 
 func (x *AttemptResumed) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[18]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +1763,7 @@ func (x *AttemptResumed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptResumed.ProtoReflect.Descriptor instead.
 func (*AttemptResumed) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{18}
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AttemptResumed) GetToken() string {
@@ -1581,7 +1784,7 @@ type AttemptsSettled struct {
 
 func (x *AttemptsSettled) Reset() {
 	*x = AttemptsSettled{}
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[19]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1796,7 @@ func (x *AttemptsSettled) String() string {
 func (*AttemptsSettled) ProtoMessage() {}
 
 func (x *AttemptsSettled) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[19]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1809,7 @@ func (x *AttemptsSettled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptsSettled.ProtoReflect.Descriptor instead.
 func (*AttemptsSettled) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{19}
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AttemptsSettled) GetTokens() []string {
@@ -1625,7 +1828,7 @@ type WorkerDraining struct {
 
 func (x *WorkerDraining) Reset() {
 	*x = WorkerDraining{}
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[20]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1637,7 +1840,7 @@ func (x *WorkerDraining) String() string {
 func (*WorkerDraining) ProtoMessage() {}
 
 func (x *WorkerDraining) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[20]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1650,7 +1853,7 @@ func (x *WorkerDraining) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerDraining.ProtoReflect.Descriptor instead.
 func (*WorkerDraining) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{20}
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{22}
 }
 
 // The server is about to stop.
@@ -1662,7 +1865,7 @@ type ServerDraining struct {
 
 func (x *ServerDraining) Reset() {
 	*x = ServerDraining{}
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[21]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +1877,7 @@ func (x *ServerDraining) String() string {
 func (*ServerDraining) ProtoMessage() {}
 
 func (x *ServerDraining) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[21]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +1890,7 @@ func (x *ServerDraining) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServerDraining.ProtoReflect.Descriptor instead.
 func (*ServerDraining) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{21}
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{23}
 }
 
 // Shows that the sender is alive.
@@ -1699,7 +1902,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[22]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +1914,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[22]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +1927,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{22}
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{24}
 }
 
 var File_lineshaft_v1_worker_service_proto protoreflect.FileDescriptor
@@ -1737,7 +1940,7 @@ const file_lineshaft_v1_worker_service_proto_rawDesc = "" +
 	"\bmessages\x18\x02 \x03(\v2\x1b.lineshaft.v1.WorkerMessageR\bmessages\"~\n" +
 	"\fWorkResponse\x125\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1b.lineshaft.v1.WorkerWelcomeR\awelcome\x127\n" +
-	"\bmessages\x18\x02 \x03(\v2\x1b.lineshaft.v1.ServerMessageR\bmessages\"\xc1\x02\n" +
+	"\bmessages\x18\x02 \x03(\v2\x1b.lineshaft.v1.ServerMessageR\bmessages\"\xd9\x02\n" +
 	"\vWorkerHello\x12\x1b\n" +
 	"\tworker_id\x18\x01 \x01(\tR\bworkerId\x12\x12\n" +
 	"\x04pool\x18\x02 \x01(\tR\x04pool\x127\n" +
@@ -1747,18 +1950,20 @@ const file_lineshaft_v1_worker_service_proto_rawDesc = "" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12\x1e\n" +
 	"\n" +
 	"unfinished\x18\a \x03(\tR\n" +
-	"unfinished\x1a9\n" +
+	"unfinished\x12\x16\n" +
+	"\x06chunks\x18\b \x01(\bR\x06chunks\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"E\n" +
 	"\rWorkerHandler\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
-	"\vdescription\x18\x02 \x01(\tR\vdescription\"\xb4\x01\n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\"\xde\x01\n" +
 	"\rWorkerWelcome\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12/\n" +
 	"\x05lease\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12H\n" +
 	"\x12heartbeat_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x11heartbeatInterval\x12\x14\n" +
-	"\x05stale\x18\x04 \x03(\tR\x05stale\"\xcc\x04\n" +
+	"\x05stale\x18\x04 \x03(\tR\x05stale\x12(\n" +
+	"\x10max_result_bytes\x18\x05 \x01(\x03R\x0emaxResultBytes\"\x80\x05\n" +
 	"\rWorkerMessage\x12;\n" +
 	"\baccepted\x18\x01 \x01(\v2\x1d.lineshaft.v1.AttemptAcceptedH\x00R\baccepted\x12;\n" +
 	"\bprogress\x18\x02 \x01(\v2\x1d.lineshaft.v1.AttemptProgressH\x00R\bprogress\x125\n" +
@@ -1768,16 +1973,20 @@ const file_lineshaft_v1_worker_service_proto_rawDesc = "" +
 	"\tsuspended\x18\x06 \x01(\v2\x1e.lineshaft.v1.AttemptSuspendedH\x00R\tsuspended\x12;\n" +
 	"\bresuming\x18\a \x01(\v2\x1d.lineshaft.v1.AttemptResumingH\x00R\bresuming\x12:\n" +
 	"\bdraining\x18\b \x01(\v2\x1c.lineshaft.v1.WorkerDrainingH\x00R\bdraining\x127\n" +
-	"\theartbeat\x18\t \x01(\v2\x17.lineshaft.v1.HeartbeatH\x00R\theartbeatB\x06\n" +
-	"\x04kind\"\xf5\x02\n" +
+	"\theartbeat\x18\t \x01(\v2\x17.lineshaft.v1.HeartbeatH\x00R\theartbeat\x122\n" +
+	"\x05chunk\x18\n" +
+	" \x01(\v2\x1a.lineshaft.v1.AttemptChunkH\x00R\x05chunkB\x06\n" +
+	"\x04kind\"\xf5\x03\n" +
 	"\rServerMessage\x12;\n" +
 	"\bassigned\x18\x01 \x01(\v2\x1d.lineshaft.v1.AttemptAssignedH\x00R\bassigned\x125\n" +
 	"\x06cancel\x18\x02 \x01(\v2\x1b.lineshaft.v1.AttemptCancelH\x00R\x06cancel\x129\n" +
 	"\asettled\x18\x03 \x01(\v2\x1d.lineshaft.v1.AttemptsSettledH\x00R\asettled\x128\n" +
 	"\aresumed\x18\x04 \x01(\v2\x1c.lineshaft.v1.AttemptResumedH\x00R\aresumed\x12:\n" +
 	"\bdraining\x18\x05 \x01(\v2\x1c.lineshaft.v1.ServerDrainingH\x00R\bdraining\x127\n" +
-	"\theartbeat\x18\x06 \x01(\v2\x17.lineshaft.v1.HeartbeatH\x00R\theartbeatB\x06\n" +
-	"\x04kind\"\xec\x03\n" +
+	"\theartbeat\x18\x06 \x01(\v2\x17.lineshaft.v1.HeartbeatH\x00R\theartbeat\x122\n" +
+	"\x05chunk\x18\a \x01(\v2\x1a.lineshaft.v1.AttemptChunkH\x00R\x05chunk\x12J\n" +
+	"\x10result_requested\x18\b \x01(\v2\x1d.lineshaft.v1.ResultRequestedH\x00R\x0fresultRequestedB\x06\n" +
+	"\x04kind\"\x91\x04\n" +
 	"\x0fAttemptAssigned\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x17\n" +
 	"\atask_id\x18\x02 \x01(\tR\x06taskId\x12\x1c\n" +
@@ -1792,10 +2001,17 @@ const file_lineshaft_v1_worker_service_proto_rawDesc = "" +
 	"tracestate\x122\n" +
 	"\bpriority\x18\n" +
 	" \x01(\x0e2\x16.lineshaft.v1.PriorityR\bpriority\x12A\n" +
-	"\x06labels\x18\v \x03(\v2).lineshaft.v1.AttemptAssigned.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\v \x03(\v2).lineshaft.v1.AttemptAssigned.LabelsEntryR\x06labels\x12#\n" +
+	"\rpayload_bytes\x18\f \x01(\x03R\fpayloadBytes\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x88\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"P\n" +
+	"\fAttemptChunk\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\x12\x16\n" +
+	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"'\n" +
+	"\x0fResultRequested\x12\x14\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token\"\x88\x01\n" +
 	"\rAttemptCancel\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x120\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x18.lineshaft.v1.StopReasonR\x06reason\x12/\n" +
@@ -1809,7 +2025,7 @@ const file_lineshaft_v1_worker_service_proto_rawDesc = "" +
 	"\rAttemptOutput\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x122\n" +
 	"\x06stream\x18\x02 \x01(\x0e2\x1a.lineshaft.v1.OutputStreamR\x06stream\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data\"\x91\x03\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"\xb4\x03\n" +
 	"\x0fAttemptFinished\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12/\n" +
 	"\x06result\x18\x02 \x01(\v2\x15.lineshaft.v1.PayloadH\x00R\x06result\x121\n" +
@@ -1818,7 +2034,8 @@ const file_lineshaft_v1_worker_service_proto_rawDesc = "" +
 	"\vnot_started\x18\x05 \x01(\v2\x1f.lineshaft.v1.AttemptNotStartedH\x00R\n" +
 	"notStarted\x124\n" +
 	"\bcpu_time\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12/\n" +
-	"\x11peak_memory_bytes\x18\a \x01(\x03H\x01R\x0fpeakMemoryBytes\x88\x01\x01B\t\n" +
+	"\x11peak_memory_bytes\x18\a \x01(\x03H\x01R\x0fpeakMemoryBytes\x88\x01\x01\x12!\n" +
+	"\fresult_bytes\x18\b \x01(\x03R\vresultBytesB\t\n" +
 	"\aoutcomeB\x14\n" +
 	"\x12_peak_memory_bytes\"B\n" +
 	"\x0eAttemptStopped\x120\n" +
@@ -1860,7 +2077,7 @@ func file_lineshaft_v1_worker_service_proto_rawDescGZIP() []byte {
 }
 
 var file_lineshaft_v1_worker_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_lineshaft_v1_worker_service_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_lineshaft_v1_worker_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_lineshaft_v1_worker_service_proto_goTypes = []any{
 	(StopReason)(0),             // 0: lineshaft.v1.StopReason
 	(*WorkRequest)(nil),         // 1: lineshaft.v1.WorkRequest
@@ -1871,29 +2088,31 @@ var file_lineshaft_v1_worker_service_proto_goTypes = []any{
 	(*WorkerMessage)(nil),       // 6: lineshaft.v1.WorkerMessage
 	(*ServerMessage)(nil),       // 7: lineshaft.v1.ServerMessage
 	(*AttemptAssigned)(nil),     // 8: lineshaft.v1.AttemptAssigned
-	(*AttemptCancel)(nil),       // 9: lineshaft.v1.AttemptCancel
-	(*AttemptAccepted)(nil),     // 10: lineshaft.v1.AttemptAccepted
-	(*AttemptProgress)(nil),     // 11: lineshaft.v1.AttemptProgress
-	(*AttemptOutput)(nil),       // 12: lineshaft.v1.AttemptOutput
-	(*AttemptFinished)(nil),     // 13: lineshaft.v1.AttemptFinished
-	(*AttemptStopped)(nil),      // 14: lineshaft.v1.AttemptStopped
-	(*AttemptNotStarted)(nil),   // 15: lineshaft.v1.AttemptNotStarted
-	(*CancelAcknowledged)(nil),  // 16: lineshaft.v1.CancelAcknowledged
-	(*AttemptSuspended)(nil),    // 17: lineshaft.v1.AttemptSuspended
-	(*AttemptResuming)(nil),     // 18: lineshaft.v1.AttemptResuming
-	(*AttemptResumed)(nil),      // 19: lineshaft.v1.AttemptResumed
-	(*AttemptsSettled)(nil),     // 20: lineshaft.v1.AttemptsSettled
-	(*WorkerDraining)(nil),      // 21: lineshaft.v1.WorkerDraining
-	(*ServerDraining)(nil),      // 22: lineshaft.v1.ServerDraining
-	(*Heartbeat)(nil),           // 23: lineshaft.v1.Heartbeat
-	nil,                         // 24: lineshaft.v1.WorkerHello.LabelsEntry
-	nil,                         // 25: lineshaft.v1.AttemptAssigned.LabelsEntry
-	(*durationpb.Duration)(nil), // 26: google.protobuf.Duration
-	(*Payload)(nil),             // 27: lineshaft.v1.Payload
-	(Priority)(0),               // 28: lineshaft.v1.Priority
-	(OutputStream)(0),           // 29: lineshaft.v1.OutputStream
-	(*Failure)(nil),             // 30: lineshaft.v1.Failure
-	(StopMethod)(0),             // 31: lineshaft.v1.StopMethod
+	(*AttemptChunk)(nil),        // 9: lineshaft.v1.AttemptChunk
+	(*ResultRequested)(nil),     // 10: lineshaft.v1.ResultRequested
+	(*AttemptCancel)(nil),       // 11: lineshaft.v1.AttemptCancel
+	(*AttemptAccepted)(nil),     // 12: lineshaft.v1.AttemptAccepted
+	(*AttemptProgress)(nil),     // 13: lineshaft.v1.AttemptProgress
+	(*AttemptOutput)(nil),       // 14: lineshaft.v1.AttemptOutput
+	(*AttemptFinished)(nil),     // 15: lineshaft.v1.AttemptFinished
+	(*AttemptStopped)(nil),      // 16: lineshaft.v1.AttemptStopped
+	(*AttemptNotStarted)(nil),   // 17: lineshaft.v1.AttemptNotStarted
+	(*CancelAcknowledged)(nil),  // 18: lineshaft.v1.CancelAcknowledged
+	(*AttemptSuspended)(nil),    // 19: lineshaft.v1.AttemptSuspended
+	(*AttemptResuming)(nil),     // 20: lineshaft.v1.AttemptResuming
+	(*AttemptResumed)(nil),      // 21: lineshaft.v1.AttemptResumed
+	(*AttemptsSettled)(nil),     // 22: lineshaft.v1.AttemptsSettled
+	(*WorkerDraining)(nil),      // 23: lineshaft.v1.WorkerDraining
+	(*ServerDraining)(nil),      // 24: lineshaft.v1.ServerDraining
+	(*Heartbeat)(nil),           // 25: lineshaft.v1.Heartbeat
+	nil,                         // 26: lineshaft.v1.WorkerHello.LabelsEntry
+	nil,                         // 27: lineshaft.v1.AttemptAssigned.LabelsEntry
+	(*durationpb.Duration)(nil), // 28: google.protobuf.Duration
+	(*Payload)(nil),             // 29: lineshaft.v1.Payload
+	(Priority)(0),               // 30: lineshaft.v1.Priority
+	(OutputStream)(0),           // 31: lineshaft.v1.OutputStream
+	(*Failure)(nil),             // 32: lineshaft.v1.Failure
+	(StopMethod)(0),             // 33: lineshaft.v1.StopMethod
 }
 var file_lineshaft_v1_worker_service_proto_depIdxs = []int32{
 	3,  // 0: lineshaft.v1.WorkRequest.hello:type_name -> lineshaft.v1.WorkerHello
@@ -1901,44 +2120,47 @@ var file_lineshaft_v1_worker_service_proto_depIdxs = []int32{
 	5,  // 2: lineshaft.v1.WorkResponse.welcome:type_name -> lineshaft.v1.WorkerWelcome
 	7,  // 3: lineshaft.v1.WorkResponse.messages:type_name -> lineshaft.v1.ServerMessage
 	4,  // 4: lineshaft.v1.WorkerHello.handlers:type_name -> lineshaft.v1.WorkerHandler
-	24, // 5: lineshaft.v1.WorkerHello.labels:type_name -> lineshaft.v1.WorkerHello.LabelsEntry
-	26, // 6: lineshaft.v1.WorkerWelcome.lease:type_name -> google.protobuf.Duration
-	26, // 7: lineshaft.v1.WorkerWelcome.heartbeat_interval:type_name -> google.protobuf.Duration
-	10, // 8: lineshaft.v1.WorkerMessage.accepted:type_name -> lineshaft.v1.AttemptAccepted
-	11, // 9: lineshaft.v1.WorkerMessage.progress:type_name -> lineshaft.v1.AttemptProgress
-	12, // 10: lineshaft.v1.WorkerMessage.output:type_name -> lineshaft.v1.AttemptOutput
-	13, // 11: lineshaft.v1.WorkerMessage.finished:type_name -> lineshaft.v1.AttemptFinished
-	16, // 12: lineshaft.v1.WorkerMessage.cancel_acknowledged:type_name -> lineshaft.v1.CancelAcknowledged
-	17, // 13: lineshaft.v1.WorkerMessage.suspended:type_name -> lineshaft.v1.AttemptSuspended
-	18, // 14: lineshaft.v1.WorkerMessage.resuming:type_name -> lineshaft.v1.AttemptResuming
-	21, // 15: lineshaft.v1.WorkerMessage.draining:type_name -> lineshaft.v1.WorkerDraining
-	23, // 16: lineshaft.v1.WorkerMessage.heartbeat:type_name -> lineshaft.v1.Heartbeat
-	8,  // 17: lineshaft.v1.ServerMessage.assigned:type_name -> lineshaft.v1.AttemptAssigned
-	9,  // 18: lineshaft.v1.ServerMessage.cancel:type_name -> lineshaft.v1.AttemptCancel
-	20, // 19: lineshaft.v1.ServerMessage.settled:type_name -> lineshaft.v1.AttemptsSettled
-	19, // 20: lineshaft.v1.ServerMessage.resumed:type_name -> lineshaft.v1.AttemptResumed
-	22, // 21: lineshaft.v1.ServerMessage.draining:type_name -> lineshaft.v1.ServerDraining
-	23, // 22: lineshaft.v1.ServerMessage.heartbeat:type_name -> lineshaft.v1.Heartbeat
-	27, // 23: lineshaft.v1.AttemptAssigned.payload:type_name -> lineshaft.v1.Payload
-	26, // 24: lineshaft.v1.AttemptAssigned.timeout:type_name -> google.protobuf.Duration
-	28, // 25: lineshaft.v1.AttemptAssigned.priority:type_name -> lineshaft.v1.Priority
-	25, // 26: lineshaft.v1.AttemptAssigned.labels:type_name -> lineshaft.v1.AttemptAssigned.LabelsEntry
-	0,  // 27: lineshaft.v1.AttemptCancel.reason:type_name -> lineshaft.v1.StopReason
-	26, // 28: lineshaft.v1.AttemptCancel.grace:type_name -> google.protobuf.Duration
-	29, // 29: lineshaft.v1.AttemptOutput.stream:type_name -> lineshaft.v1.OutputStream
-	27, // 30: lineshaft.v1.AttemptFinished.result:type_name -> lineshaft.v1.Payload
-	30, // 31: lineshaft.v1.AttemptFinished.failure:type_name -> lineshaft.v1.Failure
-	14, // 32: lineshaft.v1.AttemptFinished.stopped:type_name -> lineshaft.v1.AttemptStopped
-	15, // 33: lineshaft.v1.AttemptFinished.not_started:type_name -> lineshaft.v1.AttemptNotStarted
-	26, // 34: lineshaft.v1.AttemptFinished.cpu_time:type_name -> google.protobuf.Duration
-	31, // 35: lineshaft.v1.AttemptStopped.method:type_name -> lineshaft.v1.StopMethod
-	1,  // 36: lineshaft.v1.WorkerService.Work:input_type -> lineshaft.v1.WorkRequest
-	2,  // 37: lineshaft.v1.WorkerService.Work:output_type -> lineshaft.v1.WorkResponse
-	37, // [37:38] is the sub-list for method output_type
-	36, // [36:37] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	26, // 5: lineshaft.v1.WorkerHello.labels:type_name -> lineshaft.v1.WorkerHello.LabelsEntry
+	28, // 6: lineshaft.v1.WorkerWelcome.lease:type_name -> google.protobuf.Duration
+	28, // 7: lineshaft.v1.WorkerWelcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	12, // 8: lineshaft.v1.WorkerMessage.accepted:type_name -> lineshaft.v1.AttemptAccepted
+	13, // 9: lineshaft.v1.WorkerMessage.progress:type_name -> lineshaft.v1.AttemptProgress
+	14, // 10: lineshaft.v1.WorkerMessage.output:type_name -> lineshaft.v1.AttemptOutput
+	15, // 11: lineshaft.v1.WorkerMessage.finished:type_name -> lineshaft.v1.AttemptFinished
+	18, // 12: lineshaft.v1.WorkerMessage.cancel_acknowledged:type_name -> lineshaft.v1.CancelAcknowledged
+	19, // 13: lineshaft.v1.WorkerMessage.suspended:type_name -> lineshaft.v1.AttemptSuspended
+	20, // 14: lineshaft.v1.WorkerMessage.resuming:type_name -> lineshaft.v1.AttemptResuming
+	23, // 15: lineshaft.v1.WorkerMessage.draining:type_name -> lineshaft.v1.WorkerDraining
+	25, // 16: lineshaft.v1.WorkerMessage.heartbeat:type_name -> lineshaft.v1.Heartbeat
+	9,  // 17: lineshaft.v1.WorkerMessage.chunk:type_name -> lineshaft.v1.AttemptChunk
+	8,  // 18: lineshaft.v1.ServerMessage.assigned:type_name -> lineshaft.v1.AttemptAssigned
+	11, // 19: lineshaft.v1.ServerMessage.cancel:type_name -> lineshaft.v1.AttemptCancel
+	22, // 20: lineshaft.v1.ServerMessage.settled:type_name -> lineshaft.v1.AttemptsSettled
+	21, // 21: lineshaft.v1.ServerMessage.resumed:type_name -> lineshaft.v1.AttemptResumed
+	24, // 22: lineshaft.v1.ServerMessage.draining:type_name -> lineshaft.v1.ServerDraining
+	25, // 23: lineshaft.v1.ServerMessage.heartbeat:type_name -> lineshaft.v1.Heartbeat
+	9,  // 24: lineshaft.v1.ServerMessage.chunk:type_name -> lineshaft.v1.AttemptChunk
+	10, // 25: lineshaft.v1.ServerMessage.result_requested:type_name -> lineshaft.v1.ResultRequested
+	29, // 26: lineshaft.v1.AttemptAssigned.payload:type_name -> lineshaft.v1.Payload
+	28, // 27: lineshaft.v1.AttemptAssigned.timeout:type_name -> google.protobuf.Duration
+	30, // 28: lineshaft.v1.AttemptAssigned.priority:type_name -> lineshaft.v1.Priority
+	27, // 29: lineshaft.v1.AttemptAssigned.labels:type_name -> lineshaft.v1.AttemptAssigned.LabelsEntry
+	0,  // 30: lineshaft.v1.AttemptCancel.reason:type_name -> lineshaft.v1.StopReason
+	28, // 31: lineshaft.v1.AttemptCancel.grace:type_name -> google.protobuf.Duration
+	31, // 32: lineshaft.v1.AttemptOutput.stream:type_name -> lineshaft.v1.OutputStream
+	29, // 33: lineshaft.v1.AttemptFinished.result:type_name -> lineshaft.v1.Payload
+	32, // 34: lineshaft.v1.AttemptFinished.failure:type_name -> lineshaft.v1.Failure
+	16, // 35: lineshaft.v1.AttemptFinished.stopped:type_name -> lineshaft.v1.AttemptStopped
+	17, // 36: lineshaft.v1.AttemptFinished.not_started:type_name -> lineshaft.v1.AttemptNotStarted
+	28, // 37: lineshaft.v1.AttemptFinished.cpu_time:type_name -> google.protobuf.Duration
+	33, // 38: lineshaft.v1.AttemptStopped.method:type_name -> lineshaft.v1.StopMethod
+	1,  // 39: lineshaft.v1.WorkerService.Work:input_type -> lineshaft.v1.WorkRequest
+	2,  // 40: lineshaft.v1.WorkerService.Work:output_type -> lineshaft.v1.WorkResponse
+	40, // [40:41] is the sub-list for method output_type
+	39, // [39:40] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_worker_service_proto_init() }
@@ -1957,6 +2179,7 @@ func file_lineshaft_v1_worker_service_proto_init() {
 		(*WorkerMessage_Resuming)(nil),
 		(*WorkerMessage_Draining)(nil),
 		(*WorkerMessage_Heartbeat)(nil),
+		(*WorkerMessage_Chunk)(nil),
 	}
 	file_lineshaft_v1_worker_service_proto_msgTypes[6].OneofWrappers = []any{
 		(*ServerMessage_Assigned)(nil),
@@ -1965,8 +2188,10 @@ func file_lineshaft_v1_worker_service_proto_init() {
 		(*ServerMessage_Resumed)(nil),
 		(*ServerMessage_Draining)(nil),
 		(*ServerMessage_Heartbeat)(nil),
+		(*ServerMessage_Chunk)(nil),
+		(*ServerMessage_ResultRequested)(nil),
 	}
-	file_lineshaft_v1_worker_service_proto_msgTypes[12].OneofWrappers = []any{
+	file_lineshaft_v1_worker_service_proto_msgTypes[14].OneofWrappers = []any{
 		(*AttemptFinished_Result)(nil),
 		(*AttemptFinished_Failure)(nil),
 		(*AttemptFinished_Stopped)(nil),
@@ -1978,7 +2203,7 @@ func file_lineshaft_v1_worker_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_worker_service_proto_rawDesc), len(file_lineshaft_v1_worker_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -3,6 +3,7 @@
 import { once } from "node:events";
 import { createServer, type Http2Server, type ServerHttp2Session, type ServerHttp2Stream } from "node:http2";
 import {
+  AttemptAssigned,
   type ServerMessage,
   type WorkerHello,
   type WorkerMessage,
@@ -87,10 +88,10 @@ export class FakeStream {
     return this.#hello;
   }
 
-  welcome(stale: string[] = [], heartbeatSeconds = 10): void {
+  welcome(stale: string[] = [], heartbeatSeconds = 10, maxResultBytes = 0n): void {
     const heartbeatInterval = { seconds: BigInt(heartbeatSeconds), nanos: 0 };
     this.#write({
-      welcome: { pool: "remote", lease: { seconds: 30n, nanos: 0 }, heartbeatInterval, stale },
+      welcome: { pool: "remote", lease: { seconds: 30n, nanos: 0 }, heartbeatInterval, stale, maxResultBytes },
       messages: [],
     });
   }
@@ -119,8 +120,20 @@ export class FakeStream {
         timeout: { seconds: 300n, nanos: 0 },
         traceparent,
         tracestate: "",
+        payloadBytes: 0n,
       },
     });
+  }
+
+  /** Assigns an attempt whose payload follows in chunks. */
+  assignLarge(token: string, handler: string, payloadBytes: number): void {
+    const payload = Payload.fromPartial({ contentType: "application/octet-stream" });
+    const value = AttemptAssigned.fromPartial({ token, handler, payload, payloadBytes: BigInt(payloadBytes) });
+    this.send({ $case: "assigned", value });
+  }
+
+  chunk(token: string, offset: number, data: Buffer): void {
+    this.send({ $case: "chunk", value: { token, offset: BigInt(offset), data } });
   }
 
   #write(response: WorkResponse): void {

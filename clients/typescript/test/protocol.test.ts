@@ -152,6 +152,7 @@ test("errors become failures", async () => {
       timeout: undefined,
       traceparent: "",
       tracestate: "",
+      payloadBytes: 0n,
       priority: 2,
       labels: {},
       payload: { kind: { $case: "data", value: Buffer.from("{") }, contentType: "application/json" },
@@ -413,4 +414,50 @@ test("mistakes in the use of a worker are errors", async () => {
   await started(twice);
   assert.throws(() => twice.handle("y", () => {}), /has started/);
   await assert.rejects(twice.run(), /runs once/);
+});
+
+test("a large payload is whole before the task begins, and a large result follows when the server requests it", async () => {
+  const server = await new FakeServer().start();
+  const reversed = new Worker({ address: server.address, log: () => {} });
+  reversed.handle("reverse", (data: Uint8Array) => Buffer.from(data).reverse());
+  const running = reversed.run({ signals: false });
+  const stream = await server.stream();
+  assert.equal((await stream.hello()).chunks, true);
+  stream.welcome([], 10, 8n << 20n);
+  const sent = Buffer.from(Array.from({ length: (1 << 20) + 10 }, (_, at) => at % 251));
+  stream.assignLarge("t1", "reverse", sent.length);
+  stream.assignLarge("t2", "reverse", sent.length);
+  stream.chunk("t1", 0, sent.subarray(0, 1 << 20));
+  stream.chunk("t2", 0, sent.subarray(0, 1 << 20));
+  stream.chunk("unknown", 5, sent.subarray(0, 5));
+  stream.send({ $case: "cancel", value: { token: "t2", reason: StopReason.CANCEL, grace: undefined } });
+  assert.equal((await stream.expect("cancelAcknowledged")).token, "t2");
+  const stopped = await stream.expect("finished");
+  assert.deepEqual(stopped.outcome, { $case: "stopped", value: { method: StopMethod.NEVER_STARTED } });
+  stream.chunk("t2", 1 << 20, sent.subarray(1 << 20));
+  stream.chunk("t1", 1 << 20, sent.subarray(1 << 20));
+  assert.equal((await stream.expect("accepted")).token, "t1");
+  const announced = await stream.expect("finished");
+  assert.equal(announced.resultBytes, BigInt(sent.length));
+  assert(announced.outcome?.$case === "result" && announced.outcome.value.kind === undefined);
+  stream.send({ $case: "resultRequested", value: { token: "t1" } });
+  const parts: Buffer[] = [];
+  for (let offset = 0; offset < sent.length; ) {
+    const chunk = await stream.expect("chunk");
+    assert.deepEqual([chunk.token, chunk.offset], ["t1", BigInt(offset)]);
+    parts.push(chunk.data);
+    offset += chunk.data.length;
+  }
+  assert(Buffer.concat(parts).equals(Buffer.from(sent).reverse()));
+  reversed.stop({ force: true });
+  await running;
+  server.end();
+});
+
+test("a chunk that does not follow the one before it ends the stream", async () => {
+  const { stream } = await started(worker().handle("h", () => {}));
+  stream.assignLarge("t1", "h", 10);
+  stream.chunk("t1", 3, Buffer.from("abc"));
+  const again = await server.stream();
+  assert.deepEqual((await again.hello()).unfinished, []);
 });

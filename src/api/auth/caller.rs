@@ -14,7 +14,7 @@ use crate::model::{
 };
 use crate::proto::v1;
 use crate::scheduler::{
-    BatchNotFound, BatchSnapshot, Handle, Refusal, ScheduleNotFound, TASK_BYTES_MAX, TaskNotFound, TaskSnapshot,
+    BatchNotFound, BatchSnapshot, Handle, Refusal, ScheduleNotFound, TASK_BYTES, TaskNotFound, TaskSnapshot, count_task,
 };
 
 use super::connection_info::{ConnectionInfo, sharer_of};
@@ -169,7 +169,7 @@ impl Caller {
     /// INVALID_FIELD, TASK_NOT_FOUND, PERMISSION_DENIED, MEMORY_FULL, and the errors of the store.
     pub async fn find(&self, handle: &Handle, role: Role, text: &str) -> Result<(TaskSnapshot, Share), Status> {
         let candidates = self.task_id_candidates(text).map_err(into_status)?;
-        let memory = handle.reserve_response(&self.share_name(), TASK_BYTES_MAX).await.map_err(into_status)?;
+        let mut memory = handle.reserve_response(&self.share_name(), TASK_BYTES).await.map_err(into_status)?;
         // Before the task is looked up, so that the time of an answer does not tell whether a foreign task exists.
         for id in candidates.iter().filter(|id| self.may_see(role, id)) {
             let found = match handle.get(id).await {
@@ -177,6 +177,7 @@ impl Caller {
                 Err(Refusal::TaskNotFound(_)) => continue,
                 Err(refusal) => return Err(into_status(refusal)),
             };
+            count_task(&mut memory, &found.task);
             let namespace = &found.task.spec.options.namespace;
             let Some(identity) = &self.identity else { return Ok((found, memory)) };
             if identity.has_role_in(role, namespace) {

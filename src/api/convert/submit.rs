@@ -365,6 +365,7 @@ mod tests {
     use prost_types::value::Kind as JsonKind;
 
     use super::*;
+    use crate::model::limits::PayloadLimit;
     use crate::model::spec::{JSON, OCTET_STREAM};
     use crate::model::{ArgPattern, Durability, Priority, RetryPolicy};
 
@@ -427,6 +428,7 @@ mod tests {
                 }),
             ]
             .into(),
+            ..Catalog::default()
         }
     }
 
@@ -587,7 +589,7 @@ mod tests {
     fn lists_and_payloads_are_limited() {
         let large = v1::SubmitTaskRequest {
             payload: Some(v1::Payload {
-                kind: Some(Kind::Data(vec![0; limits::PAYLOAD_BYTES_MAX + 1].into())),
+                kind: Some(Kind::Data(vec![0; PayloadLimit::default().0 + 1].into())),
                 content_type: "text/plain\n".to_owned(),
             }),
             labels: [(String::new(), "v".to_owned()), ("k".repeat(64), "w".repeat(257))].into(),
@@ -621,8 +623,6 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_does_not_keep_the_request_buffer_alive() {
-    #[test]
     fn each_submission_of_a_call_keeps_its_own_trace_context_and_equal_ones_are_shared() {
         let (catalog, mut shared) = (Arc::new(catalog()), None);
         let mut with = |digit: &str, priority: i32| {
@@ -637,6 +637,8 @@ mod tests {
         assert_eq!(with("", 0), None, "the call has none");
     }
 
+    #[test]
+    fn a_payload_does_not_keep_the_request_buffer_alive() {
         let buffer = Bytes::from(vec![7; 4_096]);
         let kind = Some(Kind::Data(buffer.slice(10..20)));
         let payload = Some(v1::Payload { kind, content_type: String::new() });

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use crate::model::limits::PayloadLimit;
 use crate::model::spec::{JSON, OCTET_STREAM};
 use crate::model::{Durability, Priority, RetryPolicy, id, limits};
 use crate::proto::v1::{self, payload::Kind};
@@ -107,18 +108,23 @@ pub(super) fn optional_name(invalid: &mut InvalidFields, field: FieldPath, text:
     invalid.parsed(field, id::check_name(text)).map(|()| text.into())
 }
 
-pub(super) fn payload(invalid: &mut InvalidFields, path: MessagePath, payload: Option<Kind>) -> Box<[u8]> {
+pub(super) fn payload(
+    invalid: &mut InvalidFields,
+    path: MessagePath,
+    payload: Option<Kind>,
+    PayloadLimit(bytes_max): PayloadLimit,
+) -> Box<[u8]> {
     match payload {
         None => Box::default(),
         Some(Kind::Data(data)) => {
-            invalid.check_length(path.field("payload"), data.len(), limits::PAYLOAD_BYTES_MAX, "bytes");
+            invalid.check_length(path.field("payload"), data.len(), bytes_max, "bytes");
             // Copied, because a slice would keep the whole buffer of the request alive as long as the task.
-            data[..data.len().min(limits::PAYLOAD_BYTES_MAX)].into()
+            data[..data.len().min(bytes_max)].into()
         }
         Some(Kind::Json(value)) => {
             let text = json::to_text(&value).map_err(|error| invalid.add(path.field("payload.json"), error));
             let text = text.unwrap_or_default();
-            invalid.check_length(path.field("payload"), text.len(), limits::PAYLOAD_BYTES_MAX, "bytes");
+            invalid.check_length(path.field("payload"), text.len(), bytes_max, "bytes");
             text.into()
         }
     }

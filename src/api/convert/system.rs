@@ -1,5 +1,6 @@
 //! Host health and server limits.
 
+use crate::model::limits::PayloadLimit;
 use crate::model::{MemoryAccount, MemoryPart, Retention, limits};
 use crate::proto::v1;
 use crate::telemetry::host::HostHealth;
@@ -20,10 +21,10 @@ pub fn health(health: &HostHealth) -> v1::SystemHealth {
     }
 }
 
-pub fn limits(retention: Retention, memory: &MemoryAccount) -> v1::Limits {
+pub fn limits(retention: Retention, memory: &MemoryAccount, payload: PayloadLimit) -> v1::Limits {
     v1::Limits {
-        payload_bytes: to_i64(limits::PAYLOAD_BYTES_MAX),
-        result_bytes: to_i64(limits::RESULT_BYTES_MAX),
+        payload_bytes: to_i64(payload.0),
+        result_bytes: to_i64(payload.0),
         batch_tasks: to_i32(limits::BATCH_TASKS_MAX),
         labels: to_i32(limits::LABELS_MAX),
         label_key_bytes: to_i32(limits::LABEL_KEY_BYTES_MAX),
@@ -39,7 +40,7 @@ pub fn limits(retention: Retention, memory: &MemoryAccount) -> v1::Limits {
         attempts: to_i32(limits::ATTEMPTS_MAX),
         grace: Some(duration(limits::GRACE_MAX)),
         wait: Some(duration(limits::WAIT_MAX)),
-        message_bytes: to_i64(limits::MESSAGE_BYTES_MAX),
+        message_bytes: to_i64(payload.message_bytes()),
         output_bytes: to_i64(limits::OUTPUT_KEPT_BYTES),
         retained_tasks: to_i64(retention.count),
         retained_age: Some(duration(retention.age)),

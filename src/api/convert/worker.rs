@@ -1,13 +1,16 @@
 //! Messages from and to remote workers.
 
 use std::borrow::Cow;
+use std::fmt::Display;
+use std::sync::Arc;
 
+use crate::model::limits::PayloadLimit;
 use crate::model::{Failure, FailureReason, HandlerName, OutputStream, Payload, PoolName, StopMethod, id, limits};
 use crate::proto::v1::{self, attempt_finished::Outcome as V1Outcome, payload::Kind, server_message, worker_message};
-use crate::scheduler::{Assigned, Command, Outcome, RunReport, StopCause, Token, WorkerInfo, WorkerReport};
+use crate::scheduler::{Assigned, Chunk, Command, Outcome, RunReport, StopCause, Token, WorkerInfo, WorkerReport};
 
 use super::invalid_fields::{InvalidFields, MessagePath};
-use super::numbers::to_i32;
+use super::numbers::{to_i32, to_i64};
 use super::submit_fields::{content_type, labels};
 use super::task::priority;
 use super::time::{duration, parse_duration};
@@ -75,6 +78,7 @@ pub fn hello(request: v1::WorkRequest) -> Result<Hello, InvalidFields> {
         slots,
         labels: labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
         version: hello.version,
+        chunks: hello.chunks,
     };
     let unfinished = hello.unfinished.iter().filter_map(|token| Token::parse(token)).collect();
     Ok(Hello { info, descriptions, pool, unfinished })
@@ -84,40 +88,97 @@ pub fn hello(request: v1::WorkRequest) -> Result<Hello, InvalidFields> {
 #[derive(Default)]
 pub struct Incoming {
     pub reports: Vec<WorkerReport>,
+    /// Ends whose results follow in chunks.
+    pub announced: Vec<AnnouncedResult>,
+    /// Parts of such results, with the indexes of their messages.
+    pub chunks: Vec<(usize, Chunk)>,
     /// The worker accepts no further attempts.
     pub is_draining: bool,
 }
 
+/// The end of an attempt whose result follows in chunks.
+pub struct AnnouncedResult {
+    pub token: Token,
+    pub bytes: usize,
+    pub content_type: Arc<str>,
+    /// Of which the result is a part, once it is complete.
+    pub report: RunReport,
+}
+
 /// # Errors
 /// [`InvalidFields`].
-pub fn messages(request: v1::WorkRequest) -> Result<Incoming, InvalidFields> {
+pub fn messages(request: v1::WorkRequest, limit: PayloadLimit) -> Result<Incoming, InvalidFields> {
     if request.hello.is_some() {
         return Err(InvalidFields::one("hello", "is only allowed in the first message"));
     }
     let mut invalid = InvalidFields::default();
     invalid.check_length("messages", request.messages.len(), MESSAGES_MAX, "messages");
     invalid.check()?;
-    let mut incoming = Incoming { reports: Vec::with_capacity(request.messages.len()), is_draining: false };
+    let mut incoming = Incoming { reports: Vec::with_capacity(request.messages.len()), ..Incoming::default() };
     for (index, message) in request.messages.into_iter().enumerate() {
-        incoming.is_draining |= matches!(message.kind, Some(worker_message::Kind::Draining(_)));
-        incoming.reports.extend(report(index, message)?);
+        match message.kind {
+            Some(worker_message::Kind::Draining(_)) => incoming.is_draining = true,
+            Some(worker_message::Kind::Finished(finished)) if finished.result_bytes != 0 => {
+                incoming.announced.push(announced(index, finished)?);
+            }
+            Some(worker_message::Kind::Chunk(message)) => incoming.chunks.push((index, chunk(index, message)?)),
+            Some(kind) => incoming.reports.extend(report(index, kind, limit)?),
+            // A kind of a later version only shows that the worker is alive.
+            None => {}
+        }
     }
     Ok(incoming)
 }
 
-/// `None` if the message is not about an attempt.
-fn report(index: usize, message: v1::WorkerMessage) -> Result<Option<WorkerReport>, InvalidFields> {
-    use worker_message::Kind;
-    let invalid = |field: &str, text: &str| InvalidFields::one(format_args!("messages[{index}].{field}"), text);
-    let token = |kind: &str, text: &str| {
-        let error = || invalid(&format!("{kind}.token"), "is not a token of an attempt");
-        Token::parse(text).ok_or_else(error)
+fn invalid(index: usize, field: &str, text: impl Display) -> InvalidFields {
+    InvalidFields::one(format_args!("messages[{index}].{field}"), text)
+}
+
+fn token(index: usize, kind: &str, text: &str) -> Result<Token, InvalidFields> {
+    let error = || invalid(index, &format!("{kind}.token"), "is not a token of an attempt");
+    Token::parse(text).ok_or_else(error)
+}
+
+fn announced(index: usize, message: v1::AttemptFinished) -> Result<AnnouncedResult, InvalidFields> {
+    let bytes = usize::try_from(message.result_bytes);
+    let bytes = bytes.map_err(|_| {
+        invalid(index, "finished.result_bytes", format_args!("is {}, must not be negative", message.result_bytes))
+    })?;
+    let Some(V1Outcome::Result(v1::Payload { kind: None, content_type: text })) = &message.outcome else {
+        let text = "requires `result` without data: its bytes follow in chunks";
+        return Err(invalid(index, "finished.result_bytes", text));
     };
-    Ok(Some(match message.kind {
-        // A kind of a later version only shows that the worker is alive.
-        None | Some(Kind::Heartbeat(_) | Kind::Draining(_)) => return Ok(None),
-        Some(Kind::Accepted(message)) => WorkerReport::Accepted(token("accepted", &message.token)?),
-        Some(Kind::Progress(message)) => {
+    let mut fields = InvalidFields::default();
+    let content_type = content_type(&mut fields, MessagePath::Root, text, false);
+    fields.check().map_err(|error| invalid(index, "finished", error))?;
+    let token = token(index, "finished", &message.token)?;
+    let report = usage(&message, Outcome::Completed(Payload::default()));
+    Ok(AnnouncedResult { token, bytes, content_type, report })
+}
+
+fn chunk(index: usize, message: v1::AttemptChunk) -> Result<Chunk, InvalidFields> {
+    let token = token(index, "chunk", &message.token)?;
+    let offset = usize::try_from(message.offset)
+        .map_err(|_| invalid(index, "chunk.offset", format_args!("is {}, must not be negative", message.offset)))?;
+    if message.data.is_empty() || message.data.len() > limits::INLINE_BYTES_MAX {
+        let text = format!("has {} bytes, must have from 1 to {}", message.data.len(), limits::INLINE_BYTES_MAX);
+        return Err(invalid(index, "chunk.data", text));
+    }
+    Ok(Chunk { token, offset, data: message.data })
+}
+
+/// `None` if the message is not about an attempt.
+fn report(
+    index: usize,
+    kind: worker_message::Kind,
+    limit: PayloadLimit,
+) -> Result<Option<WorkerReport>, InvalidFields> {
+    use worker_message::Kind;
+    let token = |kind: &str, text: &str| token(index, kind, text);
+    Ok(Some(match kind {
+        Kind::Heartbeat(_) | Kind::Draining(_) | Kind::Chunk(_) => return Ok(None),
+        Kind::Accepted(message) => WorkerReport::Accepted(token("accepted", &message.token)?),
+        Kind::Progress(message) => {
             let token = token("progress", &message.token)?;
             // Within 0 to 1, so that the loss of precision does not matter.
             #[expect(clippy::cast_possible_truncation, reason = "progress needs no more precision")]
@@ -125,28 +186,29 @@ fn report(index: usize, message: v1::WorkerMessage) -> Result<Option<WorkerRepor
             let note = shortened(&message.note, limits::DISPLAY_NAME_BYTES_MAX);
             WorkerReport::Progress(token, fraction, note.into_owned())
         }
-        Some(Kind::Output(message)) => {
+        Kind::Output(message) => {
             let stream = match message.stream() {
                 v1::OutputStream::Stderr => OutputStream::Stderr,
                 v1::OutputStream::Unspecified | v1::OutputStream::Stdout => OutputStream::Stdout,
             };
             WorkerReport::Output(token("output", &message.token)?, stream, message.data)
         }
-        Some(Kind::Finished(message)) => {
+        Kind::Finished(message) => {
             let token = token("finished", &message.token)?;
-            WorkerReport::Finished(token, finished(message).map_err(|text| invalid("finished", &text))?)
+            let report = finished(message, limit).map_err(|text| invalid(index, "finished", &text))?;
+            WorkerReport::Finished(token, report, None)
         }
-        Some(Kind::CancelAcknowledged(message)) => {
+        Kind::CancelAcknowledged(message) => {
             WorkerReport::CancelAcknowledged(token("cancel_acknowledged", &message.token)?)
         }
-        Some(Kind::Suspended(message)) => WorkerReport::Suspended(token("suspended", &message.token)?),
-        Some(Kind::Resuming(message)) => WorkerReport::Resuming(token("resuming", &message.token)?),
+        Kind::Suspended(message) => WorkerReport::Suspended(token("suspended", &message.token)?),
+        Kind::Resuming(message) => WorkerReport::Resuming(token("resuming", &message.token)?),
     }))
 }
 
-fn finished(message: v1::AttemptFinished) -> Result<RunReport, String> {
-    let outcome = match message.outcome {
-        Some(V1Outcome::Result(payload)) => result(payload)?,
+fn finished(mut message: v1::AttemptFinished, limit: PayloadLimit) -> Result<RunReport, String> {
+    let outcome = match message.outcome.take() {
+        Some(V1Outcome::Result(payload)) => result(payload, limit)?,
         Some(V1Outcome::Failure(message)) => Outcome::Failed(failure(&message)),
         Some(V1Outcome::Stopped(stopped)) => Outcome::Stopped(match stopped.method() {
             v1::StopMethod::SignalTerm => StopMethod::SignalTerm,
@@ -157,27 +219,37 @@ fn finished(message: v1::AttemptFinished) -> Result<RunReport, String> {
         Some(V1Outcome::NotStarted(_)) => Outcome::Unavailable("the worker has not started it".into()),
         None => return Err("has no outcome".to_owned()),
     };
-    Ok(RunReport {
+    Ok(usage(&message, outcome))
+}
+
+/// An outcome with what its attempt has used.
+fn usage(message: &v1::AttemptFinished, outcome: Outcome) -> RunReport {
+    RunReport {
         cpu_time: message.cpu_time.as_ref().and_then(parse_duration),
         peak_memory_bytes: message.peak_memory_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
         ..RunReport::from(outcome)
-    })
+    }
+}
+
+/// The failure of an attempt with a result of this size.
+pub fn too_large(bytes: usize, PayloadLimit(bytes_max): PayloadLimit) -> Outcome {
+    let text = format!("result has {bytes} bytes, at most {bytes_max} are allowed");
+    Outcome::Failed(Failure::new(FailureReason::ResultTooLarge, text))
 }
 
 /// The result, or a failure if it is not valid.
-fn result(payload: v1::Payload) -> Result<Outcome, String> {
+fn result(payload: v1::Payload, limit: PayloadLimit) -> Result<Outcome, String> {
     let mut invalid = InvalidFields::default();
     let bytes = match &payload.kind {
         Some(Kind::Data(data)) => data.len(),
         _ => 0,
     };
-    if bytes > limits::RESULT_BYTES_MAX {
-        let text = format!("result has {bytes} bytes, at most {} are allowed", limits::RESULT_BYTES_MAX);
-        return Ok(Outcome::Failed(Failure::new(FailureReason::ResultTooLarge, text)));
+    if bytes > limit.0 {
+        return Ok(too_large(bytes, limit));
     }
     let is_json = matches!(payload.kind, Some(Kind::Json(_)));
     let content_type = content_type(&mut invalid, MessagePath::Root, &payload.content_type, is_json);
-    let data = super::submit_fields::payload(&mut invalid, MessagePath::Root, payload.kind);
+    let data = super::submit_fields::payload(&mut invalid, MessagePath::Root, payload.kind, limit);
     invalid.check().map_err(|error| error.to_string())?;
     Ok(Outcome::Completed(Payload { data: data.into_vec().into(), content_type }))
 }
@@ -228,10 +300,26 @@ pub fn command(command: Command) -> Option<v1::ServerMessage> {
         Command::Resumed(token) => Kind::Resumed(v1::AttemptResumed { token: token.to_string() }),
         Command::Close(_) => return None,
     };
-    Some(v1::ServerMessage { kind: Some(kind) })
+    Some(message(kind))
+}
+
+fn message(kind: server_message::Kind) -> v1::ServerMessage {
+    v1::ServerMessage { kind: Some(kind) }
+}
+
+/// The message with a part of a payload.
+pub fn payload_chunk(chunk: Chunk) -> v1::ServerMessage {
+    let Chunk { token, offset, data } = chunk;
+    message(server_message::Kind::Chunk(v1::AttemptChunk { token: token.to_string(), offset: to_i64(offset), data }))
+}
+
+/// The message that asks for a result.
+pub fn result_requested(token: Token) -> v1::ServerMessage {
+    message(server_message::Kind::ResultRequested(v1::ResultRequested { token: token.to_string() }))
 }
 
 fn assigned(assigned: &Assigned) -> v1::AttemptAssigned {
+    let is_chunked = assigned.is_chunked();
     let Assigned { token, task, options, attempt, payload, trace, memory: _ } = assigned;
     let trace = trace.as_ref().filter(|trace| trace.has_span());
     v1::AttemptAssigned {
@@ -241,9 +329,10 @@ fn assigned(assigned: &Assigned) -> v1::AttemptAssigned {
         handler: options.handler.to_string(),
         attempt: to_i32(*attempt),
         payload: Some(v1::Payload {
-            kind: Some(Kind::Data(payload.clone())),
+            kind: (!is_chunked).then(|| Kind::Data(payload.clone())),
             content_type: options.content_type.to_string(),
         }),
+        payload_bytes: if is_chunked { to_i64(payload.len()) } else { 0 },
         timeout: Some(duration(options.timeout)),
         traceparent: trace.and_then(|trace| trace.traceparent()).unwrap_or_default(),
         tracestate: trace.map(|trace| trace.state.to_string()).unwrap_or_default(),

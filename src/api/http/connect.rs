@@ -20,7 +20,7 @@ use crate::api::convert::InvalidFields;
 use crate::api::headers;
 use crate::api::middleware::response_memory::{ReplyMemory, ResponseMemory};
 use crate::api::status::{into_status, to_status};
-use crate::model::{ErrorCode, Reservation, limits};
+use crate::model::{ErrorCode, Reservation};
 use crate::scheduler::Internal;
 
 use super::context::Context;
@@ -165,7 +165,7 @@ async fn unary(
     let deadline = deadline(&head.headers).map_err(without_metadata)?;
     let unknown = Query::parse_strict_only(head.uri.query()).map_err(without_metadata)?;
     let mut admission = context.admit(head).map_err(without_metadata)?;
-    let body = context.receive(head, body, limits::MESSAGE_BYTES_MAX, deadline, &mut admission).await;
+    let body = context.receive(head, body, context.payload_limit.json_bytes(), deadline, &mut admission).await;
     let body = body.map_err(without_metadata)?;
     let message = codec.decode(method, body.bytes, unknown, body.memory).map_err(without_metadata)?;
     let client = LoopbackClient::new(context, head, deadline, admission);
@@ -257,7 +257,8 @@ async fn start(
     let deadline = deadline(&head.headers)?;
     let unknown = Query::parse_strict_only(head.uri.query())?;
     let mut admission = context.admit(head)?;
-    let body = context.receive(head, body, PREFIX_BYTES + limits::MESSAGE_BYTES_MAX, deadline, &mut admission).await?;
+    let bytes = PREFIX_BYTES + context.payload_limit.json_bytes();
+    let body = context.receive(head, body, bytes, deadline, &mut admission).await?;
     let message = codec.decode(method, open_envelope(body.bytes)?, unknown, body.memory)?;
     Ok(LoopbackClient::new(context, head, deadline, admission).open(head.uri.path(), message).await)
 }

@@ -14,6 +14,7 @@ use crate::api::middleware::admission::{Admission, AdmissionControl};
 use crate::api::middleware::request_memory::request_part;
 use crate::api::status;
 use crate::model::MemoryAccount;
+use crate::model::limits::PayloadLimit;
 
 use super::body::{self, BodyLimits, ReceivedBody};
 use super::descriptors::Contract;
@@ -30,6 +31,7 @@ pub struct Context {
     /// Limit for receiving the body of a request that is not gRPC.
     pub body_timeout: Duration,
     pub memory: MemoryAccount,
+    pub payload_limit: PayloadLimit,
 }
 
 impl Context {

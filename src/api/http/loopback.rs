@@ -216,6 +216,7 @@ mod tests {
             contract: Arc::new(Contract::new().unwrap()),
             body_timeout: Duration::ZERO,
             memory: MemoryAccount::new(|_| 0),
+            payload_limit: crate::model::limits::PayloadLimit::default(),
         };
         let head = request.into_parts().0;
         let admission = context.admit(&head).unwrap();

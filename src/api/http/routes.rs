@@ -8,7 +8,7 @@ use tower::{Layer, Service};
 
 use crate::api::headers;
 use crate::api::middleware::grpc_timeout;
-use crate::model::{ErrorCode, limits};
+use crate::model::ErrorCode;
 
 use super::body::ReceivedBody;
 use super::context::Context;
@@ -110,7 +110,7 @@ impl Routes {
         let receive = async {
             let mut admission = self.context.admit(&head)?;
             // The text form of gRPC-Web is a third longer.
-            let bytes = 2 * limits::MESSAGE_BYTES_MAX;
+            let bytes = 2 * self.context.payload_limit.message_bytes();
             let body = self.context.receive(&head, body, bytes, deadline, &mut admission).await?;
             Ok((admission, body))
         };
@@ -195,6 +195,7 @@ mod tests {
             contract: Arc::new(Contract::new().unwrap()),
             body_timeout: Duration::from_mins(1),
             memory: memory.clone(),
+            payload_limit: crate::model::limits::PayloadLimit::default(),
         };
         let telemetry = Telemetry::new(Metrics::off());
         let health =

@@ -6,6 +6,7 @@ pub mod health;
 pub mod interval;
 pub mod keda;
 pub mod pools;
+mod result_transfers;
 pub mod schedules;
 pub mod system;
 pub mod tasks;

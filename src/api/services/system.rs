@@ -43,7 +43,11 @@ impl SystemService for System {
             instance_id: self.instance.clone(),
             started_at: Some(timestamp(self.started_at)),
             uptime: Some(duration(self.handle.now().since(self.started_at))),
-            limits: Some(system::limits(self.handle.retention(), self.handle.memory())),
+            limits: Some(system::limits(
+                self.handle.retention(),
+                self.handle.memory(),
+                self.handle.catalog().payload_limit,
+            )),
             capabilities: ["runner.builtin", "runner.process", "watch.resume"].map(str::to_owned).to_vec(),
             store: self.handle.store_kind().to_owned(),
             revision: self.handle.revision().0,

@@ -15,19 +15,25 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::api::auth::{Caller, CallerExtractor, audit};
 use crate::api::convert::InvalidFields;
+use crate::api::convert::numbers::to_i64;
 use crate::api::convert::time::duration;
 use crate::api::convert::worker::{self, Hello, Incoming};
 use crate::api::middleware::response_memory::ResponseMemory;
 use crate::api::status::into_status;
+use crate::model::limits::PayloadLimit;
 use crate::model::{Catalog, Coded, Details, ErrorCode, HandlerName, PoolName};
 use crate::proto::v1::{self, server_message::Kind, worker_service_server::WorkerService};
-use crate::scheduler::{CloseReason, Command, Draining, Handle, NotRemotePool, RemoteConnection};
+use crate::scheduler::{CloseReason, Command, Draining, Handle, NotRemotePool, Polled, RemoteConnection, WorkerReport};
+
+use super::result_transfers::ResultTransfers;
 
 /// Messages in one response, and their bytes, beyond which no further ones are added.
 const MESSAGES_MAX: usize = 1_000;
 const BYTES_MAX: usize = 256 << 10;
 /// Requests that are read in a row, before other tasks have their turn.
 const REQUESTS_MAX: usize = 16;
+/// How often a stream looks for memory for a result.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
 /// Heartbeats in a lease.
 const HEARTBEATS: u32 = 3;
 
@@ -103,8 +109,11 @@ fn responses(
         let connection = workers.connect(info, &unfinished);
         audit::record(&caller, "Work", connection.worker().to_owned(), &Ok::<(), Status>(()));
         let (lease, interval) = (workers.lease(), workers.lease() / HEARTBEATS);
-        yield welcome(&connection, workers.pool().to_string(), lease, interval);
-        let mut stream = WorkerStream::new(connection, requests, interval, handle.draining().cancelled_owned());
+        let limit = handle.catalog().payload_limit;
+        yield welcome(&connection, workers.pool().to_string(), lease, interval, limit);
+        let results = ResultTransfers::new(handle.memory().clone(), caller.sharer.clone(), limit);
+        let draining = handle.draining().cancelled_owned();
+        let mut stream = WorkerStream::new(connection, requests, results, limit, interval, draining);
         loop {
             match poll_fn(|context| stream.poll_step(context)).await? {
                 Step::Commands(messages) => yield v1::WorkResponse { welcome: None, messages },
@@ -126,6 +135,10 @@ struct WorkerStream {
     requests: Streaming<v1::WorkRequest>,
     /// Commands that were taken from the connection and are not sent yet.
     commands: VecDeque<Command>,
+    results: ResultTransfers,
+    limit: PayloadLimit,
+    /// Set while results wait for memory.
+    memory_retry: Option<Pin<Box<Sleep>>>,
     interval: Duration,
     /// When the last response was sent.
     sent_at: Instant,
@@ -147,42 +160,111 @@ impl WorkerStream {
     fn new(
         connection: RemoteConnection,
         requests: Streaming<v1::WorkRequest>,
+        results: ResultTransfers,
+        limit: PayloadLimit,
         interval: Duration,
         draining: WaitForCancellationFutureOwned,
     ) -> Self {
         let sent_at = Instant::now();
-        let (heartbeat, draining) = (Box::pin(sleep_until(sent_at + interval)), Box::pin(draining));
-        Self { connection, requests, commands: VecDeque::new(), interval, sent_at, heartbeat, draining }
+        Self {
+            connection,
+            requests,
+            commands: VecDeque::new(),
+            results,
+            limit,
+            memory_retry: None,
+            interval,
+            sent_at,
+            heartbeat: Box::pin(sleep_until(sent_at + interval)),
+            draining: Box::pin(draining),
+        }
     }
 
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<Result<Step, Status>> {
         if self.draining.poll_unpin(context).is_ready() {
             return Poll::Ready(Ok(Step::Drained));
         }
+        let mut polled = Polled { may_read: false, has_chunks: false };
         for _ in 0..REQUESTS_MAX {
             // Before each request, also because a request leads to commands for which the stream is not woken.
-            let has_room = self.connection.poll_commands(context, &mut self.commands);
-            if let Some(step) = self.next_commands() {
+            polled = self.connection.poll_commands(context, &mut self.commands);
+            if let Some(step) = self.next_commands().or_else(|| self.next_requested(context)) {
                 return Poll::Ready(Ok(step));
             }
-            let request = if has_room { self.requests.poll_next_unpin(context)? } else { Poll::Pending };
+            let request = if polled.may_read { self.requests.poll_next_unpin(context)? } else { Poll::Pending };
             match request {
                 Poll::Ready(None) => return Poll::Ready(Ok(Step::End)),
                 Poll::Ready(Some(request)) => self.receive(request)?,
-                Poll::Pending => return self.poll_heartbeat(context).map(Ok),
+                Poll::Pending => {
+                    return match self.next_chunk(polled) {
+                        Some(step) => Poll::Ready(Ok(step)),
+                        None => self.poll_heartbeat(context).map(Ok),
+                    };
+                }
             }
+        }
+        if let Some(step) = self.next_chunk(polled) {
+            return Poll::Ready(Ok(step));
         }
         context.waker().wake_by_ref();
         Poll::Pending
     }
 
-    fn receive(&self, request: v1::WorkRequest) -> Result<(), Status> {
-        let Incoming { reports, is_draining } = worker::messages(request).map_err(into_status)?;
+    fn receive(&mut self, request: v1::WorkRequest) -> Result<(), Status> {
+        let incoming = worker::messages(request, self.limit).map_err(into_status)?;
+        let Incoming { mut reports, announced, chunks, is_draining } = incoming;
+        for announced in announced {
+            let token = announced.token;
+            if self.connection.has(token) {
+                // Its result may take longer than a worker has to accept it.
+                reports.push(WorkerReport::Accepted(token));
+                reports.extend(self.results.announce(announced));
+            } else {
+                // Of an attempt that is not the worker's, the end is acknowledged without its result.
+                reports.push(WorkerReport::Finished(token, announced.report, None));
+            }
+        }
+        for (index, chunk) in &chunks {
+            reports.extend(self.results.receive(*index, chunk).map_err(into_status)?);
+        }
         self.connection.receive(reports);
         if is_draining {
             self.connection.leave();
         }
         Ok(())
+    }
+
+    /// The next part of a large payload. After commands and requests, so that these do not wait for all of it.
+    fn next_chunk(&mut self, polled: Polled) -> Option<Step> {
+        if !polled.has_chunks {
+            return None;
+        }
+        let chunk = self.connection.next_chunk()?;
+        self.sent_at = Instant::now();
+        Some(Step::Commands(vec![worker::payload_chunk(chunk)]))
+    }
+
+    /// Asks for the results for which there is memory, and is woken later if some wait.
+    fn next_requested(&mut self, context: &mut Context<'_>) -> Option<Step> {
+        if !self.results.is_waiting() {
+            return None;
+        }
+        let requested: Vec<_> =
+            std::iter::from_fn(|| self.results.next_request()).map(worker::result_requested).collect();
+        if self.results.is_waiting() {
+            let sleep = || Box::pin(sleep_until(Instant::now() + MEMORY_INTERVAL));
+            let retry = self.memory_retry.get_or_insert_with(sleep);
+            while retry.poll_unpin(context).is_ready() {
+                retry.set(tokio::time::sleep(MEMORY_INTERVAL));
+            }
+        } else {
+            self.memory_retry = None;
+        }
+        if requested.is_empty() {
+            return None;
+        }
+        self.sent_at = Instant::now();
+        Some(Step::Commands(requested))
     }
 
     fn poll_heartbeat(&mut self, context: &mut Context<'_>) -> Poll<Step> {
@@ -210,6 +292,9 @@ impl WorkerStream {
             && bytes < BYTES_MAX
             && let Some(command) = self.commands.pop_front_if(|command| !matches!(command, Command::Close(_)))
         {
+            if let Command::Stale(token) = &command {
+                self.results.forget(*token);
+            }
             if let Command::Settle(tokens) = &command
                 && let Some(Kind::Settled(settled)) = messages.last_mut().and_then(|last| last.kind.as_mut())
             {
@@ -227,12 +312,19 @@ impl WorkerStream {
     }
 }
 
-fn welcome(connection: &RemoteConnection, pool: String, lease: Duration, interval: Duration) -> v1::WorkResponse {
+fn welcome(
+    connection: &RemoteConnection,
+    pool: String,
+    lease: Duration,
+    interval: Duration,
+    PayloadLimit(bytes_max): PayloadLimit,
+) -> v1::WorkResponse {
     let welcome = v1::WorkerWelcome {
         pool,
         lease: Some(duration(lease)),
         heartbeat_interval: Some(duration(interval)),
         stale: connection.stale.iter().map(ToString::to_string).collect(),
+        max_result_bytes: to_i64(bytes_max),
     };
     v1::WorkResponse { welcome: Some(welcome), messages: Vec::new() }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::model::limits::PayloadLimit;
 use crate::model::{PoolName, PoolSpec, StopMethod, TaskSpec, Timestamp};
 use crate::pool::attempt::Attempt;
 use crate::pool::attempt_run::{self, Ended};
@@ -20,8 +21,10 @@ use crate::runners::{Outcome, RunReport, StopCause};
 use super::queue::{Granted, RemoteQueue, SlotChange};
 use super::worker::RemoteWorker;
 
-/// Payloads, of up to 1 MiB each, that were read from the store and that workers have not accepted yet.
-const STORED_PAYLOADS_MAX: usize = 64;
+/// Bytes of payloads that were read from the store and that workers have not accepted yet: at least one of the largest.
+const STORED_BYTES_MAX: usize = *PayloadLimit::RANGE.end();
+/// Bytes of one permit; no payload counts less.
+const PERMIT_BYTES: usize = 1 << 20;
 /// How long the slot of an attempt that the worker has refused stays unused.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 
@@ -46,7 +49,7 @@ impl RemoteAttempts {
             pool: spec.name.clone(),
             context,
             queue: RemoteQueue::default(),
-            stored_payloads: Arc::new(Semaphore::new(STORED_PAYLOADS_MAX)),
+            stored_payloads: Arc::new(Semaphore::new(STORED_BYTES_MAX / PERMIT_BYTES)),
             draining: AtomicBool::default(),
             stopped: CancellationToken::new(),
         };
@@ -162,7 +165,9 @@ impl RemoteAttempts {
         let mut starts = Vec::with_capacity(running.len());
         for running in running {
             let attempt = &running.attempt;
-            let is_ready = !attempt.needs_confirmation() && !attempt.payload_is_stored();
+            let is_ready = !attempt.needs_confirmation()
+                && !attempt.payload_is_stored()
+                && worker.receives(attempt.spec().payload.len());
             let assigned = is_ready.then(|| assigned(worker, &running, (TaskSpec::payload_of(attempt.spec()), None)));
             starts.push(Start { attempt: running, assigned });
         }
@@ -182,6 +187,10 @@ impl RemoteAttempts {
             _ = attempt.stop_signal().wait(StopCause::Timeout) => Err(Outcome::Stopped(StopMethod::NeverStarted)),
             payload = self.held_payload(attempt) => payload,
         };
+        let prepared = prepared.and_then(|(payload, memory)| {
+            let is_received = worker.receives(payload.len());
+            if is_received { Ok((payload, memory)) } else { Err(Outcome::Failed(worker.not_received(payload.len()))) }
+        });
         match prepared {
             Ok(payload) => worker.link.send(running.token(), assigned(&worker, &running, payload)),
             Err(outcome) => {
@@ -194,14 +203,18 @@ impl RemoteAttempts {
     /// The payload, once the start is durable if it has to be. The error is how the attempt ends without one.
     async fn held_payload(&self, attempt: &Attempt) -> Result<HeldPayload, Outcome> {
         attempt.wait_for_confirmation().await;
-        let memory = if attempt.payload_is_stored() {
+        let mut memory = None;
+        if attempt.payload_is_stored() {
+            let PayloadLimit(largest) = self.context.catalog.load().payload_limit;
             // The semaphore is never closed.
-            self.stored_payloads.clone().acquire_owned().await.ok().map(Arc::new)
-        } else {
-            None
-        };
+            memory = self.stored_payloads.clone().acquire_many_owned(permits(largest)).await.ok();
+        }
         let payload = attempt_run::payload(&self.context.payloads, attempt, attempt.stop_signal()).await?;
-        Ok((payload, memory))
+        if let Some(memory) = &mut memory {
+            let unused = memory.num_permits().saturating_sub(permits(payload.len()) as usize);
+            drop(memory.split(unused));
+        }
+        Ok((payload, memory.map(Arc::new)))
     }
 
     pub fn report_slots(&self) {
@@ -217,6 +230,11 @@ impl RemoteAttempts {
             let _ = stopped.run_until_cancelled_owned(task).await;
         });
     }
+}
+
+/// The permits for a payload.
+fn permits(bytes: usize) -> u32 {
+    u32::try_from(bytes.min(STORED_BYTES_MAX).div_ceil(PERMIT_BYTES).max(1)).unwrap_or(1)
 }
 
 /// An attempt as its worker gets it. Its timeout begins.

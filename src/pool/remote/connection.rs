@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Context;
 
-use crate::runners::remote::{Command, Token, WorkerReport};
+use crate::runners::remote::{Chunk, Command, Polled, Token, WorkerReport};
 
 use super::attempts::RemoteAttempts;
 use super::worker::RemoteWorker;
@@ -20,9 +20,18 @@ pub struct RemoteConnection {
 
 impl RemoteConnection {
     /// Takes the commands for the worker, and wakes the context when there are some. The last one is [`Command::Close`].
-    /// Returns whether the server may read more of the worker's messages; if not, it may again after a command.
-    pub fn poll_commands(&self, context: &Context<'_>, commands: &mut VecDeque<Command>) -> bool {
+    pub fn poll_commands(&self, context: &Context<'_>, commands: &mut VecDeque<Command>) -> Polled {
         self.worker.link.poll_commands(self.stream, context, commands)
+    }
+
+    /// The next part of a large payload.
+    pub fn next_chunk(&self) -> Option<Chunk> {
+        self.worker.link.next_chunk(self.stream)
+    }
+
+    /// Whether the attempt is the worker's and has not ended.
+    pub fn has(&self, token: Token) -> bool {
+        self.worker.link.has(token)
     }
 
     /// Processes messages of the worker, none if it only shows that it is alive. The stream has to look for commands

@@ -117,7 +117,7 @@ fn wait_for(connection: &RemoteConnection, is_wanted: impl Fn(&Command) -> bool)
 
 fn finish(connection: &RemoteConnection, fence: u64) {
     let report = Outcome::Completed(Payload::default()).into();
-    connection.receive(vec![WorkerReport::Accepted(Token(fence)), WorkerReport::Finished(Token(fence), report)]);
+    connection.receive(vec![WorkerReport::Accepted(Token(fence)), WorkerReport::Finished(Token(fence), report, None)]);
 }
 
 #[test]

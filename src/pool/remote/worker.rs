@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::{HandlerName, Timestamp};
+use crate::model::{Failure, FailureReason, HandlerName, Timestamp, limits};
 use crate::pool::WorkerLink;
 use crate::pool::running::RunningAttempt;
 use crate::pool::stats::{RemoteStats, WorkerStats};
@@ -27,6 +27,8 @@ pub struct WorkerInfo {
     pub labels: Vec<(String, String)>,
     /// Name and version of its library.
     pub version: String,
+    /// Whether it receives payloads, and sends results, in chunks.
+    pub chunks: bool,
 }
 
 pub(super) struct RemoteWorker {
@@ -88,6 +90,23 @@ impl RemoteWorker {
     pub fn connected(&self, info: WorkerInfo) {
         let mut state = self.state.lock();
         (state.info, state.is_leaving) = (info, false);
+    }
+
+    /// Whether it receives a payload of this size.
+    pub fn receives(&self, payload_bytes: usize) -> bool {
+        payload_bytes <= limits::INLINE_BYTES_MAX || self.state.lock().info.chunks
+    }
+
+    /// The failure of an attempt whose payload it does not receive.
+    pub fn not_received(&self, payload_bytes: usize) -> Failure {
+        let version = self.state.lock().info.version.clone();
+        let library = if version.is_empty() { "its library" } else { &version };
+        let limit = limits::INLINE_BYTES_MAX;
+        let text = format!(
+            "payload has {payload_bytes} bytes, worker `{}` receives at most {limit}; update {library}",
+            self.name
+        );
+        Failure::new(FailureReason::InvalidPayload, text)
     }
 
     pub fn leave(&self) {

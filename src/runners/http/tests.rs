@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::test_service::{Reply, Service, response, silence};
 use super::{HttpOptions, HttpRunner};
-use crate::model::limits::{PAYLOAD_BYTES_MAX, RESULT_BYTES_MAX};
+use crate::model::limits::{INLINE_BYTES_MAX, RESULT_BYTES_MAX};
 use crate::model::{ArgPattern, Failure, FailureReason, StopMethod, Template};
 use crate::runners::fixtures::{Attempt, TIMEOUT};
 use crate::runners::{Outcome, Runner, StopCause};
@@ -214,8 +214,8 @@ async fn a_connection_that_the_service_closes_is_not_used_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payload_of_the_largest_size_is_sent() {
     let service = Service::start(|request| response("200 OK", "", &request.body.len().to_string()));
-    let payload = vec![b'x'; PAYLOAD_BYTES_MAX];
-    assert_eq!(Attempt::start(&service.runner(), payload).result().await, PAYLOAD_BYTES_MAX.to_string());
+    let payload = vec![b'x'; INLINE_BYTES_MAX];
+    assert_eq!(Attempt::start(&service.runner(), payload).result().await, INLINE_BYTES_MAX.to_string());
     assert_eq!(Attempt::start(&service.runner(), "").result().await, "0");
     assert_eq!(service.requests()[1].header("content-type"), None);
     assert_eq!(service.requests()[1].header("content-length"), Some("0"));

@@ -61,7 +61,7 @@ async fn wait_until_dead(pid: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payload_of_the_largest_size_passes_through_a_process() {
     let fixture = Fixture::new();
-    let payload: Vec<u8> = (0..limits::PAYLOAD_BYTES_MAX).map(|n| u8::try_from(n % 253).unwrap()).collect();
+    let payload: Vec<u8> = (0..limits::INLINE_BYTES_MAX).map(|n| u8::try_from(n % 253).unwrap()).collect();
     let result = Attempt::start(&fixture.sh("cat"), payload.clone()).result().await;
     assert_eq!(result, payload);
 }

@@ -84,6 +84,13 @@ impl<A: LinkedAttempt> Entry<A> {
         self.delivery = Delivery::Accepted;
     }
 
+    /// A part of the payload is sent. Returns false if the worker needs no more of it.
+    pub fn chunk_sent(&mut self, now: Instant) -> bool {
+        let Delivery::Sent(_, sent_at) = &mut self.delivery else { return false };
+        *sent_at = now;
+        true
+    }
+
     pub fn acknowledge_cancel(&mut self) {
         if let Some(cancel) = &mut self.cancel {
             cancel.unacknowledged_since = None;

@@ -14,7 +14,8 @@ use parking_lot::MutexGuard;
 use tokio::time::Instant;
 
 use super::entry::{Entry, LinkedAttempt, Start, not_sent};
-use super::messages::{Assigned, CloseReason, Command, Token, WorkerReport};
+use super::messages::{Assigned, Chunk, CloseReason, Command, Token, WorkerReport};
+use crate::model::{Reservation, limits};
 use crate::runners::sync::{Mutex, Notify};
 use crate::runners::{Outcome, RunReport, StopListener};
 
@@ -34,6 +35,8 @@ struct State<A> {
     stream: u64,
     /// For the newest stream.
     commands: Vec<Command>,
+    /// Large payloads of which the newest stream has sent a part, and the bytes sent. They take turns.
+    transfers: VecDeque<(Arc<Assigned>, usize)>,
     /// Why the newest stream ends after these commands.
     closed: Option<CloseReason>,
     /// Wakes the newest stream, if it waits for commands.
@@ -41,12 +44,28 @@ struct State<A> {
     /// When the worker was last heard of, or when the link was made.
     heard_at: Instant,
     attempts: HashMap<Token, Entry<A>>,
-    /// Attempts that have ended and whose end is not durable, with the bytes of their results.
-    unsettled: HashMap<Token, usize>,
+    /// Attempts that have ended and whose end is not durable.
+    unsettled: HashMap<Token, Unsettled>,
     unsettled_bytes: usize,
     /// Nothing is due before. May be earlier than the first time at which something is.
     next_due: Option<Instant>,
     is_over: bool,
+}
+
+/// The memory of a result that is not durable.
+struct Unsettled {
+    bytes: usize,
+    /// Of a large result, which is not part of `bytes`.
+    _memory: Option<Box<Reservation>>,
+}
+
+/// What a stream may do besides sending the commands that it was given.
+#[derive(Clone, Copy, Debug)]
+pub struct Polled {
+    /// It may read more of the worker's messages; if not, it may again after a command.
+    pub may_read: bool,
+    /// [`Link::next_chunk`] returns one.
+    pub has_chunks: bool,
 }
 
 /// An attempt that is no longer the link's, and how it has ended.
@@ -106,6 +125,7 @@ impl<A: LinkedAttempt> Link<A> {
             is_connected: false,
             stream: 0,
             commands: Vec::new(),
+            transfers: VecDeque::new(),
             closed: None,
             waker: None,
             heard_at: Instant::now(),
@@ -140,17 +160,18 @@ impl<A: LinkedAttempt> Link<A> {
         // A stream that is replaced notices it when it looks for commands.
         let replaced = state.waker.take();
         state.stream += 1;
-        state.commands.clear();
+        state.clear_commands();
         (state.is_connected, state.heard_at) = (true, now);
         let unfinished: HashSet<Token> = unfinished.iter().copied().collect();
         let is_known = |token: &Token| state.attempts.contains_key(token) || state.unsettled.contains_key(token);
         let foreign = unfinished.iter().copied().filter(|token| !is_known(token)).collect();
-        let State { attempts, commands, .. } = &mut *state;
+        let mut commands = Vec::new();
         let is_lost = |token: &Token, entry: &mut Entry<A>| entry.is_accepted() && !unfinished.contains(token);
-        let lost = attempts.extract_if(is_lost).map(|(_, entry)| entry.lost()).collect();
-        for (token, entry) in attempts {
-            entry.begin_stream(unfinished.contains(token), now, commands);
+        let lost = state.attempts.extract_if(is_lost).map(|(_, entry)| entry.lost()).collect();
+        for (token, entry) in &mut state.attempts {
+            entry.begin_stream(unfinished.contains(token), now, &mut commands);
         }
+        state.push(commands);
         let connected = Connected { stream: state.stream, stale: foreign, kept: state.attempts.len(), lost };
         drop(state);
         if let Some(replaced) = replaced {
@@ -166,23 +187,33 @@ impl<A: LinkedAttempt> Link<A> {
             return false;
         }
         (state.is_connected, state.waker, state.heard_at) = (false, None, Instant::now());
-        state.commands.clear();
+        state.clear_commands();
         true
     }
 
     /// Takes the commands for a stream, and wakes the context when there are some. The last one of a stream is
-    /// [`Command::Close`]. Returns whether the server may read more of the worker's messages; if not, it may again after a
-    /// command.
-    pub fn poll_commands(&self, stream: u64, context: &Context<'_>, commands: &mut VecDeque<Command>) -> bool {
+    /// [`Command::Close`].
+    pub fn poll_commands(&self, stream: u64, context: &Context<'_>, commands: &mut VecDeque<Command>) -> Polled {
         let mut state = self.state.lock();
         if state.stream != stream {
             commands.push_back(Command::Close(CloseReason::Replaced));
-            return false;
+            return Polled { may_read: false, has_chunks: false };
         }
         commands.extend(state.commands.drain(..));
         commands.extend(state.closed.map(Command::Close));
         state.waker = commands.is_empty().then(|| context.waker().clone());
-        state.unsettled_bytes < UNSETTLED_BYTES_MAX
+        Polled { may_read: state.unsettled_bytes < UNSETTLED_BYTES_MAX, has_chunks: !state.transfers.is_empty() }
+    }
+
+    /// The next part of a large payload for a stream.
+    pub fn next_chunk(&self, stream: u64) -> Option<Chunk> {
+        let mut state = self.state.lock();
+        if state.stream == stream { state.next_chunk() } else { None }
+    }
+
+    /// Whether the attempt is the worker's and has not ended.
+    pub fn has(&self, token: Token) -> bool {
+        self.state.lock().attempts.contains_key(&token)
     }
 
     /// Whether the stream is the newest one, and open.
@@ -208,8 +239,8 @@ impl<A: LinkedAttempt> Link<A> {
         let mut state = self.state.lock();
         let State { unsettled, unsettled_bytes, .. } = &mut *state;
         let settled = tokens.into_iter().filter(|token| match unsettled.remove(token) {
-            Some(bytes) => {
-                *unsettled_bytes -= bytes;
+            Some(settled) => {
+                *unsettled_bytes -= settled.bytes;
                 true
             }
             None => false,
@@ -364,9 +395,40 @@ impl<A: LinkedAttempt> StopListener for Link<A> {
 impl<A: LinkedAttempt> State<A> {
     fn push(&mut self, commands: impl IntoIterator<Item = Command>) {
         // What matters is sent again on the next stream.
-        if self.is_connected {
-            self.commands.extend(commands);
+        if !self.is_connected {
+            return;
         }
+        for command in commands {
+            if let Command::Assign(assigned) = &command
+                && assigned.is_chunked()
+            {
+                self.transfers.push_back((assigned.clone(), 0));
+            }
+            self.commands.push(command);
+        }
+    }
+
+    fn clear_commands(&mut self) {
+        self.commands.clear();
+        self.transfers.clear();
+    }
+
+    /// Drops the transfers of attempts that have ended meanwhile.
+    fn next_chunk(&mut self) -> Option<Chunk> {
+        let now = Instant::now();
+        while let Some((assigned, offset)) = self.transfers.pop_front() {
+            let token = assigned.token;
+            if !self.attempts.get_mut(&token).is_some_and(|entry| entry.chunk_sent(now)) {
+                continue;
+            }
+            let end = (offset + limits::CHUNK_BYTES).min(assigned.payload.len());
+            let data = assigned.payload.slice(offset..end);
+            if end < assigned.payload.len() {
+                self.transfers.push_back((assigned, end));
+            }
+            return Some(Chunk { token, offset, data });
+        }
+        None
     }
 
     /// Records that something is due. Returns whether nothing was due before that.
@@ -390,7 +452,7 @@ impl<A: LinkedAttempt> State<A> {
             WorkerReport::CancelAcknowledged(token) => self.attempts.get_mut(&token)?.acknowledge_cancel(),
             WorkerReport::Suspended(token) => return Some(Happened::Suspended(self.running(token)?)),
             WorkerReport::Resuming(token) => return Some(Happened::Resuming(self.running(token)?)),
-            WorkerReport::Finished(token, report) => return self.finished(token, report),
+            WorkerReport::Finished(token, report, memory) => return self.finished(token, report, memory),
         }
         None
     }
@@ -402,7 +464,7 @@ impl<A: LinkedAttempt> State<A> {
         Some(entry.attempt.clone())
     }
 
-    fn finished(&mut self, token: Token, report: RunReport) -> Option<Happened<A>> {
+    fn finished(&mut self, token: Token, report: RunReport, memory: Option<Box<Reservation>>) -> Option<Happened<A>> {
         let Some(entry) = self.attempts.remove(&token) else {
             if !self.unsettled.contains_key(&token) {
                 self.push([Command::Settle(vec![token])]);
@@ -410,10 +472,10 @@ impl<A: LinkedAttempt> State<A> {
             return None;
         };
         let bytes = match &report.outcome {
-            Outcome::Completed(result) => result.data.len(),
+            Outcome::Completed(result) if memory.is_none() => result.data.len(),
             _ => 0,
         };
-        self.unsettled.insert(token, bytes);
+        self.unsettled.insert(token, Unsettled { bytes, _memory: memory });
         self.unsettled_bytes += bytes;
         let (attempt, report) = entry.finished(report);
         Some(Happened::Ended(attempt, report))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::model::{OutputStream, TaskId, TaskOptions, TraceContext};
+use crate::model::{OutputStream, Reservation, TaskId, TaskOptions, TraceContext, limits};
 use crate::runners::{RunReport, StopCause};
 
 /// Identifies an attempt in all messages about it: its fence, in hexadecimal.
@@ -48,6 +48,15 @@ pub enum Command {
     Close(CloseReason),
 }
 
+/// A part of a payload or of a result.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    pub token: Token,
+    /// Bytes before it.
+    pub offset: usize,
+    pub data: Bytes,
+}
+
 /// Why the server ends the stream of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
@@ -74,6 +83,13 @@ pub struct Assigned {
     pub memory: Option<Arc<OwnedSemaphorePermit>>,
 }
 
+impl Assigned {
+    /// Whether the payload travels in chunks after the message.
+    pub fn is_chunked(&self) -> bool {
+        self.payload.len() > limits::INLINE_BYTES_MAX
+    }
+}
+
 /// A message of a worker.
 #[derive(Debug)]
 pub enum WorkerReport {
@@ -81,7 +97,8 @@ pub enum WorkerReport {
     /// As a fraction, 0 to 1, and a note.
     Progress(Token, f32, String),
     Output(Token, OutputStream, Bytes),
-    Finished(Token, RunReport),
+    /// Memory of a large result is held until the end is durable.
+    Finished(Token, RunReport, Option<Box<Reservation>>),
     CancelAcknowledged(Token),
     Suspended(Token),
     Resuming(Token),

@@ -14,5 +14,5 @@ pub(super) mod played;
 
 pub use drive::LinkHost;
 pub use entry::{LinkedAttempt, Start};
-pub use link::{Happened, Link, LinkEnd};
-pub use messages::{Assigned, CloseReason, Command, Token, WorkerReport};
+pub use link::{Happened, Link, LinkEnd, Polled};
+pub use messages::{Assigned, Chunk, CloseReason, Command, Token, WorkerReport};

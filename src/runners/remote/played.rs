@@ -175,7 +175,7 @@ impl PlayedWorker {
             peak_memory_bytes: Some(1 << 20),
             ..RunReport::from(outcome)
         };
-        self.report(WorkerReport::Finished(token, report));
+        self.report(WorkerReport::Finished(token, report, None));
         self.link.settle([token]);
     }
 

@@ -2,6 +2,7 @@
 
 mod assignments;
 mod cancels;
+mod chunks;
 mod leases;
 mod link_faults;
 mod many_workers;

@@ -13,8 +13,6 @@ import type { HandlerFunction, InternalContext } from "./context.js";
 import type { Outbox } from "./outbox.js";
 import { Slot } from "./slot.js";
 
-/** Larger results do not fit into a message. */
-const RESULT_BYTES_MAX = 15 << 20;
 const MESSAGE_CHARACTERS_MAX = 1_000;
 const DETAIL_CHARACTERS_MAX = 8_000;
 
@@ -74,7 +72,7 @@ export class Attempt {
   }
 
   /** Runs the function to its end and returns how it ended. Never fails. */
-  async run(call: HandlerFunction, isCapturing: boolean): Promise<Outcome> {
+  async run(call: HandlerFunction, isCapturing: boolean, resultBytesMax: number): Promise<Outcome> {
     let payload: unknown;
     try {
       payload = isEmpty(this.#assigned.payload) ? undefined : decode(this.#assigned.payload);
@@ -84,7 +82,7 @@ export class Attempt {
     const sink = (stream: OutputStream, data: Buffer) => this.#outbox.output(this.token, stream, data);
     const begin = () => withTrace(this.#assigned, () => call(payload, this.#context()));
     try {
-      return completed(await (isCapturing ? captured(sink, begin) : begin()));
+      return completed(await (isCapturing ? captured(sink, begin) : begin()), resultBytesMax);
     } catch (error) {
       if (error instanceof TerminatedError) return { $case: "stopped", value: { method: StopMethod.ABORT } };
       if (this.#abort.isAborted) return { $case: "stopped", value: { method: StopMethod.TOKEN } };
@@ -132,14 +130,14 @@ function isEmpty(payload: WirePayload | undefined): boolean {
 }
 
 export function finished(token: string, outcome: Outcome): AttemptFinished {
-  return { token, outcome, cpuTime: undefined, peakMemoryBytes: undefined };
+  return { token, outcome, cpuTime: undefined, peakMemoryBytes: undefined, resultBytes: 0n };
 }
 
-function completed(value: unknown): Outcome {
+function completed(value: unknown, bytesMax: number): Outcome {
   const result = encode(value) ?? { kind: { $case: "data", value: Buffer.alloc(0) }, contentType: "application/json" };
   const bytes = result.kind?.$case === "data" ? result.kind.value.length : 0;
-  if (bytes <= RESULT_BYTES_MAX) return { $case: "result", value: result };
-  const error = new LineshaftError(`result has ${bytes} bytes, at most ${RESULT_BYTES_MAX} fit into a message`);
+  if (bytes <= bytesMax) return { $case: "result", value: result };
+  const error = new LineshaftError(`result has ${bytes} bytes, at most ${bytesMax} are allowed`);
   return failed(FailureReason.RESULT_TOO_LARGE, error, false);
 }
 

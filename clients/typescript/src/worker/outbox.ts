@@ -2,6 +2,7 @@
 
 import type { OutputStream } from "../gen/lineshaft/v1/task.js";
 import { WorkRequest, type WorkerMessage } from "../gen/lineshaft/v1/worker_service.js";
+import type { CallError } from "../errors.js";
 import type { Call } from "../rpc/call.js";
 import type { WorkResponse } from "../gen/lineshaft/v1/worker_service.js";
 
@@ -11,10 +12,16 @@ const BYTES_MAX = 4 << 20;
 /** Output that is kept while it cannot be sent. Beyond it, output is dropped. */
 const OUTPUT_BYTES_MAX = 16 << 20;
 
+/** Of a payload or result in one message; larger ones travel in chunks. */
+export const INLINE_BYTES_MAX = 1 << 20;
+const CHUNK_BYTES = 64 << 10;
+
 export type Report = NonNullable<WorkerMessage["kind"]>;
 
 export class Outbox {
   #reports: Report[] = [];
+  /** Results of which chunks are sent, in turn. */
+  #transfers: { token: string; data: Buffer; offset: number }[] = [];
   #outputBytes = 0;
   #call: Call<WorkRequest, WorkResponse> | undefined;
   #isScheduled = false;
@@ -52,6 +59,18 @@ export class Outbox {
     this.push({ $case: "progress", value: { token, fraction, note } });
   }
 
+  /** Sends a result in chunks, which other reports may pass. */
+  transfer(token: string, data: Buffer): void {
+    if (this.#transfers.some((transfer) => transfer.token === token)) return;
+    this.#transfers.push({ token, data, offset: 0 });
+    this.#schedule();
+  }
+
+  /** Ends the stream with an error. */
+  fail(error: CallError): void {
+    this.#call?.cancel(error);
+  }
+
   /** Starts to send on this stream. `reports` leave before those that wait. */
   open(call: Call<WorkRequest, WorkResponse>, reports: Report[]): void {
     this.#call = call;
@@ -63,12 +82,13 @@ export class Outbox {
   /** The stream has ended. What the next stream repeats or the server no longer needs is dropped. */
   close(): void {
     this.#call = undefined;
+    this.#transfers = [];
     this.#reports = this.#reports.filter(({ $case }) => $case === "output" || $case === "progress");
   }
 
   /** Ends the stream when everything is sent. */
   finish(): void {
-    while (this.#call && this.#reports.length > 0) this.#send();
+    while (this.#call && this.#hasMore()) this.#send();
     this.#call?.finish();
   }
 
@@ -79,10 +99,15 @@ export class Outbox {
   /** Drops the reports of an attempt that is not the worker's any more. */
   drop(tokens: Set<string>): void {
     this.#reports = this.#reports.filter(({ value }) => !("token" in value && tokens.has(value.token)));
+    this.#transfers = this.#transfers.filter(({ token }) => !tokens.has(token));
+  }
+
+  #hasMore(): boolean {
+    return this.#reports.length > 0 || this.#transfers.length > 0;
   }
 
   #schedule(): void {
-    if (this.#isScheduled || this.#isCongested || !this.#call || this.#reports.length === 0) return;
+    if (this.#isScheduled || this.#isCongested || !this.#call || !this.#hasMore()) return;
     this.#isScheduled = true;
     setImmediate(() => {
       this.#isScheduled = false;
@@ -92,8 +117,8 @@ export class Outbox {
 
   #send(): void {
     const call = this.#call;
-    if (!call || this.#reports.length === 0) return;
-    const messages = this.#take();
+    if (!call || !this.#hasMore()) return;
+    const messages = [...this.#take(), ...this.#takeChunk()];
     this.sentAt = Date.now();
     if (!call.send({ hello: undefined, messages })) {
       this.#isCongested = true;
@@ -117,6 +142,16 @@ export class Outbox {
     const taken = count === this.#reports.length ? this.#reports : this.#reports.slice(0, count);
     this.#reports = count === this.#reports.length ? [] : this.#reports.slice(count);
     return taken.map((kind) => ({ kind }));
+  }
+
+  #takeChunk(): WorkerMessage[] {
+    const transfer = this.#transfers.shift();
+    if (!transfer) return [];
+    const { token, offset } = transfer;
+    const data = transfer.data.subarray(offset, offset + CHUNK_BYTES);
+    transfer.offset += data.length;
+    if (transfer.offset < transfer.data.length) this.#transfers.push(transfer);
+    return [{ kind: { $case: "chunk", value: { token, offset: BigInt(offset), data } } }];
   }
 }
 

@@ -3,15 +3,17 @@
 import { hostname } from "node:os";
 import { Client } from "../client.js";
 import { milliseconds } from "../convert.js";
-import { CallError, Code, LineshaftError } from "../errors.js";
+import { CallError, callError, Code, LineshaftError } from "../errors.js";
 import {
   type AttemptAssigned,
   type AttemptCancel,
+  type AttemptChunk,
   type AttemptFinished,
   type ServerMessage,
   StopReason,
   type WorkerWelcome,
 } from "../gen/lineshaft/v1/worker_service.js";
+import { StopMethod } from "../gen/lineshaft/v1/task.js";
 import { Backoff } from "../rpc/backoff.js";
 import { Channel } from "../rpc/channel.js";
 import { type ConnectOptions, endpoint } from "../rpc/endpoint.js";
@@ -19,12 +21,14 @@ import { VERSION } from "../version.js";
 import { Attempt, finished, type Outcome } from "./attempt.js";
 import { capture } from "./capture.js";
 import type { HandlerFunction } from "./context.js";
-import { Outbox, type Report } from "./outbox.js";
+import { INLINE_BYTES_MAX, Outbox, type Report } from "./outbox.js";
 import { stopOnSignals } from "./signals.js";
 import { runStream } from "./stream.js";
 import { Threads } from "./threads.js";
 
 const CONCURRENCY_DEFAULT = 10;
+/** Of a result, for a server that receives no chunks. */
+const WHOLE_RESULT_BYTES_MAX = 15 << 20;
 /** Time for the server to end a stream that the worker has ended. */
 const END_TIMEOUT_MS = 5_000;
 
@@ -63,6 +67,12 @@ export interface StopOptions {
   force?: boolean;
 }
 
+interface Incoming {
+  assigned: AttemptAssigned;
+  parts: Buffer[];
+  bytes: number;
+}
+
 interface Handler {
   call: HandlerFunction;
   description: string;
@@ -76,6 +86,10 @@ export class Worker {
   readonly #running = new Map<string, Attempt>();
   /** Ends that the server has not acknowledged. */
   readonly #unsettled = new Map<string, AttemptFinished>();
+  /** Attempts whose payload has not arrived completely on this stream. */
+  readonly #incoming = new Map<string, Incoming>();
+  /** Of a result that the server receives in chunks; 0: it receives none. */
+  #chunkedResultBytesMax = 0;
   readonly #closing = new AbortController();
   readonly #log: (line: string) => void;
   readonly #threads: Threads;
@@ -192,11 +206,14 @@ export class Worker {
       labels,
       version: `lineshaft-typescript/${VERSION}`,
       unfinished: [...this.#running.keys(), ...this.#unsettled.keys()],
+      chunks: true,
     };
   }
 
-  #welcome({ pool, stale }: WorkerWelcome): Report[] {
+  #welcome({ pool, stale, maxResultBytes }: WorkerWelcome): Report[] {
     this.#isWelcome = true;
+    this.#incoming.clear();
+    this.#chunkedResultBytesMax = Number(maxResultBytes);
     this.#problem = "";
     this.#log(`lineshaft: worker ${this.id} runs ${[...this.#handlers.keys()].join(", ")} in pool ${pool}`);
     for (const token of stale) {
@@ -207,7 +224,7 @@ export class Worker {
     const reports: Report[] = [];
     if (this.#isDraining) reports.push({ $case: "draining", value: {} });
     for (const attempt of this.#running.values()) reports.push(...attempt.slot.reports());
-    for (const value of this.#unsettled.values()) reports.push({ $case: "finished", value });
+    for (const value of this.#unsettled.values()) reports.push({ $case: "finished", value: this.#announced(value) });
     setImmediate(() => this.#endIfDrained());
     return reports;
   }
@@ -225,13 +242,39 @@ export class Worker {
         return this.#running.get(message.value.token)?.slot.resume();
       case "draining":
         return this.#log("lineshaft: the server is about to stop");
+      case "chunk":
+        return this.#chunk(message.value);
+      case "resultRequested": {
+        const data = resultData(this.#unsettled.get(message.value.token));
+        return data && this.#outbox.transfer(message.value.token, data);
+      }
       case "heartbeat":
     }
   };
 
+  /** The next bytes of a payload. Those for an attempt that was cancelled are ignored. */
+  #chunk({ token, offset, data }: AttemptChunk): void {
+    const incoming = this.#incoming.get(token);
+    if (!incoming) return;
+    const end = incoming.bytes + data.length;
+    if (Number(offset) !== incoming.bytes || end > Number(incoming.assigned.payloadBytes)) {
+      const text = `the server sent bytes ${offset} to ${end} of a payload after ${incoming.bytes} bytes`;
+      return this.#outbox.fail(callError(Code.INTERNAL, text));
+    }
+    incoming.parts.push(data);
+    incoming.bytes = end;
+    if (end < Number(incoming.assigned.payloadBytes)) return;
+    this.#incoming.delete(token);
+    const { assigned, parts } = incoming;
+    const contentType = assigned.payload?.contentType ?? "";
+    const payload = { kind: { $case: "data" as const, value: Buffer.concat(parts) }, contentType };
+    this.#assigned({ ...assigned, payload, payloadBytes: 0n });
+  }
+
   #assigned(assigned: AttemptAssigned): void {
     const { token } = assigned;
     if (this.#isDraining) return this.#finish(token, { $case: "notStarted", value: {} });
+    if (assigned.payloadBytes > 0n) return void this.#incoming.set(token, { assigned, parts: [], bytes: 0 });
     this.#outbox.push({ $case: "accepted", value: { token } });
     const attempt = new Attempt(assigned, this.#outbox, () => (this.#client ??= new Client(this.#options)));
     this.#running.set(token, attempt);
@@ -246,7 +289,8 @@ export class Worker {
     const isOurs = () => this.#running.get(token) === attempt;
     if (!isOurs()) return;
     const { call } = this.#handlers.get(handler) ?? { call: unknownHandler(handler) };
-    const outcome = await attempt.run(call, this.#options.captureConsole ?? true);
+    const bytesMax = this.#chunkedResultBytesMax || WHOLE_RESULT_BYTES_MAX;
+    const outcome = await attempt.run(call, this.#options.captureConsole ?? true, bytesMax);
     if (!isOurs()) return;
     this.#running.delete(token);
     this.#finish(token, outcome);
@@ -255,12 +299,24 @@ export class Worker {
   #finish(token: string, outcome: Outcome): void {
     const report = finished(token, outcome);
     this.#unsettled.set(token, report);
-    this.#outbox.push({ $case: "finished", value: report });
+    this.#outbox.push({ $case: "finished", value: this.#announced(report) });
+  }
+
+  /** The report of an end. The bytes of a large result follow when the server requests them. */
+  #announced(report: AttemptFinished): AttemptFinished {
+    const data = resultData(report);
+    if (!data || data.length <= INLINE_BYTES_MAX || !this.#chunkedResultBytesMax) return report;
+    if (report.outcome?.$case !== "result") return report;
+    const { contentType } = report.outcome.value;
+    const outcome = { $case: "result" as const, value: { kind: undefined, contentType } };
+    return { ...report, outcome, resultBytes: BigInt(data.length) };
   }
 
   #cancel({ token, reason, grace }: AttemptCancel): void {
     if (reason === StopReason.STALE) return this.#forget(token);
     this.#outbox.push({ $case: "cancelAcknowledged", value: { token } });
+    if (this.#incoming.delete(token))
+      return this.#finish(token, { $case: "stopped", value: { method: StopMethod.NEVER_STARTED } });
     this.#running.get(token)?.stop(reason, milliseconds(grace) ?? 0);
   }
 
@@ -269,6 +325,7 @@ export class Worker {
     this.#running.get(token)?.stop(StopReason.STALE, 0);
     this.#running.delete(token);
     this.#unsettled.delete(token);
+    this.#incoming.delete(token);
   }
 
   #abandon(): void {
@@ -285,6 +342,13 @@ export class Worker {
     this.#outbox.finish();
     setTimeout(() => this.#closing.abort(), END_TIMEOUT_MS).unref();
   }
+}
+
+/** The bytes of a result. */
+function resultData(report: AttemptFinished | undefined): Buffer | undefined {
+  if (report?.outcome?.$case !== "result") return undefined;
+  const { kind } = report.outcome.value;
+  return kind?.$case === "data" ? kind.value : undefined;
 }
 
 function unknownHandler(name: string): HandlerFunction {

@@ -21,7 +21,8 @@ use super::response::{self, JSON, edge_error, error_with_status, method_not_allo
 
 use call::{Call, Params};
 
-/// Maximum size of a request body in bytes: the largest payload with every byte escaped, and the other parameters.
+/// Maximum size of a request body in bytes, unless payloads may be larger: 1 MiB with every byte escaped, and the other
+/// parameters.
 const BODY_BYTES_MAX: usize = 8 << 20;
 
 struct Route {
@@ -80,7 +81,8 @@ impl Route {
             Params::from_query(head.uri.query())?
         } else {
             let unknown = Query::parse_strict_only(head.uri.query())?;
-            let body = context.receive(&head, body, BODY_BYTES_MAX, deadline, &mut admission).await?;
+            let bytes = BODY_BYTES_MAX.max(context.payload_limit.message_bytes());
+            let body = context.receive(&head, body, bytes, deadline, &mut admission).await?;
             Params::from_body(&head.headers, &body.bytes, unknown)?
         };
         let client = LoopbackClient::new(context, &head, deadline, admission);

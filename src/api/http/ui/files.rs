@@ -2,7 +2,7 @@
 
 pub const FILES: [(&str, &[u8]); 4] = [
     ("assets/icon-EmPn01Xn.svg", include_bytes!("dist/assets/icon-EmPn01Xn.svg")),
-    ("assets/index-CQFEsNE8.js", include_bytes!("dist/assets/index-CQFEsNE8.js")),
+    ("assets/index-DVczPdXG.js", include_bytes!("dist/assets/index-DVczPdXG.js")),
     ("assets/index-lspTVOPj.css", include_bytes!("dist/assets/index-lspTVOPj.css")),
     ("index.html", include_bytes!("dist/index.html")),
 ];

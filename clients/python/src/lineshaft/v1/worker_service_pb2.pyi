@@ -36,7 +36,7 @@ class WorkResponse(_message.Message):
     def __init__(self, welcome: _Optional[_Union[WorkerWelcome, _Mapping]] = ..., messages: _Optional[_Iterable[_Union[ServerMessage, _Mapping]]] = ...) -> None: ...
 
 class WorkerHello(_message.Message):
-    __slots__ = ("worker_id", "pool", "handlers", "slots", "labels", "version", "unfinished")
+    __slots__ = ("worker_id", "pool", "handlers", "slots", "labels", "version", "unfinished", "chunks")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +51,7 @@ class WorkerHello(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     UNFINISHED_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     pool: str
     handlers: _containers.RepeatedCompositeFieldContainer[WorkerHandler]
@@ -58,7 +59,8 @@ class WorkerHello(_message.Message):
     labels: _containers.ScalarMap[str, str]
     version: str
     unfinished: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, worker_id: _Optional[str] = ..., pool: _Optional[str] = ..., handlers: _Optional[_Iterable[_Union[WorkerHandler, _Mapping]]] = ..., slots: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., version: _Optional[str] = ..., unfinished: _Optional[_Iterable[str]] = ...) -> None: ...
+    chunks: bool
+    def __init__(self, worker_id: _Optional[str] = ..., pool: _Optional[str] = ..., handlers: _Optional[_Iterable[_Union[WorkerHandler, _Mapping]]] = ..., slots: _Optional[int] = ..., labels: _Optional[_Mapping[str, str]] = ..., version: _Optional[str] = ..., unfinished: _Optional[_Iterable[str]] = ..., chunks: bool = ...) -> None: ...
 
 class WorkerHandler(_message.Message):
     __slots__ = ("name", "description")
@@ -69,19 +71,21 @@ class WorkerHandler(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
 class WorkerWelcome(_message.Message):
-    __slots__ = ("pool", "lease", "heartbeat_interval", "stale")
+    __slots__ = ("pool", "lease", "heartbeat_interval", "stale", "max_result_bytes")
     POOL_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     STALE_FIELD_NUMBER: _ClassVar[int]
+    MAX_RESULT_BYTES_FIELD_NUMBER: _ClassVar[int]
     pool: str
     lease: _duration_pb2.Duration
     heartbeat_interval: _duration_pb2.Duration
     stale: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, pool: _Optional[str] = ..., lease: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., heartbeat_interval: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., stale: _Optional[_Iterable[str]] = ...) -> None: ...
+    max_result_bytes: int
+    def __init__(self, pool: _Optional[str] = ..., lease: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., heartbeat_interval: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., stale: _Optional[_Iterable[str]] = ..., max_result_bytes: _Optional[int] = ...) -> None: ...
 
 class WorkerMessage(_message.Message):
-    __slots__ = ("accepted", "progress", "output", "finished", "cancel_acknowledged", "suspended", "resuming", "draining", "heartbeat")
+    __slots__ = ("accepted", "progress", "output", "finished", "cancel_acknowledged", "suspended", "resuming", "draining", "heartbeat", "chunk")
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
@@ -91,6 +95,7 @@ class WorkerMessage(_message.Message):
     RESUMING_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
     accepted: AttemptAccepted
     progress: AttemptProgress
     output: AttemptOutput
@@ -100,26 +105,31 @@ class WorkerMessage(_message.Message):
     resuming: AttemptResuming
     draining: WorkerDraining
     heartbeat: Heartbeat
-    def __init__(self, accepted: _Optional[_Union[AttemptAccepted, _Mapping]] = ..., progress: _Optional[_Union[AttemptProgress, _Mapping]] = ..., output: _Optional[_Union[AttemptOutput, _Mapping]] = ..., finished: _Optional[_Union[AttemptFinished, _Mapping]] = ..., cancel_acknowledged: _Optional[_Union[CancelAcknowledged, _Mapping]] = ..., suspended: _Optional[_Union[AttemptSuspended, _Mapping]] = ..., resuming: _Optional[_Union[AttemptResuming, _Mapping]] = ..., draining: _Optional[_Union[WorkerDraining, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
+    chunk: AttemptChunk
+    def __init__(self, accepted: _Optional[_Union[AttemptAccepted, _Mapping]] = ..., progress: _Optional[_Union[AttemptProgress, _Mapping]] = ..., output: _Optional[_Union[AttemptOutput, _Mapping]] = ..., finished: _Optional[_Union[AttemptFinished, _Mapping]] = ..., cancel_acknowledged: _Optional[_Union[CancelAcknowledged, _Mapping]] = ..., suspended: _Optional[_Union[AttemptSuspended, _Mapping]] = ..., resuming: _Optional[_Union[AttemptResuming, _Mapping]] = ..., draining: _Optional[_Union[WorkerDraining, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., chunk: _Optional[_Union[AttemptChunk, _Mapping]] = ...) -> None: ...
 
 class ServerMessage(_message.Message):
-    __slots__ = ("assigned", "cancel", "settled", "resumed", "draining", "heartbeat")
+    __slots__ = ("assigned", "cancel", "settled", "resumed", "draining", "heartbeat", "chunk", "result_requested")
     ASSIGNED_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     SETTLED_FIELD_NUMBER: _ClassVar[int]
     RESUMED_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    RESULT_REQUESTED_FIELD_NUMBER: _ClassVar[int]
     assigned: AttemptAssigned
     cancel: AttemptCancel
     settled: AttemptsSettled
     resumed: AttemptResumed
     draining: ServerDraining
     heartbeat: Heartbeat
-    def __init__(self, assigned: _Optional[_Union[AttemptAssigned, _Mapping]] = ..., cancel: _Optional[_Union[AttemptCancel, _Mapping]] = ..., settled: _Optional[_Union[AttemptsSettled, _Mapping]] = ..., resumed: _Optional[_Union[AttemptResumed, _Mapping]] = ..., draining: _Optional[_Union[ServerDraining, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
+    chunk: AttemptChunk
+    result_requested: ResultRequested
+    def __init__(self, assigned: _Optional[_Union[AttemptAssigned, _Mapping]] = ..., cancel: _Optional[_Union[AttemptCancel, _Mapping]] = ..., settled: _Optional[_Union[AttemptsSettled, _Mapping]] = ..., resumed: _Optional[_Union[AttemptResumed, _Mapping]] = ..., draining: _Optional[_Union[ServerDraining, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., chunk: _Optional[_Union[AttemptChunk, _Mapping]] = ..., result_requested: _Optional[_Union[ResultRequested, _Mapping]] = ...) -> None: ...
 
 class AttemptAssigned(_message.Message):
-    __slots__ = ("token", "task_id", "namespace", "handler", "attempt", "payload", "timeout", "traceparent", "tracestate", "priority", "labels")
+    __slots__ = ("token", "task_id", "namespace", "handler", "attempt", "payload", "timeout", "traceparent", "tracestate", "priority", "labels", "payload_bytes")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +148,7 @@ class AttemptAssigned(_message.Message):
     TRACESTATE_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     token: str
     task_id: str
     namespace: str
@@ -149,7 +160,24 @@ class AttemptAssigned(_message.Message):
     tracestate: str
     priority: _task_pb2.Priority
     labels: _containers.ScalarMap[str, str]
-    def __init__(self, token: _Optional[str] = ..., task_id: _Optional[str] = ..., namespace: _Optional[str] = ..., handler: _Optional[str] = ..., attempt: _Optional[int] = ..., payload: _Optional[_Union[_task_pb2.Payload, _Mapping]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ..., priority: _Optional[_Union[_task_pb2.Priority, str]] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    payload_bytes: int
+    def __init__(self, token: _Optional[str] = ..., task_id: _Optional[str] = ..., namespace: _Optional[str] = ..., handler: _Optional[str] = ..., attempt: _Optional[int] = ..., payload: _Optional[_Union[_task_pb2.Payload, _Mapping]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ..., priority: _Optional[_Union[_task_pb2.Priority, str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., payload_bytes: _Optional[int] = ...) -> None: ...
+
+class AttemptChunk(_message.Message):
+    __slots__ = ("token", "offset", "data")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    offset: int
+    data: bytes
+    def __init__(self, token: _Optional[str] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ResultRequested(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    def __init__(self, token: _Optional[str] = ...) -> None: ...
 
 class AttemptCancel(_message.Message):
     __slots__ = ("token", "reason", "grace")
@@ -188,7 +216,7 @@ class AttemptOutput(_message.Message):
     def __init__(self, token: _Optional[str] = ..., stream: _Optional[_Union[_task_pb2.OutputStream, str]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class AttemptFinished(_message.Message):
-    __slots__ = ("token", "result", "failure", "stopped", "not_started", "cpu_time", "peak_memory_bytes")
+    __slots__ = ("token", "result", "failure", "stopped", "not_started", "cpu_time", "peak_memory_bytes", "result_bytes")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
@@ -196,6 +224,7 @@ class AttemptFinished(_message.Message):
     NOT_STARTED_FIELD_NUMBER: _ClassVar[int]
     CPU_TIME_FIELD_NUMBER: _ClassVar[int]
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RESULT_BYTES_FIELD_NUMBER: _ClassVar[int]
     token: str
     result: _task_pb2.Payload
     failure: _task_pb2.Failure
@@ -203,7 +232,8 @@ class AttemptFinished(_message.Message):
     not_started: AttemptNotStarted
     cpu_time: _duration_pb2.Duration
     peak_memory_bytes: int
-    def __init__(self, token: _Optional[str] = ..., result: _Optional[_Union[_task_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_task_pb2.Failure, _Mapping]] = ..., stopped: _Optional[_Union[AttemptStopped, _Mapping]] = ..., not_started: _Optional[_Union[AttemptNotStarted, _Mapping]] = ..., cpu_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., peak_memory_bytes: _Optional[int] = ...) -> None: ...
+    result_bytes: int
+    def __init__(self, token: _Optional[str] = ..., result: _Optional[_Union[_task_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_task_pb2.Failure, _Mapping]] = ..., stopped: _Optional[_Union[AttemptStopped, _Mapping]] = ..., not_started: _Optional[_Union[AttemptNotStarted, _Mapping]] = ..., cpu_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., peak_memory_bytes: _Optional[int] = ..., result_bytes: _Optional[int] = ...) -> None: ...
 
 class AttemptStopped(_message.Message):
     __slots__ = ("method",)

@@ -38,6 +38,7 @@ export interface WorkerHello {
   labels: { [key: string]: string };
   version: string;
   unfinished: string[];
+  chunks: boolean;
 }
 
 export interface WorkerHello_LabelsEntry {
@@ -55,6 +56,7 @@ export interface WorkerWelcome {
   lease: Duration | undefined;
   heartbeatInterval: Duration | undefined;
   stale: string[];
+  maxResultBytes: bigint;
 }
 
 export interface WorkerMessage {
@@ -68,6 +70,7 @@ export interface WorkerMessage {
     | { $case: "resuming"; value: AttemptResuming }
     | { $case: "draining"; value: WorkerDraining }
     | { $case: "heartbeat"; value: Heartbeat }
+    | { $case: "chunk"; value: AttemptChunk }
     | undefined;
 }
 
@@ -79,6 +82,8 @@ export interface ServerMessage {
     | { $case: "resumed"; value: AttemptResumed }
     | { $case: "draining"; value: ServerDraining }
     | { $case: "heartbeat"; value: Heartbeat }
+    | { $case: "chunk"; value: AttemptChunk }
+    | { $case: "resultRequested"; value: ResultRequested }
     | undefined;
 }
 
@@ -94,11 +99,22 @@ export interface AttemptAssigned {
   tracestate: string;
   priority: Priority;
   labels: { [key: string]: string };
+  payloadBytes: bigint;
 }
 
 export interface AttemptAssigned_LabelsEntry {
   key: string;
   value: string;
+}
+
+export interface AttemptChunk {
+  token: string;
+  offset: bigint;
+  data: Buffer;
+}
+
+export interface ResultRequested {
+  token: string;
 }
 
 export interface AttemptCancel {
@@ -133,6 +149,7 @@ export interface AttemptFinished {
     | undefined;
   cpuTime: Duration | undefined;
   peakMemoryBytes?: bigint | undefined;
+  resultBytes: bigint;
 }
 
 export interface AttemptStopped {
@@ -310,7 +327,7 @@ export const WorkResponse: MessageFns<WorkResponse> = {
 };
 
 function createBaseWorkerHello(): WorkerHello {
-  return { workerId: "", pool: "", handlers: [], slots: 0, labels: {}, version: "", unfinished: [] };
+  return { workerId: "", pool: "", handlers: [], slots: 0, labels: {}, version: "", unfinished: [], chunks: false };
 }
 
 export const WorkerHello: MessageFns<WorkerHello> = {
@@ -335,6 +352,9 @@ export const WorkerHello: MessageFns<WorkerHello> = {
     }
     for (const v of message.unfinished) {
       writer.uint32(58).string(v!);
+    }
+    if (message.chunks !== false) {
+      writer.uint32(64).bool(message.chunks);
     }
     return writer;
   },
@@ -411,6 +431,14 @@ export const WorkerHello: MessageFns<WorkerHello> = {
             message.unfinished.push(reader.string());
             continue;
           }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.chunks = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -443,6 +471,7 @@ export const WorkerHello: MessageFns<WorkerHello> = {
     );
     message.version = object.version ?? "";
     message.unfinished = object.unfinished?.map((e) => e) || [];
+    message.chunks = object.chunks ?? false;
     return message;
   },
 };
@@ -582,7 +611,7 @@ export const WorkerHandler: MessageFns<WorkerHandler> = {
 };
 
 function createBaseWorkerWelcome(): WorkerWelcome {
-  return { pool: "", lease: undefined, heartbeatInterval: undefined, stale: [] };
+  return { pool: "", lease: undefined, heartbeatInterval: undefined, stale: [], maxResultBytes: 0n };
 }
 
 export const WorkerWelcome: MessageFns<WorkerWelcome> = {
@@ -598,6 +627,12 @@ export const WorkerWelcome: MessageFns<WorkerWelcome> = {
     }
     for (const v of message.stale) {
       writer.uint32(34).string(v!);
+    }
+    if (message.maxResultBytes !== 0n) {
+      if (BigInt.asIntN(64, message.maxResultBytes) !== message.maxResultBytes) {
+        throw new globalThis.Error("value provided for field message.maxResultBytes of type int64 too large");
+      }
+      writer.uint32(40).int64(message.maxResultBytes);
     }
     return writer;
   },
@@ -647,6 +682,14 @@ export const WorkerWelcome: MessageFns<WorkerWelcome> = {
             message.stale.push(reader.string());
             continue;
           }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.maxResultBytes = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -672,6 +715,9 @@ export const WorkerWelcome: MessageFns<WorkerWelcome> = {
       ? Duration.fromPartial(object.heartbeatInterval)
       : undefined;
     message.stale = object.stale?.map((e) => e) || [];
+    message.maxResultBytes = (object.maxResultBytes !== undefined && object.maxResultBytes !== null)
+      ? BigInt(object.maxResultBytes)
+      : 0n;
     return message;
   },
 };
@@ -709,6 +755,9 @@ export const WorkerMessage: MessageFns<WorkerMessage> = {
         break;
       case "heartbeat":
         Heartbeat.encode(message.kind.value, writer.uint32(74).fork()).join();
+        break;
+      case "chunk":
+        AttemptChunk.encode(message.kind.value, writer.uint32(82).fork()).join();
         break;
     }
     return writer;
@@ -799,6 +848,14 @@ export const WorkerMessage: MessageFns<WorkerMessage> = {
             message.kind = { $case: "heartbeat", value: Heartbeat.decode(reader, reader.uint32()) };
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.kind = { $case: "chunk", value: AttemptChunk.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -871,6 +928,12 @@ export const WorkerMessage: MessageFns<WorkerMessage> = {
         }
         break;
       }
+      case "chunk": {
+        if (object.kind?.value !== undefined && object.kind?.value !== null) {
+          message.kind = { $case: "chunk", value: AttemptChunk.fromPartial(object.kind.value) };
+        }
+        break;
+      }
     }
     return message;
   },
@@ -900,6 +963,12 @@ export const ServerMessage: MessageFns<ServerMessage> = {
         break;
       case "heartbeat":
         Heartbeat.encode(message.kind.value, writer.uint32(50).fork()).join();
+        break;
+      case "chunk":
+        AttemptChunk.encode(message.kind.value, writer.uint32(58).fork()).join();
+        break;
+      case "resultRequested":
+        ResultRequested.encode(message.kind.value, writer.uint32(66).fork()).join();
         break;
     }
     return writer;
@@ -966,6 +1035,22 @@ export const ServerMessage: MessageFns<ServerMessage> = {
             message.kind = { $case: "heartbeat", value: Heartbeat.decode(reader, reader.uint32()) };
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.kind = { $case: "chunk", value: AttemptChunk.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.kind = { $case: "resultRequested", value: ResultRequested.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1020,6 +1105,18 @@ export const ServerMessage: MessageFns<ServerMessage> = {
         }
         break;
       }
+      case "chunk": {
+        if (object.kind?.value !== undefined && object.kind?.value !== null) {
+          message.kind = { $case: "chunk", value: AttemptChunk.fromPartial(object.kind.value) };
+        }
+        break;
+      }
+      case "resultRequested": {
+        if (object.kind?.value !== undefined && object.kind?.value !== null) {
+          message.kind = { $case: "resultRequested", value: ResultRequested.fromPartial(object.kind.value) };
+        }
+        break;
+      }
     }
     return message;
   },
@@ -1038,6 +1135,7 @@ function createBaseAttemptAssigned(): AttemptAssigned {
     tracestate: "",
     priority: 0,
     labels: {},
+    payloadBytes: 0n,
   };
 }
 
@@ -1076,6 +1174,12 @@ export const AttemptAssigned: MessageFns<AttemptAssigned> = {
     globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
       AttemptAssigned_LabelsEntry.encode({ key: key as any, value }, writer.uint32(90).fork()).join();
     });
+    if (message.payloadBytes !== 0n) {
+      if (BigInt.asIntN(64, message.payloadBytes) !== message.payloadBytes) {
+        throw new globalThis.Error("value provided for field message.payloadBytes of type int64 too large");
+      }
+      writer.uint32(96).int64(message.payloadBytes);
+    }
     return writer;
   },
 
@@ -1183,6 +1287,14 @@ export const AttemptAssigned: MessageFns<AttemptAssigned> = {
             }
             continue;
           }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.payloadBytes = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1223,6 +1335,9 @@ export const AttemptAssigned: MessageFns<AttemptAssigned> = {
       },
       {},
     );
+    message.payloadBytes = (object.payloadBytes !== undefined && object.payloadBytes !== null)
+      ? BigInt(object.payloadBytes)
+      : 0n;
     return message;
   },
 };
@@ -1290,6 +1405,143 @@ export const AttemptAssigned_LabelsEntry: MessageFns<AttemptAssigned_LabelsEntry
     const message = createBaseAttemptAssigned_LabelsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseAttemptChunk(): AttemptChunk {
+  return { token: "", offset: 0n, data: Buffer.alloc(0) };
+}
+
+export const AttemptChunk: MessageFns<AttemptChunk> = {
+  encode(message: AttemptChunk, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.token !== "") {
+      writer.uint32(10).string(message.token);
+    }
+    if (message.offset !== 0n) {
+      if (BigInt.asIntN(64, message.offset) !== message.offset) {
+        throw new globalThis.Error("value provided for field message.offset of type int64 too large");
+      }
+      writer.uint32(16).int64(message.offset);
+    }
+    if (message.data.length !== 0) {
+      writer.uint32(26).bytes(message.data);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AttemptChunk {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAttemptChunk();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.token = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.offset = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.data = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<AttemptChunk>, I>>(base?: I): AttemptChunk {
+    return AttemptChunk.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<AttemptChunk>, I>>(object: I): AttemptChunk {
+    const message = createBaseAttemptChunk();
+    message.token = object.token ?? "";
+    message.offset = (object.offset !== undefined && object.offset !== null) ? BigInt(object.offset) : 0n;
+    message.data = object.data ?? Buffer.alloc(0);
+    return message;
+  },
+};
+
+function createBaseResultRequested(): ResultRequested {
+  return { token: "" };
+}
+
+export const ResultRequested: MessageFns<ResultRequested> = {
+  encode(message: ResultRequested, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.token !== "") {
+      writer.uint32(10).string(message.token);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ResultRequested {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseResultRequested();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.token = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ResultRequested>, I>>(base?: I): ResultRequested {
+    return ResultRequested.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ResultRequested>, I>>(object: I): ResultRequested {
+    const message = createBaseResultRequested();
+    message.token = object.token ?? "";
     return message;
   },
 };
@@ -1589,7 +1841,7 @@ export const AttemptOutput: MessageFns<AttemptOutput> = {
 };
 
 function createBaseAttemptFinished(): AttemptFinished {
-  return { token: "", outcome: undefined, cpuTime: undefined, peakMemoryBytes: undefined };
+  return { token: "", outcome: undefined, cpuTime: undefined, peakMemoryBytes: undefined, resultBytes: 0n };
 }
 
 export const AttemptFinished: MessageFns<AttemptFinished> = {
@@ -1619,6 +1871,12 @@ export const AttemptFinished: MessageFns<AttemptFinished> = {
         throw new globalThis.Error("value provided for field message.peakMemoryBytes of type int64 too large");
       }
       writer.uint32(56).int64(message.peakMemoryBytes);
+    }
+    if (message.resultBytes !== 0n) {
+      if (BigInt.asIntN(64, message.resultBytes) !== message.resultBytes) {
+        throw new globalThis.Error("value provided for field message.resultBytes of type int64 too large");
+      }
+      writer.uint32(64).int64(message.resultBytes);
     }
     return writer;
   },
@@ -1692,6 +1950,14 @@ export const AttemptFinished: MessageFns<AttemptFinished> = {
             message.peakMemoryBytes = reader.int64() as bigint;
             continue;
           }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.resultBytes = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1742,6 +2008,9 @@ export const AttemptFinished: MessageFns<AttemptFinished> = {
     message.peakMemoryBytes = (object.peakMemoryBytes !== undefined && object.peakMemoryBytes !== null)
       ? BigInt(object.peakMemoryBytes)
       : undefined;
+    message.resultBytes = (object.resultBytes !== undefined && object.resultBytes !== null)
+      ? BigInt(object.resultBytes)
+      : 0n;
     return message;
   },
 };
