@@ -26,9 +26,10 @@ const serviceConfig = `{
 }`
 
 const (
-	pingAfter       = time.Minute
-	reconnectMax    = 5 * time.Second
-	messageBytesMax = 64 << 20
+	pingAfter    = time.Minute
+	reconnectMax = 5 * time.Second
+	// messageBytesMax is that of a task with the largest payload and result.
+	messageBytesMax = 144 << 20
 )
 
 // ClientOption sets something about a client or worker.
@@ -58,7 +59,8 @@ func WithNamespace(namespace string) ClientOption {
 }
 
 // WithTraceContext sends the W3C trace context that the function returns, under the keys traceparent and tracestate, with each
-// submission, so that the task belongs to the trace of its submitter. A submission with a trace context is a call of its own.
+// submission, so that the task belongs to the trace of its submitter. What else it returns, such as baggage, belongs to a call, so
+// that the submission does not share one with others.
 func WithTraceContext(trace func(context.Context) map[string]string) ClientOption {
 	return func(s *clientSettings) { s.trace = trace }
 }

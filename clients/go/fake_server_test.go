@@ -15,6 +15,9 @@ import (
 	"github.com/lineshaft/lineshaft/clients/go/lineshaftv1"
 )
 
+// maxResultBytes is the limit of the played server.
+const maxResultBytes = 8 << 20
+
 // fakeServer lets a test play the server of a worker, message by message.
 type fakeServer struct {
 	lineshaftv1.UnimplementedWorkerServiceServer
@@ -129,6 +132,7 @@ func (s *fakeSession) welcome(interval time.Duration, stale ...string) {
 	s.t.Helper()
 	err := s.stream.Send(&lineshaftv1.WorkResponse{Welcome: &lineshaftv1.WorkerWelcome{
 		Pool: "remote", Lease: durationpb.New(time.Minute), HeartbeatInterval: durationpb.New(interval), Stale: stale,
+		MaxResultBytes: maxResultBytes,
 	}})
 	if err != nil {
 		s.t.Fatal(err)
@@ -150,6 +154,29 @@ func (s *fakeSession) assign(token, handler, payload string) {
 		Traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 		Labels:      map[string]string{"color": "red"},
 	}}})
+}
+
+// assignLarge assigns an attempt whose payload follows in chunks.
+func (s *fakeSession) assignLarge(token, handler string, payloadBytes int) {
+	s.t.Helper()
+	s.send(&lineshaftv1.ServerMessage{Kind: &lineshaftv1.ServerMessage_Assigned{Assigned: &lineshaftv1.AttemptAssigned{
+		Token: token, Handler: handler, Payload: &lineshaftv1.Payload{ContentType: "application/octet-stream"},
+		PayloadBytes: int64(payloadBytes),
+	}}})
+}
+
+func (s *fakeSession) chunk(token string, offset int, data []byte) {
+	s.t.Helper()
+	s.send(&lineshaftv1.ServerMessage{Kind: &lineshaftv1.ServerMessage_Chunk{
+		Chunk: &lineshaftv1.AttemptChunk{Token: token, Offset: int64(offset), Data: data},
+	}})
+}
+
+func (s *fakeSession) requestResult(token string) {
+	s.t.Helper()
+	s.send(&lineshaftv1.ServerMessage{Kind: &lineshaftv1.ServerMessage_ResultRequested{
+		ResultRequested: &lineshaftv1.ResultRequested{Token: token},
+	}})
 }
 
 func (s *fakeSession) cancel(token string, reason lineshaftv1.StopReason) {

@@ -11,8 +11,6 @@ import (
 )
 
 const (
-	// resultBytesMax is the largest result that fits into a message; the limit of the server is lower by default.
-	resultBytesMax = 8 << 20
 	failureTextMax = 16 << 10
 )
 
@@ -111,8 +109,8 @@ func outcome(
 	attempt *Attempt, stop lineshaftv1.StopReason, result *lineshaftv1.Payload, err error,
 ) *lineshaftv1.AttemptFinished {
 	finished := &lineshaftv1.AttemptFinished{Token: attempt.assigned.Token}
-	if size := len(result.GetData()); err == nil && size > resultBytesMax {
-		err = &resultTooLargeError{size}
+	if size, most := len(result.GetData()), attempt.worker.resultMax(); err == nil && size > most {
+		err = &resultTooLargeError{size, most}
 	}
 	switch {
 	case err == nil:
@@ -131,10 +129,10 @@ func outcome(
 	return finished
 }
 
-type resultTooLargeError struct{ size int }
+type resultTooLargeError struct{ size, most int }
 
 func (e *resultTooLargeError) Error() string {
-	return fmt.Sprintf("the result has %d bytes, must have at most %d", e.size, resultBytesMax)
+	return fmt.Sprintf("the result has %d bytes, must have at most %d", e.size, e.most)
 }
 
 // failure describes an error of a handler. `isLate` is whether the attempt has reached its timeout.

@@ -16,6 +16,8 @@ const (
 // worker.
 type outbox struct {
 	messages []*lineshaftv1.WorkerMessage
+	// Results that are sent in chunks.
+	transfers []transfer
 	// Bytes of output in these messages.
 	outputBytes int
 	// Attempts with a progress in these messages.
@@ -93,14 +95,14 @@ func (o *outbox) take() []*lineshaftv1.WorkerMessage {
 		close(o.room)
 		o.room = nil
 	}
-	return taken
+	return append(taken, o.takeChunk()...)
 }
 
 // reconnect keeps what a new stream has to repeat from the old one: output and progress. The introduction of the worker and
 // the state of its attempts replace the other reports.
 func (o *outbox) reconnect(isKnown func(token string) bool) {
 	messages := o.messages
-	o.messages = nil
+	o.messages, o.transfers = nil, nil
 	for _, message := range messages {
 		switch kind := message.Kind.(type) {
 		case *lineshaftv1.WorkerMessage_Output:

@@ -47,6 +47,8 @@ type Worker struct {
 	leaving  bool          // some time after the drain has begun
 	drained  chan struct{} // closed when leaving and no attempt is left
 	outbox   outbox
+	// Bytes of a result that the server receives in chunks; 0: it receives none.
+	chunkedMax int
 }
 
 // WorkerOption sets something about a worker.

@@ -85,6 +85,7 @@ type workerStream struct {
 	isWelcome bool
 	interval  time.Duration
 	heard     atomic.Bool // since the last check
+	incoming  map[string]*incomingPayload
 }
 
 // run introduces the worker, and exchanges messages until the stream ends.
@@ -116,7 +117,9 @@ func (s *workerStream) run(ctx context.Context) error {
 			return s.ended(ctx, stream, err)
 		}
 		s.heard.Store(true)
-		s.worker.handle(ctx, response.Messages)
+		if err := s.handle(ctx, response.Messages); err != nil {
+			return err
+		}
 	}
 }
 
@@ -182,6 +185,7 @@ func (w *Worker) hello() *lineshaftv1.WorkRequest {
 		Labels:     w.labels,
 		Version:    "lineshaft-go/" + Version,
 		Unfinished: slices.Collect(maps.Keys(w.attempts)),
+		Chunks:     true,
 	}
 	for _, name := range slices.Sorted(maps.Keys(w.handlers)) {
 		hello.Handlers = append(hello.Handlers, &lineshaftv1.WorkerHandler{
@@ -200,6 +204,7 @@ func (s *workerStream) welcome(welcome *lineshaftv1.WorkerWelcome) {
 	w.logger.Info("lineshaft worker is connected", "worker", w.id, "pool", welcome.Pool, "slots", w.slots)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	s.incoming, w.chunkedMax = map[string]*incomingPayload{}, int(welcome.MaxResultBytes)
 	for _, token := range welcome.Stale {
 		w.forget(token)
 	}
@@ -207,7 +212,7 @@ func (s *workerStream) welcome(welcome *lineshaftv1.WorkerWelcome) {
 	for _, attempt := range w.attempts {
 		switch {
 		case attempt.finished != nil:
-			w.outbox.post(finishedMessage(attempt.finished))
+			w.outbox.post(w.finishedMessage(attempt.finished))
 		case attempt.slot == slotReleased:
 			w.outbox.post(suspendedMessage(attempt))
 		case attempt.slot == slotWanted:
@@ -220,15 +225,38 @@ func (s *workerStream) welcome(welcome *lineshaftv1.WorkerWelcome) {
 }
 
 // handle does what the server wants.
-func (w *Worker) handle(ctx context.Context, messages []*lineshaftv1.ServerMessage) {
+func (s *workerStream) handle(ctx context.Context, messages []*lineshaftv1.ServerMessage) error {
+	w := s.worker
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, message := range messages {
 		switch kind := message.Kind.(type) {
 		case *lineshaftv1.ServerMessage_Assigned:
-			w.assign(ctx, kind.Assigned)
+			if kind.Assigned.PayloadBytes > 0 && w.handlers[kind.Assigned.Handler] != nil && !w.draining {
+				s.incoming[kind.Assigned.Token] = &incomingPayload{assigned: kind.Assigned}
+			} else {
+				w.assign(ctx, kind.Assigned)
+			}
+		case *lineshaftv1.ServerMessage_Chunk:
+			assigned, err := s.addChunk(kind.Chunk)
+			if err != nil {
+				return err
+			}
+			if assigned != nil {
+				w.assign(ctx, assigned)
+			}
+		case *lineshaftv1.ServerMessage_ResultRequested:
+			if attempt := w.attempts[kind.ResultRequested.Token]; attempt != nil {
+				w.outbox.transfer(kind.ResultRequested.Token, attempt.finished.GetResult().GetData())
+			}
 		case *lineshaftv1.ServerMessage_Cancel:
 			w.cancelAttempt(kind.Cancel)
+			if incoming := s.incoming[kind.Cancel.Token]; incoming != nil {
+				delete(s.incoming, kind.Cancel.Token)
+				if kind.Cancel.Reason != lineshaftv1.StopReason_STOP_REASON_STALE {
+					w.stoppedBeforeStart(incoming.assigned)
+				}
+			}
 		case *lineshaftv1.ServerMessage_Settled:
 			for _, token := range kind.Settled.Tokens {
 				delete(w.attempts, token)
@@ -242,6 +270,7 @@ func (w *Worker) handle(ctx context.Context, messages []*lineshaftv1.ServerMessa
 			w.logger.Info("lineshaft server drains", "worker", w.id)
 		}
 	}
+	return nil
 }
 
 // assign starts an attempt.
@@ -260,7 +289,7 @@ func (w *Worker) assign(ctx context.Context, assigned *lineshaftv1.AttemptAssign
 			Token:   assigned.Token,
 			Outcome: &lineshaftv1.AttemptFinished_NotStarted{NotStarted: &lineshaftv1.AttemptNotStarted{}},
 		}
-		w.outbox.post(finishedMessage(attempt.finished))
+		w.outbox.post(w.finishedMessage(attempt.finished))
 		return
 	}
 	w.outbox.post(acceptedMessage(assigned.Token))
@@ -287,7 +316,7 @@ func (w *Worker) execute(attempt *Attempt, entry *handler) {
 		return
 	}
 	attempt.finished = outcome(attempt, attempt.stop, result, err)
-	w.outbox.post(finishedMessage(attempt.finished))
+	w.outbox.post(w.finishedMessage(attempt.finished))
 }
 
 // cancelAttempt ends the context of an attempt.
@@ -358,10 +387,6 @@ func (w *Worker) output(attempt *Attempt, stream OutputStream, data []byte) erro
 func acceptedMessage(token string) *lineshaftv1.WorkerMessage {
 	accepted := &lineshaftv1.AttemptAccepted{Token: token}
 	return &lineshaftv1.WorkerMessage{Kind: &lineshaftv1.WorkerMessage_Accepted{Accepted: accepted}}
-}
-
-func finishedMessage(finished *lineshaftv1.AttemptFinished) *lineshaftv1.WorkerMessage {
-	return &lineshaftv1.WorkerMessage{Kind: &lineshaftv1.WorkerMessage_Finished{Finished: finished}}
 }
 
 func suspendedMessage(attempt *Attempt) *lineshaftv1.WorkerMessage {

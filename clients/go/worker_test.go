@@ -1,6 +1,7 @@
 package lineshaft_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -461,5 +462,70 @@ func TestAnAttemptThatWaitsForTasksGivesItsSlotBack(t *testing.T) {
 			session.settle("1")
 			return
 		}
+	}
+}
+
+func TestALargePayloadIsWholeBeforeTheTaskBeginsAndALargeResultFollowsOnRequest(t *testing.T) {
+	fake := startFakeServer(t)
+	worker := newWorker(t, fake.address, lineshaft.WithConcurrency(2))
+	lineshaft.Handle(worker, "reverse", func(_ context.Context, data []byte) ([]byte, error) {
+		reversed := slices.Clone(data)
+		slices.Reverse(reversed)
+		return reversed, nil
+	})
+	work(t, worker)
+	session := fake.accept()
+	if !session.hello.Chunks {
+		t.Error("the worker receives no chunks")
+	}
+	sent := make([]byte, 1<<20+10)
+	for at := range sent {
+		sent[at] = byte(at % 251)
+	}
+	for _, token := range []string{"t1", "t2"} {
+		session.assignLarge(token, "reverse", len(sent))
+		session.chunk(token, 0, sent[:1<<20])
+	}
+	session.chunk("unknown", 5, []byte("x"))
+	session.cancel("t2", lineshaftv1.StopReason_STOP_REASON_CANCEL)
+	if message := session.report(); message.GetCancelAcknowledged().GetToken() != "t2" {
+		t.Errorf("the worker sent %v", message)
+	}
+	stopped := session.finished("t2")
+	if stopped.GetStopped().GetMethod() != lineshaftv1.StopMethod_STOP_METHOD_NEVER_STARTED {
+		t.Errorf("the end is %v", stopped)
+	}
+	session.chunk("t2", 1<<20, sent[1<<20:])
+	session.chunk("t1", 1<<20, sent[1<<20:])
+	session.accepted("t1")
+	announced := session.report().GetFinished()
+	if announced.ResultBytes != int64(len(sent)) || len(announced.GetResult().GetData()) != 0 {
+		t.Errorf("%d bytes are announced, %d sent", announced.ResultBytes, len(announced.GetResult().GetData()))
+	}
+	session.requestResult("t1")
+	var received []byte
+	for len(received) < len(sent) {
+		chunk := session.report().GetChunk()
+		if chunk.GetToken() != "t1" || chunk.GetOffset() != int64(len(received)) || len(chunk.GetData()) == 0 {
+			t.Fatalf("a chunk of %s at %d after %d bytes", chunk.GetToken(), chunk.GetOffset(), len(received))
+		}
+		received = append(received, chunk.Data...)
+	}
+	slices.Reverse(received)
+	if !bytes.Equal(received, sent) {
+		t.Error("the result differs")
+	}
+}
+
+func TestAChunkThatDoesNotFollowTheOneBeforeItEndsTheStream(t *testing.T) {
+	fake := startFakeServer(t)
+	worker := newWorker(t, fake.address)
+	lineshaft.Handle(worker, "h", func(context.Context, []byte) (any, error) { return nil, nil })
+	work(t, worker)
+	session := fake.accept()
+	session.assignLarge("t1", "h", 10)
+	session.chunk("t1", 3, []byte("abc"))
+	if again := fake.accept(); len(again.hello.Unfinished) != 0 {
+		t.Errorf("the unfinished attempts are %v", again.hello.Unfinished)
 	}
 }
