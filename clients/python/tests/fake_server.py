@@ -15,7 +15,9 @@ from lineshaft.v1.task_pb2 import Payload
 from lineshaft.v1.worker_service_pb2 import (
     AttemptAssigned,
     AttemptCancel,
+    AttemptChunk,
     AttemptsSettled,
+    ResultRequested,
     ServerMessage,
     WorkerHello,
     WorkerMessage,
@@ -49,8 +51,8 @@ class Stream:
         while (response := self._out.get()) is not None:
             yield response
 
-    def welcome(self, stale: list[str] | None = None, interval: float = 10.0) -> None:
-        welcome = WorkerWelcome(pool="remote", stale=stale)
+    def welcome(self, stale: list[str] | None = None, interval: float = 10.0, max_result_bytes: int = 0) -> None:
+        welcome = WorkerWelcome(pool="remote", stale=stale, max_result_bytes=max_result_bytes)
         welcome.lease.FromSeconds(30)
         welcome.heartbeat_interval.FromMilliseconds(int(interval * 1000))
         self._out.put(WorkResponse(welcome=welcome))
@@ -64,6 +66,18 @@ class Stream:
             payload=Payload(data=payload, content_type="application/json"), **fields,
         )  # fmt: skip
         self.send(ServerMessage(assigned=assigned))
+
+    def assign_large(self, token: str, handler: str, payload_bytes: int) -> None:
+        """Assigns an attempt whose payload follows in chunks."""
+        payload = Payload(content_type="application/octet-stream")
+        assigned = AttemptAssigned(token=token, handler=handler, payload=payload, payload_bytes=payload_bytes)
+        self.send(ServerMessage(assigned=assigned))
+
+    def chunk(self, token: str, offset: int, data: bytes) -> None:
+        self.send(ServerMessage(chunk=AttemptChunk(token=token, offset=offset, data=data)))
+
+    def request_result(self, token: str) -> None:
+        self.send(ServerMessage(result_requested=ResultRequested(token=token)))
 
     def cancel(self, token: str, grace: float = 60.0, reason: int = 1) -> None:
         cancel = AttemptCancel(token=token, reason=reason)

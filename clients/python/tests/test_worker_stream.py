@@ -390,3 +390,52 @@ def test_functions_are_registered_once_and_before_the_start(fake: FakeServer, wo
     with pytest.raises(ValueError, match="concurrency"):
         Worker(concurrency=0)
     assert issubclass(Cancelled, BaseException) and not issubclass(Cancelled, Exception)
+
+
+def test_a_large_payload_is_whole_before_the_task_begins_and_a_large_result_follows_on_request(
+    fake: FakeServer, worker: Worker
+) -> None:
+    worker.handler("reverse")(lambda payload: bytes(payload)[::-1])
+    worker.start()
+    stream = fake.next()
+    assert stream.hello.chunks
+    stream.welcome(max_result_bytes=8 << 20)
+    sent = bytes(at % 251 for at in range((1 << 20) + 10))
+    for token in ("t1", "t2"):
+        stream.assign_large(token, "reverse", len(sent))
+        stream.chunk(token, 0, sent[: 1 << 20])
+    stream.chunk("unknown", 5, b"x")
+    stream.cancel("t2")
+    assert stream.next("cancel_acknowledged").token == "t2"
+    assert stream.next("finished").stopped.method == task_pb2.STOP_METHOD_NEVER_STARTED
+    stream.chunk("t2", 1 << 20, sent[1 << 20 :])
+    stream.chunk("t1", 1 << 20, sent[1 << 20 :])
+    announced = stream.next("finished")
+    assert (announced.token, announced.result_bytes, announced.result.data) == ("t1", len(sent), b"")
+    stream.request_result("t1")
+    received = b""
+    while len(received) < len(sent):
+        chunk = stream.next("chunk")
+        assert (chunk.token, chunk.offset) == ("t1", len(received))
+        received += chunk.data
+    assert received == sent[::-1]
+
+
+def test_a_chunk_that_does_not_follow_the_one_before_it_ends_the_stream(fake: FakeServer, worker: Worker) -> None:
+    worker.handler("h")(lambda payload: payload)
+    stream = begin(fake, worker)
+    stream.assign_large("t1", "h", 10)
+    stream.chunk("t1", 3, b"abc")
+    again = fake.next()
+    assert list(again.hello.unfinished) == []
+
+
+def test_a_result_beyond_the_limit_of_the_server_is_a_failure(fake: FakeServer, worker: Worker) -> None:
+    worker.handler("large")(lambda: bytes((2 << 20) + 1))
+    worker.start()
+    stream = fake.next()
+    stream.welcome(max_result_bytes=2 << 20)
+    stream.assign("t1", "large")
+    failure = stream.next("finished").failure
+    assert failure.reason == task_pb2.FAILURE_REASON_RESULT_TOO_LARGE
+    assert failure.message == "result has 2097153 bytes, at most 2097152 are allowed"

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from lineshaft.client import Client
     from lineshaft.worker import Worker
 
-RESULT_BYTES_MAX = 15 << 20
 MESSAGE_CHARACTERS_MAX = 1_000
 DETAIL_CHARACTERS_MAX = 8_000
 
@@ -279,10 +278,6 @@ def complete(finished: AttemptFinished, value: Any) -> None:
         data, content_type = _codec.encode(value)
     except (TypeError, ValueError) as error:
         raise PermanentError(f"result: {error}") from None
-    if len(data) > RESULT_BYTES_MAX:
-        finished.failure.reason = task_pb2.FAILURE_REASON_RESULT_TOO_LARGE
-        finished.failure.message = f"the result has {len(data)} bytes, the limit is {RESULT_BYTES_MAX}"
-        return
     finished.result.data = data
     finished.result.content_type = content_type
 

@@ -71,7 +71,7 @@ class Connection:
             ("grpc.max_reconnect_backoff_ms", int(BACKOFF_SECONDS_MAX * 1000)),
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 10_000),
-            ("grpc.max_receive_message_length", 80 << 20),
+            ("grpc.max_receive_message_length", 144 << 20),
             ("grpc.max_send_message_length", -1),
             ("grpc.primary_user_agent", user_agent),
             # Each client has a connection of its own, so that closing one ends its calls only.

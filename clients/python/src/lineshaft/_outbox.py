@@ -16,6 +16,7 @@ BYTES_MAX = 4 << 20
 OUTPUT_BYTES_MAX = 8 << 20
 """Output that is kept while it cannot be sent. Beyond it, output is dropped."""
 OUTPUT_CHUNK = 32 << 10
+RESULT_CHUNK = 64 << 10
 
 _STREAMS = {"stdout": task_pb2.OUTPUT_STREAM_STDOUT, "stderr": task_pb2.OUTPUT_STREAM_STDERR}
 
@@ -27,6 +28,7 @@ class Outbox:
         self._lock = threading.Lock()
         self._some = threading.Condition(self._lock)
         self._queue: deque[WorkerMessage] = deque()
+        self._transfers: deque[tuple[str, bytes, int]] = deque()  # results that are sent in chunks, with the bytes sent
         self._output_bytes = 0
         self._reading = 0  # number of the stream that reads
         self._finishing = False
@@ -35,6 +37,14 @@ class Outbox:
     def push(self, *messages: WorkerMessage) -> None:
         with self._lock:
             self._queue.extend(messages)
+            if self._is_waiting:
+                self._some.notify()
+
+    def transfer(self, token: str, data: bytes) -> None:
+        """Sends a result in chunks, which other reports may pass."""
+        with self._lock:
+            if all(token != other for other, _, _ in self._transfers):
+                self._transfers.append((token, data, 0))
             if self._is_waiting:
                 self._some.notify()
 
@@ -79,7 +89,7 @@ class Outbox:
         sent = time.monotonic()
         while True:
             with self._lock:
-                while not self._queue and self._reading == mine and not self._finishing:
+                while not (self._queue or self._transfers) and self._reading == mine and not self._finishing:
                     left = sent + interval() - time.monotonic()
                     if left <= 0 or not check():
                         break
@@ -107,6 +117,13 @@ class Outbox:
                 size += len(message.output.data)
             elif kind == "finished":
                 size += len(message.finished.result.data)
+        if self._transfers:
+            token, data, offset = self._transfers.popleft()
+            end = min(offset + RESULT_CHUNK, len(data))
+            chunk = worker_service_pb2.AttemptChunk(token=token, offset=offset, data=data[offset:end])
+            messages.append(WorkerMessage(chunk=chunk))
+            if end < len(data):
+                self._transfers.append((token, data, end))
         return messages
 
     def finish(self) -> None:
@@ -119,6 +136,7 @@ class Outbox:
         """The stream has ended. What the next one repeats is dropped; output and progress are kept."""
         with self._lock:
             self._reading += 1
+            self._transfers.clear()
             self._keep(_is_kept)
             self._some.notify_all()
 

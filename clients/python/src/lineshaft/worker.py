@@ -20,13 +20,14 @@ import grpc
 
 from lineshaft import _capture, errors, model
 from lineshaft._attempt import Attempt, Handler, describe
+from lineshaft._chunks import IncomingPayloads, announced, checked
 from lineshaft._connection import Backoff, Connection
 from lineshaft._outbox import Outbox
 from lineshaft._process import Processes
 from lineshaft._threads import Threads
 from lineshaft._version import __version__
 from lineshaft.client import Client
-from lineshaft.v1 import worker_service_pb2
+from lineshaft.v1 import task_pb2, worker_service_pb2
 from lineshaft.v1.worker_service_pb2 import AttemptAssigned, AttemptFinished, ServerMessage, WorkerMessage, WorkRequest
 
 logger = logging.getLogger("lineshaft")
@@ -84,6 +85,8 @@ class Worker:
         self._lock = threading.Lock()
         self._running: dict[str, Attempt] = {}
         self._unsettled: dict[str, AttemptFinished] = {}
+        self._incoming = IncomingPayloads()
+        self._chunked_bytes_max = 0  # of a result that the server receives in chunks; 0: it receives none
         self._threads = Threads()
         self._processes = Processes(self._connect_options)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -272,6 +275,8 @@ class Worker:
                 met: errors.ServerError = errors.Unavailable("the server ended the stream")
             except grpc.RpcError as error:
                 met = errors.from_rpc_error(error)
+            except errors.InternalError as error:
+                met = error
             finally:
                 self._call = None
                 self._outbox.close()
@@ -339,17 +344,20 @@ class Worker:
             labels=self._labels,
             version=_version(),
             unfinished=unfinished,
+            chunks=True,
         )
 
     def _welcome(self, welcome: worker_service_pb2.WorkerWelcome) -> None:
         self._interval = model.from_duration(welcome.heartbeat_interval) or WELCOME_SECONDS
+        self._incoming.clear()
+        self._chunked_bytes_max = welcome.max_result_bytes
         self._outbox.drop(welcome.stale)
         with self._lock:
             for token in welcome.stale:
                 self._unsettled.pop(token, None)
             first = [WorkerMessage(draining=worker_service_pb2.WorkerDraining())] if self._draining else []
             first += [message for attempt in self._running.values() for message in attempt.slot_messages()]
-            first += [WorkerMessage(finished=finished) for finished in self._unsettled.values()]
+            first += [self._finished_message(finished) for finished in self._unsettled.values()]
             stale = [self._running[token] for token in welcome.stale if token in self._running]
             self._outbox.begin(first)
         for attempt in stale:
@@ -365,15 +373,19 @@ class Worker:
     def _messages(self, messages: Iterable[ServerMessage]) -> None:
         assigned: list[Attempt] = []
         for message in messages:
+            attempt: Attempt | None = None
             if message.HasField("assigned"):
                 attempt = self._assigned(message.assigned)
-                if attempt is not None:
-                    assigned.append(attempt)
-                continue
-            # In this order: a cancel can follow its attempt in the same message.
-            self._begin(assigned)
-            assigned.clear()
-            self._message(message)
+            elif message.HasField("chunk"):
+                complete = self._incoming.add(message.chunk)
+                attempt = self._complete(complete) if complete is not None else None
+            else:
+                # In this order: a cancel can follow its attempt in the same message.
+                self._begin(assigned)
+                assigned.clear()
+                self._message(message)
+            if attempt is not None:
+                assigned.append(attempt)
         self._begin(assigned)
 
     def _begin(self, attempts: list[Attempt]) -> None:
@@ -408,6 +420,14 @@ class Worker:
             attempt = self._running.get(cancel.token)
             if attempt is not None:
                 attempt.cancel(cancel.reason, model.from_duration(cancel.grace))
+            elif self._incoming.remove(cancel.token) and cancel.reason != worker_service_pb2.STOP_REASON_STALE:
+                stopped = worker_service_pb2.AttemptStopped(method=task_pb2.STOP_METHOD_NEVER_STARTED)
+                self._report(AttemptFinished(token=cancel.token, stopped=stopped))
+        elif kind == "result_requested":
+            with self._lock:
+                finished = self._unsettled.get(message.result_requested.token)
+            if finished is not None:
+                self._outbox.transfer(finished.token, finished.result.data)
         elif kind == "resumed":
             attempt = self._running.get(message.resumed.token)
             if attempt is not None:
@@ -416,6 +436,13 @@ class Worker:
             logger.info("worker %s: the server is about to stop", self.id)
 
     def _assigned(self, assigned: AttemptAssigned) -> Attempt | None:
+        if assigned.payload_bytes and assigned.handler in self._handlers and not self._draining:
+            self._incoming.begin(assigned)
+            return None
+        return self._complete(assigned)
+
+    def _complete(self, assigned: AttemptAssigned) -> Attempt | None:
+        """The payload has arrived."""
         handler = self._handlers.get(assigned.handler)
         if handler is None or self._draining:
             not_started = worker_service_pb2.AttemptNotStarted()
@@ -433,11 +460,15 @@ class Worker:
             self._report(attempt.finished)
 
     def _report(self, finished: AttemptFinished) -> None:
-        message = WorkerMessage(finished=finished)
+        finished = checked(finished, self._chunked_bytes_max)
+        message = self._finished_message(finished)
         with self._lock:
             self._running.pop(finished.token, None)
             self._unsettled[finished.token] = finished
             self._outbox.push(message)
+
+    def _finished_message(self, finished: AttemptFinished) -> WorkerMessage:
+        return WorkerMessage(finished=announced(finished, self._chunked_bytes_max))
 
     def _is_done(self) -> bool:
         with self._lock:
