@@ -31,7 +31,9 @@ impl Core {
     /// Replaces the configured handlers and pools. A pool that is missing in the new configuration accepts nothing and starts
     /// nothing, but keeps its tasks until it is configured again.
     pub fn reconfigure(&mut self, pools: Vec<PoolSpec>, catalog: Arc<Catalog>) {
-        self.options.catalog = catalog;
+        // Budgets of memory and message sizes depend on the limit, so it changes with a restart only.
+        let payload_limit = self.options.catalog.payload_limit;
+        self.options.catalog = Arc::new(Catalog { payload_limit, ..Arc::unwrap_or_clone(catalog) });
         for pool in &mut self.pools {
             pool.configured = false;
             pool.spec.paused = true;
