@@ -1,11 +1,12 @@
 //! A pool whose attempts run in remote workers.
 //!
-//! `queue` decides which worker gets which attempt, `worker` is one worker, `attempts` starts and ends attempts, `connection`
+//! `queue` decides which worker gets which attempt, with the index in `groups`, `worker` is one worker, `attempts` starts and ends attempts, `connection`
 //! is a stream of a worker, and this file connects workers. No attempt has a task of the runtime, unless it has to wait before
 //! it can be sent: the messages of its worker move it on, and one task for each worker looks at the clock.
 
 mod attempts;
 mod connection;
+mod groups;
 #[cfg(test)]
 mod interleaving_tests;
 mod queue;
@@ -104,7 +105,7 @@ impl RemoteWorkers {
             );
             let (handlers, slots) = (info.handlers.clone(), info.slots);
             worker.connected(info);
-            let granted = attempts.queue.open(worker.key, handlers, slots);
+            let granted = attempts.queue.open(worker.key, &handlers, slots);
             drop(streams);
             attempts.report_slots();
             attempts.start(granted);

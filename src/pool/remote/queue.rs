@@ -18,6 +18,7 @@ use crate::model::{HandlerName, Priority};
 use crate::pool::attempt::{Attempt, SlotState, Ticket};
 use crate::runners::sync::Mutex;
 
+use super::groups::{Group, GroupKey, Groups, QueueHead};
 use super::worker::{RemoteWorker, WorkerKey};
 
 /// What a change of the queue lets workers do.
@@ -55,9 +56,14 @@ pub(super) struct RemoteQueue {
 struct State {
     handlers: HashMap<HandlerName, HandlerQueue>,
     workers: HashMap<WorkerKey, WorkerSlots>,
+    /// Of the workers that are connected and take attempts.
+    groups: Groups,
     /// Handlers whose attempts were pushed last.
     pushed: Vec<HandlerName>,
     paused: bool,
+    /// Groups and workers that were looked at.
+    #[cfg(test)]
+    steps: usize,
 }
 
 #[derive(Default)]
@@ -66,17 +72,18 @@ struct HandlerQueue {
     attempts: [VecDeque<Arc<Attempt>>; Priority::COUNT],
     /// By priority index: the scheduler has more eligible tasks of the handler than it has dispatched.
     held_back: [bool; Priority::COUNT],
-    /// The workers that offer it and take attempts. The next free slot is looked for from the front.
-    workers: VecDeque<WorkerKey>,
+    /// Of the workers that offer it and take attempts.
+    groups: Vec<GroupKey>,
 }
 
 struct WorkerSlots {
     worker: Arc<RemoteWorker>,
-    handlers: Arc<[HandlerName]>,
     slots: usize,
     taken: usize,
-    /// Whether it is connected and takes attempts.
-    is_open: bool,
+    /// `None` if it is not connected or takes no attempts.
+    group: Option<GroupKey>,
+    /// Whether it is in the line of its group.
+    is_in_line: bool,
     /// Suspended attempts that want to go on, by priority index, oldest first.
     resuming: [Vec<Arc<Attempt>>; Priority::COUNT],
 }
@@ -85,20 +92,16 @@ impl RemoteQueue {
     /// Adds a worker that takes no attempts yet.
     pub fn add_worker(&self, worker: Arc<RemoteWorker>) {
         let key = worker.key;
-        let handlers = Arc::default();
-        let slots = WorkerSlots { worker, handlers, slots: 0, taken: 0, is_open: false, resuming: Default::default() };
+        let resuming = Default::default();
+        let slots = WorkerSlots { worker, slots: 0, taken: 0, group: None, is_in_line: false, resuming };
         self.state.lock().workers.insert(key, slots);
     }
 
     /// Opens a worker for attempts of these handlers, and returns those that it gets.
-    pub fn open(&self, key: WorkerKey, handlers: Arc<[HandlerName]>, slots: usize) -> Granted {
+    pub fn open(&self, key: WorkerKey, handlers: &[HandlerName], slots: usize) -> Granted {
         self.change(|state, granted| {
             state.close(key);
-            let Some(worker) = state.workers.get_mut(&key) else { return };
-            (worker.handlers, worker.slots, worker.is_open) = (handlers.clone(), slots, true);
-            for handler in &*handlers {
-                state.handlers.entry_ref(handler).or_default().workers.push_back(key);
-            }
+            state.open(key, handlers, slots);
             state.fill(key, granted);
         })
     }
@@ -123,11 +126,12 @@ impl RemoteQueue {
         held_back: [bool; Priority::COUNT],
     ) {
         let mut state = self.state.lock();
-        let queue = state.handlers.entry_ref(handler).or_default();
-        queue.held_back = held_back;
-        for attempt in attempts.into_iter().filter(|attempt| !attempt.is_recalled()) {
-            queue.attempts[attempt.spec().options.priority.index()].push_back(attempt);
-        }
+        state.change_queue(handler, |queue| {
+            queue.held_back = held_back;
+            for attempt in attempts.into_iter().filter(|attempt| !attempt.is_recalled()) {
+                queue.attempts[attempt.spec().options.priority.index()].push_back(attempt);
+            }
+        });
         state.pushed.push(handler.clone());
     }
 
@@ -160,10 +164,11 @@ impl RemoteQueue {
     /// Removes an attempt that has not started, so that its payload is freed.
     pub fn remove(&self, handler: &HandlerName, priority: Priority, ticket: Ticket) {
         let mut state = self.state.lock();
-        let Some(queue) = state.handlers.get_mut(handler) else { return };
-        let attempts = &mut queue.attempts[priority.index()];
-        let found = attempts.binary_search_by_key(&ticket.fence, |attempt| attempt.ticket().fence);
-        let removed = found.ok().and_then(|at| attempts.remove(at));
+        let removed = state.change_queue(handler, |queue| {
+            let attempts = &mut queue.attempts[priority.index()];
+            let found = attempts.binary_search_by_key(&ticket.fence, |attempt| attempt.ticket().fence);
+            found.ok().and_then(|at| attempts.remove(at))
+        });
         drop(state);
         // After the lock is released, because a large payload takes a while to free.
         drop(removed);
@@ -196,17 +201,17 @@ impl RemoteQueue {
 
     /// The number of slots of the workers that take attempts.
     pub fn slots(&self) -> usize {
-        self.state.lock().slots()
+        self.state.lock().groups.slots()
     }
 
     /// Calls `report` with the slots of the workers that take attempts: all, and those of each handler that has some. The
     /// calls have the order of the changes.
     pub fn report_slots(&self, report: impl FnOnce(usize, Vec<(HandlerName, usize)>)) {
         let state = self.state.lock();
-        let slots_of = |key: &WorkerKey| state.workers.get(key).map_or(0, |worker| worker.slots);
-        let by_handler = state.handlers.iter().filter(|(_, queue)| !queue.workers.is_empty());
-        let by_handler = by_handler.map(|(name, queue)| (name.clone(), queue.workers.iter().map(slots_of).sum()));
-        report(state.slots(), by_handler.collect());
+        let slots_of = |key: &GroupKey| state.groups.get(*key).map_or(0, Group::slots);
+        let by_handler = state.handlers.iter().filter(|(_, queue)| !queue.groups.is_empty());
+        let by_handler = by_handler.map(|(name, queue)| (name.clone(), queue.groups.iter().map(slots_of).sum()));
+        report(state.groups.slots(), by_handler.collect());
     }
 
     fn change(&self, change: impl FnOnce(&mut State, &mut Granted)) -> Granted {
@@ -217,16 +222,39 @@ impl RemoteQueue {
 }
 
 impl State {
-    fn slots(&self) -> usize {
-        self.workers.values().filter(|worker| worker.is_open).map(|worker| worker.slots).sum()
+    /// Changes the queue of a handler, and what the groups that offer it know of it.
+    fn change_queue<T>(&mut self, handler: &HandlerName, change: impl FnOnce(&mut HandlerQueue) -> T) -> T {
+        let queue = self.handlers.entry_ref(handler).or_default();
+        let before = queue.head();
+        let result = change(queue);
+        let after = queue.head();
+        if before != after {
+            for key in &queue.groups {
+                self.groups.update(*key, handler, &before, &after);
+            }
+        }
+        result
+    }
+
+    fn open(&mut self, key: WorkerKey, handlers: &[HandlerName], slots: usize) {
+        let Some(worker) = self.workers.get_mut(&key) else { return };
+        let (group, added) = self.groups.join(handlers, slots);
+        (worker.slots, worker.group) = (slots, Some(group));
+        for handler in added.iter().flat_map(|handlers| handlers.iter()) {
+            let queue = self.handlers.entry_ref(handler).or_default();
+            queue.groups.push(group);
+            self.groups.update(group, handler, &QueueHead::default(), &queue.head());
+        }
     }
 
     fn close(&mut self, key: WorkerKey) {
         let Some(worker) = self.workers.get_mut(&key) else { return };
-        worker.is_open = false;
-        for handler in &*worker.handlers {
+        let Some(group) = worker.group.take() else { return };
+        worker.is_in_line = false;
+        let left = self.groups.leave(group, key, worker.slots);
+        for handler in left.iter().flat_map(|handlers| handlers.iter()) {
             if let Some(queue) = self.handlers.get_mut(handler) {
-                queue.workers.retain(|other| *other != key);
+                queue.groups.retain(|other| *other != group);
             }
         }
     }
@@ -234,28 +262,78 @@ impl State {
     /// Fills the free slots of a worker.
     fn fill(&mut self, key: WorkerKey, granted: &mut Granted) {
         while self.start_next(key, granted) {}
+        self.put_in_line(key);
+    }
+
+    /// A worker that still has a free slot waits in the line of its group.
+    fn put_in_line(&mut self, key: WorkerKey) {
+        if let Some(worker) = self.workers.get_mut(&key)
+            && let Some(group) = worker.group.filter(|_| worker.has_free_slot())
+            && !std::mem::replace(&mut worker.is_in_line, true)
+        {
+            self.groups.put_in_line(group, key);
+        }
     }
 
     /// Fills the free slots of the workers that offer a handler, in turn.
     fn fill_handler(&mut self, handler: &HandlerName, granted: &mut Granted) {
-        let mut passed = 0;
-        while let Some(queue) = self.handlers.get_mut(handler)
-            && passed < queue.workers.len()
+        while let Some(group) = self.next_group(handler)
+            && let Some(key) = self.leave_line(group)
         {
-            queue.workers.rotate_left(1);
-            let Some(key) = queue.workers.back().copied() else { break };
-            passed = if self.start_next(key, granted) { 0 } else { passed + 1 };
+            self.start_next(key, granted);
+            self.put_in_line(key);
         }
+    }
+
+    /// Of the groups that offer the handler and have something to start, the one whose first worker has waited longest.
+    fn next_group(&mut self, handler: &HandlerName) -> Option<GroupKey> {
+        if self.paused {
+            return None;
+        }
+        let mut next = None;
+        for at in 0..self.handlers.get(handler)?.groups.len() {
+            let key = *self.handlers.get(handler)?.groups.get(at)?;
+            let turn = self.first_turn(key);
+            let Some(turn) = turn.filter(|_| self.groups.get(key).is_some_and(|group| group.next().is_some())) else {
+                continue;
+            };
+            if next.is_none_or(|(first, _)| turn < first) {
+                next = Some((turn, key));
+            }
+        }
+        next.map(|(_, key)| key)
+    }
+
+    /// The turn of the first worker of a group that has a free slot. Those before it leave the line.
+    fn first_turn(&mut self, group: GroupKey) -> Option<u64> {
+        loop {
+            self.count_step();
+            let (turn, key) = self.groups.get(group)?.first_in_line()?;
+            if self.workers.get(&key).is_some_and(WorkerSlots::has_free_slot) {
+                return Some(turn);
+            }
+            self.leave_line(group);
+        }
+    }
+
+    fn leave_line(&mut self, group: GroupKey) -> Option<WorkerKey> {
+        let key = self.groups.take_from_line(group)?;
+        if let Some(worker) = self.workers.get_mut(&key) {
+            worker.is_in_line = false;
+        }
+        Some(key)
     }
 
     /// Gives a free slot of the worker to the next attempt. Slots for suspended attempts are given on the way. Returns false if
     /// no attempt starts.
     fn start_next(&mut self, key: WorkerKey, granted: &mut Granted) -> bool {
         loop {
-            let Some(worker) = self.workers.get_mut(&key).filter(|worker| worker.taken < worker.slots) else {
+            self.count_step();
+            let Some(worker) = self.workers.get_mut(&key).filter(|worker| worker.has_free_slot()) else {
                 return false;
             };
-            let fresh = if worker.is_open && !self.paused { best(&self.handlers, &worker.handlers) } else { None };
+            let group = worker.group.filter(|_| !self.paused).and_then(|group| self.groups.get(group));
+            let fresh = group.and_then(Group::next);
             let resuming = (0..Priority::COUNT).rev().find(|p| !worker.resuming[*p].is_empty());
             if let Some(p) = resuming.filter(|p| fresh.as_ref().is_none_or(|(fresh, _)| p >= fresh)) {
                 let attempt = worker.resuming[p].remove(0);
@@ -264,9 +342,9 @@ impl State {
                 granted.resumed.push((worker.worker.clone(), attempt));
                 continue;
             }
-            let Some((p, handler)) = fresh else { return false };
-            let queue = self.handlers.get_mut(&handler);
-            let Some(attempt) = queue.and_then(|queue| queue.attempts[p].pop_front()) else { return false };
+            let Some((p, handler)) = fresh.map(|(p, handler)| (p, handler.clone())) else { return false };
+            let attempt = self.change_queue(&handler, |queue| queue.attempts[p].pop_front());
+            let (Some(attempt), Some(worker)) = (attempt, self.workers.get_mut(&key)) else { return false };
             // Fails if it was recalled.
             if attempt.claim() {
                 attempt.set_slot(SlotState::Held);
@@ -276,9 +354,28 @@ impl State {
             }
         }
     }
+
+    #[cfg_attr(not(test), expect(clippy::unused_self, reason = "counts in tests"))]
+    fn count_step(&mut self) {
+        #[cfg(test)]
+        {
+            self.steps += 1;
+        }
+    }
+}
+
+impl HandlerQueue {
+    fn head(&self) -> QueueHead {
+        let oldest = |p: usize| self.attempts[p].front().map(|attempt| attempt.ticket().fence);
+        QueueHead { oldest: std::array::from_fn(oldest), held_back: self.held_back }
+    }
 }
 
 impl WorkerSlots {
+    fn has_free_slot(&self) -> bool {
+        self.taken < self.slots
+    }
+
     /// A change that comes after the end of the attempt, or a second time, has no effect.
     fn change_slot(&mut self, attempt: Arc<Attempt>, change: SlotChange, granted: &mut Granted) {
         let (slot, p) = (attempt.slot(), attempt.spec().options.priority.index());
@@ -307,19 +404,6 @@ impl WorkerSlots {
     }
 }
 
-/// The priority index and handler of the attempt that a worker with these handlers has to start next.
-fn best(queues: &HashMap<HandlerName, HandlerQueue>, handlers: &[HandlerName]) -> Option<(usize, HandlerName)> {
-    for p in Priority::DESCENDING.map(Priority::index) {
-        let offered = || handlers.iter().filter_map(|name| Some((name, queues.get(name)?)));
-        let age = |queue: &HandlerQueue| queue.attempts[p].front().map(|attempt| attempt.ticket().fence);
-        let oldest = offered().filter_map(|(name, queue)| Some((age(queue)?, name))).min_by_key(|(age, _)| *age);
-        if let Some((_, name)) = oldest {
-            return Some((p, name.clone()));
-        }
-        // Nothing is below the lowest priority.
-        if p > 0 && offered().any(|(_, queue)| queue.held_back[p]) {
-            return None;
-        }
-    }
-    None
-}
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;
