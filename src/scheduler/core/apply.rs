@@ -196,8 +196,7 @@ impl Core {
             TaskState::Queued => {
                 task.stamp = stamp;
                 let (entry, options) = (QueueEntry { index, stamp }, &task.spec.options);
-                let ready = &mut pool.queue_for(&options.handler).ready;
-                ready.push(options.priority, &options.namespace, entry, interrupted);
+                pool.push(options, entry, interrupted);
             }
             // The stamp stays that of the attempt.
             TaskState::Running => {}

@@ -68,8 +68,7 @@ impl Core {
         pool.spec = PoolSpec { size, queue_limit, paused, ..spec };
         if changes_max {
             let slots = self.slots_by_namespace(index);
-            let queues = self.pools[usize::from(index)].queues.iter_mut();
-            queues.for_each(|queue| queue.ready.limit_slots(max, &slots));
+            self.pools[usize::from(index)].queues.limit_slots(max, slots);
         }
         // Their window has changed with the size.
         self.pools[usize::from(index)].queues.mark_all_changed();

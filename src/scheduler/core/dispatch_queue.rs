@@ -28,10 +28,10 @@ pub struct DispatchQueue {
 }
 
 impl DispatchQueue {
-    pub fn new(handler: Option<HandlerName>, running_per_namespace_max: Option<usize>) -> Self {
+    pub fn new(handler: Option<HandlerName>) -> Self {
         Self {
             handler,
-            ready: ReadyQueue::new(running_per_namespace_max),
+            ready: ReadyQueue::default(),
             slots: 0,
             assigned: [0; Priority::COUNT],
             assigned_order: Default::default(),

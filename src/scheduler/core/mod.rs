@@ -19,6 +19,7 @@ mod handlers;
 mod hash_index;
 mod holds;
 mod key_queue;
+mod namespace_slots;
 mod pool_metrics;
 mod pool_override;
 mod pool_state;

@@ -9,6 +9,7 @@ use crate::model::{
 
 use super::dispatch_queue::DispatchQueue;
 use super::dispatch_queues::DispatchQueues;
+use super::key_queue::QueueEntry;
 
 /// Attempts that a pool is given in addition to two for each worker, so that workers never wait for a commit.
 const PREFETCH: usize = 512;
@@ -64,9 +65,9 @@ pub struct PoolState {
 
 impl PoolState {
     pub fn new(spec: PoolSpec, configured: bool) -> Self {
-        let mut queues = DispatchQueues::default();
+        let mut queues = DispatchQueues::new(spec.max_running_per_namespace);
         if spec.kind != PoolKind::Remote {
-            queues.add(DispatchQueue::new(None, spec.max_running_per_namespace));
+            queues.add(DispatchQueue::new(None));
         }
         Self {
             configuration: PoolSettings::of(&spec),
@@ -90,10 +91,6 @@ impl PoolState {
     }
 
     /// The queue of the tasks with these options. It exists if there is such a task.
-    pub fn queue(&self, options: &TaskOptions) -> Option<&DispatchQueue> {
-        self.queues.get(self.queue_index(&options.handler)?)
-    }
-
     pub fn queue_mut(&mut self, options: &TaskOptions) -> Option<&mut DispatchQueue> {
         let index = self.queue_index(&options.handler)?;
         self.queues.change(index)
@@ -105,17 +102,25 @@ impl PoolState {
 
     /// The queue of a handler; adds it if there is none.
     pub fn queue_for(&mut self, handler: &HandlerName) -> &mut DispatchQueue {
-        let max = self.spec.max_running_per_namespace;
-        let index = self.queue_index(handler);
-        let index = index.unwrap_or_else(|| self.queues.add(DispatchQueue::new(Some(handler.clone()), max)));
+        let index = self.index_for(handler);
         self.queues.change(index).unwrap_or_else(|| unreachable!("the queue was found or added"))
+    }
+
+    fn index_for(&mut self, handler: &HandlerName) -> usize {
+        let index = self.queue_index(handler);
+        index.unwrap_or_else(|| self.queues.add(DispatchQueue::new(Some(handler.clone()))))
+    }
+
+    /// Adds a QUEUED task to its queue.
+    pub fn push(&mut self, options: &TaskOptions, entry: QueueEntry, interrupted: bool) {
+        let index = self.index_for(&options.handler);
+        self.queues.push(index, options, entry, interrupted);
     }
 
     /// Sets the slots of the workers of a remote pool: all, and those for each handler.
     pub fn set_slots(&mut self, total: usize, slots: &[(HandlerName, usize)]) {
         self.spec.size = total;
-        let max = self.spec.max_running_per_namespace;
-        self.queues.set_slots(slots, |handler| DispatchQueue::new(Some(handler.clone()), max));
+        self.queues.set_slots(slots, |handler| DispatchQueue::new(Some(handler.clone())));
     }
 
     /// Number of attempts of a queue that may be dispatched ahead of their start.
@@ -146,16 +151,12 @@ impl PoolState {
 
     /// Records that an attempt of the namespace has a slot of the pool.
     pub fn take_slot(&mut self, namespace: &Namespace) {
-        if self.spec.max_running_per_namespace.is_some() {
-            self.queues.take_slot(namespace);
-        }
+        self.queues.take_slot(namespace);
     }
 
     /// Records that an attempt of the namespace has lost its slot.
     pub fn return_slot(&mut self, namespace: &Namespace) {
-        if self.spec.max_running_per_namespace.is_some() {
-            self.queues.return_slot(namespace);
-        }
+        self.queues.return_slot(namespace);
     }
 
     pub fn view(&self) -> PoolView {

@@ -18,7 +18,6 @@ use crate::model::{Priority, Timestamp};
 use crate::pool::Ticket;
 
 use super::decisions::{Decisions, Dispatch};
-use super::dispatch_queue::DispatchQueue;
 use super::state::Core;
 use super::suspects::{Quarantine, Suspect, is_live};
 use super::table::TaskEntry;
@@ -94,8 +93,7 @@ impl Core {
             self.tasks.get(suspect.index).is_some_and(|task| {
                 let pool = &self.pools[usize::from(task.pool)];
                 let options = &task.spec.options;
-                let is_full = |queue: &DispatchQueue| queue.ready.is_full(&options.namespace);
-                !pool.spec.paused && !pool.queue(options).is_some_and(is_full)
+                !pool.spec.paused && !pool.queues.is_full(&options.namespace)
             })
         };
         let Some(next) = suspects.iter().position(may_start).and_then(|at| suspects.remove(at)) else { return false };

@@ -19,10 +19,6 @@ use super::key_queue::{KeyQueue, QueueEntry};
 #[derive(Debug, Default)]
 pub struct ReadyQueue {
     bands: [Band; Priority::COUNT],
-    /// Slots that a key may have at once; `None`: any number, and they are not counted.
-    slots_max: Option<usize>,
-    /// Slots of each key that has any.
-    slots: HashMap<Namespace, usize>,
 }
 
 /// Stale entries and empty keys that a band may have in addition to as many as live entries.
@@ -43,67 +39,39 @@ struct Band {
 }
 
 impl ReadyQueue {
-    pub fn new(slots_max: Option<usize>) -> Self {
-        Self { slots_max, ..Self::default() }
+    /// From now on no task of the key can start, since it has all the slots that it may have. Returns whether there are some.
+    pub fn hold(&mut self, key: &Namespace) -> bool {
+        self.bands.iter_mut().map(|band| usize::from(band.hold(key))).sum::<usize>() > 0
     }
 
-    /// Takes over the slots of the keys from another queue of the same pool.
-    pub fn copy_slots(&mut self, other: &Self) {
-        self.slots.clone_from(&other.slots);
+    /// Tasks of the key can start again. Returns whether there are some.
+    pub fn release(&mut self, key: &Namespace) -> bool {
+        self.bands.iter_mut().map(|band| usize::from(band.release(key))).sum::<usize>() > 0
     }
 
-    /// Changes how many slots a key may have at once. `slots` are those of each key that has any.
-    pub fn limit_slots(&mut self, max: Option<usize>, slots: &HashMap<Namespace, usize>) {
-        self.slots_max = max;
-        self.slots = if max.is_some() { slots.clone() } else { HashMap::new() };
-        let is_full = |key: &Namespace| max.is_some_and(|max| slots.get(key).is_some_and(|slots| *slots >= max));
-        for band in &mut self.bands {
-            let keys: Vec<Namespace> = band.keys.keys().cloned().collect();
-            for key in keys {
-                if is_full(&key) {
-                    band.hold(&key)
-                } else {
-                    band.release(&key)
-                };
-            }
-        }
+    /// Whether there are entries of the key, live or stale.
+    pub fn has(&self, key: &Namespace) -> bool {
+        self.bands.iter().any(|band| band.keys.contains_key(key))
     }
 
-    /// Whether the key has all the slots that it may have.
-    pub fn is_full(&self, key: &Namespace) -> bool {
-        self.slots_max.is_some_and(|max| self.slots_of(key) >= max)
-    }
-
-    /// Slots of the key; 0 if the number is not limited.
-    pub fn slots_of(&self, key: &Namespace) -> usize {
-        self.slots.get(key).copied().unwrap_or(0)
-    }
-
-    /// Records that an attempt of the key has a slot. Returns whether tasks of the queue can no longer start.
-    pub fn take_slot(&mut self, key: &Namespace) -> bool {
-        if self.slots_max.is_none() {
-            return false;
-        }
-        *self.slots.entry_ref(key).or_default() += 1;
-        self.is_full(key) && self.bands.iter_mut().map(|band| usize::from(band.hold(key))).sum::<usize>() > 0
-    }
-
-    /// Records that an attempt of the key has lost its slot. Returns whether tasks of the queue can start again.
-    pub fn return_slot(&mut self, key: &Namespace) -> bool {
-        let Some(slots) = self.slots.get_mut(key) else { return false };
-        *slots -= 1;
-        if *slots == 0 {
-            self.slots.remove(key);
-        }
-        !self.is_full(key) && self.bands.iter_mut().map(|band| usize::from(band.release(key))).sum::<usize>() > 0
+    /// The keys, those with entries of several priorities more than once.
+    pub fn keys(&self) -> impl Iterator<Item = &Namespace> {
+        self.bands.iter().flat_map(|band| band.keys.keys())
     }
 
     /// Adds a task behind those with the same priority and key, except that an interrupted task goes before all that were
-    /// not interrupted.
-    pub fn push(&mut self, priority: Priority, key: &Namespace, entry: QueueEntry, interrupted: bool) {
-        let is_held = self.is_full(key);
-        let lanes = self.bands[priority.index()].lanes(key, is_held);
+    /// not interrupted. Returns whether the key is new in its band. `is_held` is whether the key is.
+    pub fn push(
+        &mut self,
+        priority: Priority,
+        key: &Namespace,
+        entry: QueueEntry,
+        interrupted: bool,
+        is_held: bool,
+    ) -> bool {
+        let (lanes, is_new) = self.bands[priority.index()].lanes(key, is_held);
         if interrupted { &mut lanes.interrupted } else { &mut lanes.others }.push_back(entry);
+        is_new
     }
 
     /// Orders the entries of each key by their stamps, and the keys by their first entries. Call it when tasks were
@@ -151,19 +119,15 @@ impl ReadyQueue {
         keys.flat_map(|(key, lanes)| lanes.interrupted.iter().chain(&lanes.others).map(move |entry| (key, *entry)))
     }
 
-    /// Compares all counts with the entries and with the number of attempts of each key.
+    /// Compares all counts with the entries, and which keys are held.
     #[cfg(test)]
-    pub fn check(&self, attempts: impl Fn(&Namespace) -> usize, is_live: impl Fn(QueueEntry) -> bool) {
-        for (key, slots) in &self.slots {
-            assert_eq!(*slots, attempts(key), "slots of {key}");
-            assert!(self.slots_max.is_some_and(|max| *slots <= max), "{key} has {slots} slots");
-        }
+    pub fn check(&self, is_held: impl Fn(&Namespace) -> bool, is_live: impl Fn(QueueEntry) -> bool) {
         for band in &self.bands {
             let (mut live, mut held, mut in_rotation) = (0, 0, 0);
             for (key, lanes) in &band.keys {
                 let entries = lanes.interrupted.iter().chain(&lanes.others);
                 assert_eq!(lanes.live, entries.filter(|entry| is_live(**entry)).count(), "live entries of {key}");
-                assert_eq!(lanes.is_held, self.is_full(key), "whether {key} is held");
+                assert_eq!(lanes.is_held, is_held(key), "whether {key} is held");
                 assert!(lanes.in_rotation || lanes.is_held, "{key} has its turn");
                 live += lanes.live;
                 held += if lanes.is_held { lanes.live } else { 0 };
@@ -181,24 +145,24 @@ impl ReadyQueue {
 }
 
 impl Band {
-    /// The lanes to which an entry is added.
-    fn lanes(&mut self, key: &Namespace, is_held: bool) -> &mut KeyQueue {
+    /// The lanes to which an entry is added, and whether their key is new.
+    fn lanes(&mut self, key: &Namespace, is_held: bool) -> (&mut KeyQueue, bool) {
         self.live += 1;
         self.held += usize::from(is_held);
         self.entries += 1;
-        let lanes = match self.keys.entry_ref(key) {
-            EntryRef::Occupied(found) => found.into_mut(),
+        let (lanes, is_new) = match self.keys.entry_ref(key) {
+            EntryRef::Occupied(found) => (found.into_mut(), false),
             EntryRef::Vacant(vacant) => {
                 self.empty_keys += 1;
                 if !is_held {
                     self.rotation.push_back(key.clone());
                 }
-                vacant.insert(KeyQueue { is_held, in_rotation: !is_held, ..KeyQueue::default() })
+                (vacant.insert(KeyQueue { is_held, in_rotation: !is_held, ..KeyQueue::default() }), true)
             }
         };
         self.empty_keys -= usize::from(lanes.is_empty());
         lanes.live += 1;
-        lanes
+        (lanes, is_new)
     }
 
     /// Returns whether the band has tasks of the key that could start.
@@ -289,9 +253,9 @@ mod tests {
     fn keys_are_served_in_turn_and_each_key_is_first_in_first_out() {
         let mut queue = ReadyQueue::default();
         for index in 0..4 {
-            queue.push(Priority::Normal, &key("loud"), entry(index), false);
+            queue.push(Priority::Normal, &key("loud"), entry(index), false, false);
         }
-        queue.push(Priority::Normal, &key("quiet"), entry(9), false);
+        queue.push(Priority::Normal, &key("quiet"), entry(9), false, false);
         let order: Vec<u32> =
             std::iter::from_fn(|| queue.pop(Priority::Normal, |_| true)).map(|entry| entry.index).collect();
         assert_eq!(order, [0, 9, 1, 2, 3]);
@@ -299,44 +263,43 @@ mod tests {
     }
 
     #[test]
-    fn a_key_with_all_its_slots_is_passed_over_until_one_is_returned() {
-        let mut queue = ReadyQueue::new(Some(2));
+    fn a_key_that_is_held_is_passed_over_until_it_is_released() {
+        let mut queue = ReadyQueue::default();
         let (loud, quiet) = (key("loud"), key("quiet"));
         for index in 0..4 {
-            queue.push(Priority::High, &loud, entry(index), false);
+            queue.push(Priority::High, &loud, entry(index), false, false);
         }
-        queue.push(Priority::Normal, &quiet, entry(9), false);
+        queue.push(Priority::Normal, &quiet, entry(9), false, false);
         for index in 0..2 {
             assert_eq!(queue.pop(Priority::High, |_| true), Some(entry(index)));
-            queue.take_slot(&loud);
         }
+        assert!(queue.hold(&loud));
         assert_eq!(queue.pop(Priority::High, |_| true), None);
         assert_eq!((queue.startable(Priority::High), queue.len(Priority::High)), (0, 2));
         assert_eq!(queue.pop(Priority::Normal, |_| true), Some(entry(9)));
-        queue.push(Priority::Low, &loud, entry(7), false);
+        assert!(queue.push(Priority::Low, &loud, entry(7), false, true), "new in its band");
         assert_eq!(queue.startable(Priority::Low), 0, "in no band");
-        queue.return_slot(&loud);
+        assert!(queue.release(&loud));
         assert_eq!((queue.startable(Priority::High), queue.startable(Priority::Low)), (2, 1));
         assert_eq!(queue.pop(Priority::High, |_| true), Some(entry(2)));
-        queue.return_slot(&loud);
-        assert!(queue.slots.is_empty(), "a key without slots needs no memory");
+        assert!(!queue.release(&quiet) && !queue.has(&quiet) && queue.has(&loud));
     }
 
     /// The rotation is read once for each turn, however many keys are held.
     #[test]
     fn keys_that_are_held_leave_the_rotation() {
-        let mut queue = ReadyQueue::new(Some(1));
+        let mut queue = ReadyQueue::default();
         let keys: Vec<_> = (0..10_000).map(|index| key(&format!("k{index}"))).collect();
         for key in &keys {
-            queue.push(Priority::Low, key, entry(0), false);
-            queue.push(Priority::Low, key, entry(1), false);
-            queue.take_slot(key);
+            queue.push(Priority::Low, key, entry(0), false, false);
+            queue.push(Priority::Low, key, entry(1), false, false);
+            queue.hold(key);
         }
         assert_eq!(queue.pop(Priority::Low, |_| true), None);
-        queue.return_slot(&keys[5_000]);
+        queue.release(&keys[5_000]);
         assert_eq!(queue.pop(Priority::Low, |_| true), Some(entry(0)));
-        queue.take_slot(&keys[5_000]);
-        queue.return_slot(&keys[9_999]);
+        queue.hold(&keys[5_000]);
+        queue.release(&keys[9_999]);
         assert_eq!(queue.pop(Priority::Low, |_| true), Some(entry(0)));
         assert_eq!(queue.bands[0].rotation, [keys[5_000].clone(), keys[9_999].clone()]);
     }
@@ -345,7 +308,7 @@ mod tests {
     fn stale_entries_are_skipped_and_compacted() {
         let mut queue = ReadyQueue::default();
         for index in 0..10_000 {
-            queue.push(Priority::Low, &key("a"), entry(index), false);
+            queue.push(Priority::Low, &key("a"), entry(index), false, false);
             queue.mark_stale(Priority::Low, &key("a"), |_| false);
         }
         assert_eq!(queue.len(Priority::Low), 0);
@@ -357,7 +320,7 @@ mod tests {
     fn the_first_entry_of_a_key_is_always_live() {
         let mut queue = ReadyQueue::default();
         for index in 0..6 {
-            queue.push(Priority::Low, &key("a"), entry(index), false);
+            queue.push(Priority::Low, &key("a"), entry(index), false, false);
         }
         let is_live = |entry: QueueEntry| ![1, 2, 4, 5].contains(&entry.index);
         for _ in 0..4 {
@@ -373,12 +336,12 @@ mod tests {
         let mut queue = ReadyQueue::default();
         for index in 0..10_000 {
             let key = key(&format!("k{index}"));
-            queue.push(Priority::Low, &key, entry(index), false);
+            queue.push(Priority::Low, &key, entry(index), false, false);
             queue.mark_stale(Priority::Low, &key, |_| false);
         }
         assert!(queue.bands[0].keys.len() <= 1025, "{} keys are kept", queue.bands[0].keys.len());
         assert_eq!(queue.bands[0].keys.len(), queue.bands[0].rotation.len());
-        queue.push(Priority::Low, &key("k9999"), entry(1), false);
+        queue.push(Priority::Low, &key("k9999"), entry(1), false, false);
         assert_eq!(queue.pop(Priority::Low, |_| true), Some(entry(1)));
         assert_eq!((queue.bands[0].keys.len(), queue.bands[0].empty_keys), (0, 0));
     }

@@ -286,12 +286,12 @@ impl Core {
                 own().filter(|(_, task)| its(task)).count()
             };
             let limited = pool.spec.max_running_per_namespace.is_some();
+            for (_, task) in own().filter(|_| limited) {
+                let namespace = &task.spec.options.namespace;
+                assert_eq!(pool.queues.slots_of(namespace), attempts(namespace), "slots of {namespace}");
+            }
             for queue in pool.queues.iter() {
-                for (_, task) in own().filter(|_| limited) {
-                    let namespace = &task.spec.options.namespace;
-                    assert_eq!(queue.ready.slots_of(namespace), attempts(namespace), "slots of {namespace}");
-                }
-                queue.ready.check(attempts, |entry| Self::is_live(&self.tasks, entry));
+                queue.ready.check(|key| pool.queues.is_full(key), |entry| Self::is_live(&self.tasks, entry));
                 for (order, assigned) in queue.assigned_order.iter().zip(queue.assigned) {
                     assert!(order.len() <= 2 * assigned + 65, "{} entries for {assigned} attempts", order.len());
                 }
