@@ -2,6 +2,7 @@ package lineshaft
 
 import (
 	"context"
+	"crypto/rand"
 	"iter"
 	"time"
 
@@ -31,13 +32,14 @@ func Call[Out any](
 	return result, err
 }
 
-// Map submits one task for each payload, waits until all are finished, and returns their results in the order of the payloads.
+// Map submits one task for each payload, all in one batch, waits until all are finished, and returns their results in the order of
+// the payloads.
 //
 // As soon as one of the tasks does not complete, Map returns its error. The other tasks go on.
 func Map[Out, In any](
 	ctx context.Context, client *Client, handler string, payloads []In, options ...SubmitOption,
 ) ([]Out, error) {
-	tasks := make([]*Task, 0, len(payloads))
+	tasks, batchID := make([]*Task, 0, len(payloads)), rand.Text()
 	finished := make(chan *Task, len(payloads))
 	defer func() {
 		for _, task := range tasks {
@@ -49,7 +51,7 @@ func Map[Out, In any](
 		if err != nil {
 			return nil, err
 		}
-		submitted, err := client.submitBatch(ctx, part)
+		submitted, err := client.submitBatch(ctx, batchID, part)
 		if err != nil {
 			return nil, err
 		}
@@ -105,17 +107,17 @@ func readSome(ctx context.Context, finished <-chan *Task, count int) (int, error
 	return count, nil
 }
 
-// SubmitAll submits one task for each payload, in batches, and returns them in the order of the payloads. If it returns an
+// SubmitAll submits one task for each payload, all in one batch, and returns them in the order of the payloads. If it returns an
 // error, the tasks before it were submitted and are returned.
 func SubmitAll[In any](
 	ctx context.Context, client *Client, handler string, payloads []In, options ...SubmitOption,
 ) ([]*Task, error) {
-	tasks := make([]*Task, 0, len(payloads))
+	tasks, batchID := make([]*Task, 0, len(payloads)), rand.Text()
 	for part, err := range parts(client, handler, payloads, options) {
 		if err != nil {
 			return tasks, err
 		}
-		submitted, err := client.submitBatch(ctx, part)
+		submitted, err := client.submitBatch(ctx, batchID, part)
 		if err != nil {
 			return tasks, err
 		}

@@ -150,14 +150,17 @@ func (c *Client) SubmitBatch(ctx context.Context, submissions []Submission) ([]*
 		}
 		requests[index] = request
 	}
-	return c.submitBatch(ctx, requests)
+	return c.submitBatch(ctx, "", requests)
 }
 
-func (c *Client) submitBatch(ctx context.Context, requests []*lineshaftv1.SubmitTaskRequest) ([]*Task, error) {
+// submitBatch submits tasks of the batch with this ID, or of a new one if it is empty.
+func (c *Client) submitBatch(
+	ctx context.Context, batchID string, requests []*lineshaftv1.SubmitTaskRequest,
+) ([]*Task, error) {
 	ctx, cancel := limited(ctx)
 	defer cancel()
 	ctx, _ = c.traced(ctx, requests...)
-	batch := &lineshaftv1.BatchSubmitTasksRequest{Tasks: requests}
+	batch := &lineshaftv1.BatchSubmitTasksRequest{Tasks: requests, BatchId: batchID}
 	response, err := retry(ctx, func(ctx context.Context) (*lineshaftv1.BatchSubmitTasksResponse, error) {
 		return c.tasks.BatchSubmitTasks(ctx, batch)
 	})

@@ -23,6 +23,16 @@ pub struct BatchKey {
     pub id: BatchId,
 }
 
+/// Beginning of the IDs of batches by which clients of the SDKs watch all tasks that they submit. They are not listed.
+const SESSION_PREFIX: &str = "session:";
+
+impl BatchKey {
+    /// Whether the batch is the session of a client, and no batch that somebody has made.
+    pub fn is_session(&self) -> bool {
+        self.id.as_str().starts_with(SESSION_PREFIX)
+    }
+}
+
 /// A [`BatchKey`] for look-ups.
 #[derive(Clone, Copy, Debug, Hash)]
 pub struct BatchKeyRef<'a> {

@@ -47,7 +47,8 @@ type BatchServiceClient interface {
 	// Returns one batch.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), BATCH_NOT_FOUND (NOT_FOUND), SCHEDULER_STALLED (UNAVAILABLE).
 	GetBatch(ctx context.Context, in *GetBatchRequest, opts ...grpc.CallOption) (*GetBatchResponse, error)
-	// Lists the batches that match, newest first.
+	// Lists the batches that match, newest first. Batches whose ID begins with `session:` are not listed: by these, clients of the
+	// SDKs watch the tasks that they submit.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), SCHEDULER_STALLED (UNAVAILABLE).
 	ListBatches(ctx context.Context, in *ListBatchesRequest, opts ...grpc.CallOption) (*ListBatchesResponse, error)
 	// Streams the batch at intervals while it changes, and ends with the finished batch. The events of its tasks are a watch of
@@ -188,7 +189,8 @@ type BatchServiceServer interface {
 	// Returns one batch.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), BATCH_NOT_FOUND (NOT_FOUND), SCHEDULER_STALLED (UNAVAILABLE).
 	GetBatch(context.Context, *GetBatchRequest) (*GetBatchResponse, error)
-	// Lists the batches that match, newest first.
+	// Lists the batches that match, newest first. Batches whose ID begins with `session:` are not listed: by these, clients of the
+	// SDKs watch the tasks that they submit.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), SCHEDULER_STALLED (UNAVAILABLE).
 	ListBatches(context.Context, *ListBatchesRequest) (*ListBatchesResponse, error)
 	// Streams the batch at intervals while it changes, and ends with the finished batch. The events of its tasks are a watch of

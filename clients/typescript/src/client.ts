@@ -72,7 +72,7 @@ export class Client {
   constructor(options: string | ClientOptions = {}) {
     const settings = typeof options === "string" ? { address: options } : options;
     this.#channel = new Channel(endpoint(settings));
-    this.#submitter = new Submitter(this.#channel, randomUUID());
+    this.#submitter = new Submitter(this.#channel, `session:${randomUUID()}`);
     this.#results = new Results(this.#channel);
     this.#namespace = settings.namespace ?? "";
   }

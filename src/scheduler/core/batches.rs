@@ -53,7 +53,8 @@ pub struct BatchCancel {
 
 impl BatchFilter {
     fn matches(&self, batch: &Batch) -> bool {
-        (self.namespaces.is_empty() || self.namespaces.contains(&batch.key.namespace))
+        !batch.key.is_session()
+            && (self.namespaces.is_empty() || self.namespaces.contains(&batch.key.namespace))
             && (self.states.is_empty() || self.states.contains(&batch.state()))
             && self.labels.iter().all(|label| batch.spec.labels.contains(label))
     }

@@ -79,7 +79,7 @@ class Results:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._session = client._submitter.session
+        self._session = client._submitter.batch_id
         # Unfinished tasks by ID. A second handle of the same task keeps the first and copies its end.
         self._live: weakref.WeakValueDictionary[str, Task] = weakref.WeakValueDictionary()
         self._lock = threading.RLock()

@@ -79,6 +79,8 @@ class Submitter:
         self._client = client
         # The start of every request ID; with a number behind it, it is as unique as a UUID and cheaper.
         self.session = secrets.token_urlsafe(15)
+        # The batch by which this client watches its tasks; the server does not list it.
+        self.batch_id = f"session:{self.session}"
         self.sending = False
         """A batch is under way: its tasks may finish before their handles know their IDs."""
         self._lock = threading.Lock()
@@ -213,7 +215,7 @@ class Submitter:
             try:
                 send = connection.unary("TaskService/BatchSubmitTasks", task_service_pb2.BatchSubmitTasksResponse)
                 response = send(
-                    frame([task._request.data for task in tasks], self.session),
+                    frame([task._request.data for task in tasks], self.batch_id),
                     timeout=max(0.0, deadline - now),
                     metadata=connection.metadata(),
                 )

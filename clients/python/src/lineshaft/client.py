@@ -130,7 +130,7 @@ class Client:
                 handler=handler, payload=_codec.message(payload), request_id=request_id, namespace=self.namespace,
                 **trace_fields(),
             )  # fmt: skip
-        task = Task(self, session=self._submitter.session)
+        task = Task(self, session=self._submitter.batch_id)
         task._request = Request(request.SerializeToString(), chosen, (handler, pool), time.monotonic() + self.timeout)
         self._submitter.add(task)
         return task
@@ -176,7 +176,8 @@ class Client:
     def batch(self, tasks: Iterable[tuple[Any, ...] | Mapping[str, Any]], *, batch_id: str = "") -> list[Task]:
         """Submits up to 10,000 tasks in one durable commit, all or none, and waits until they are accepted.
 
-        Each item has the arguments of `submit`: a tuple `(handler, payload)`, or a mapping with further options.
+        Each item has the arguments of `submit`: a tuple `(handler, payload)`, or a mapping with further options. With a
+        `batch_id` they are a batch that `lineshaft batch` lists, shows and cancels.
         """
         requests = []
         for item in tasks:
@@ -187,7 +188,7 @@ class Client:
             requests.append(self._request(**options).SerializeToString())
         if not requests:
             return []
-        session = "" if batch_id else self._submitter.session
+        session = "" if batch_id else self._submitter.batch_id
         response = self._connection.send(
             "TaskService/BatchSubmitTasks", frame(requests, batch_id or session),
             task_service_pb2.BatchSubmitTasksResponse, time.monotonic() + self.timeout,
