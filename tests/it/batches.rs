@@ -335,7 +335,7 @@ async fn batches_are_listed_newest_first_by_their_conditions() {
     fixture.submit("b2", noop()).await.unwrap();
     fixture.wait("b2").await;
     let batch_id = "session:of-a-client".to_owned();
-    let session = v1::BatchSubmitTasksRequest { tasks: vec![noop()], batch_id: batch_id.clone(), ..Default::default() };
+    let session = v1::BatchSubmitTasksRequest { tasks: vec![noop()], batch_id: batch_id.clone() };
     fixture.server.tasks().batch_submit_tasks(session).await.unwrap();
     assert_eq!(fixture.get(&batch_id).await.unwrap().batch_id, batch_id, "it is not listed");
     let ids = |response: &v1::ListBatchesResponse| {
