@@ -22,8 +22,8 @@ async fn a_backup_under_load_contains_everything_acknowledged_before_it() {
     let mut server = Server::start("[[pool]]\nname = \"default\"\nsize = 2\n");
     let delayed = v1::SubmitTaskRequest { delay: seconds(3_600), ..noop() };
     let waiting = server.submit(delayed).await;
-    // A check counts the tasks in the projection, which may lag; after this call it has the task.
-    server.get(&waiting).await;
+    // A check counts the tasks in the projection, which may lag; a list waits until it has the task.
+    server.tasks().list_tasks(v1::ListTasksRequest::default()).await.unwrap();
     let (sender, mut accepted) = tokio::sync::mpsc::unbounded_channel();
     let mut tasks = server.tasks();
     let load = tokio::spawn(async move {
