@@ -10,7 +10,7 @@ use tonic::Streaming;
 
 use super::load::{Samples, Window};
 use super::report::{Report, Row};
-use super::rounds::{self, Loaded, Rows, by_turns};
+use super::rounds::{self, Loaded, Rows, bursts, by_turns};
 use super::server::{self, BATCH, Server, TaskClient};
 use super::settings::Settings;
 use super::submit;
@@ -79,9 +79,8 @@ async fn one_batch(settings: &Settings, report: &mut Report) -> Result<()> {
     };
     let subjects: Vec<_> = load("").into_iter().chain(load("one")).collect();
     let measured = by_turns(settings.rounds, &subjects).await?;
-    let rates = |subject: usize| measured[subject].iter().map(|it| it.burst).collect();
-    let row = Row::of_rounds("end-to-end", "no-op tasks, all in one batch: burst", rates(1), "tasks/s");
-    report.add(row.baselines(rates(0), "a batch for each thousand"));
+    let row = Row::of_rounds("end-to-end", "no-op tasks, all in one batch: burst", bursts(&measured[1]), "tasks/s");
+    report.add(row.baselines(bursts(&measured[0]), "a batch for each thousand"));
     Ok(())
 }
 

@@ -3,8 +3,8 @@
 use tokio::task::JoinHandle;
 
 use super::end_to_end::{BatchLoad, no_op_load};
-use super::load::Meter;
 use super::report::{Report, Row};
+use super::rounds::{Measured, Subject, by_turns, measure, server_costs};
 use super::server::{self, Server, config};
 use super::settings::Settings;
 use crate::cli::server_process::Result;
@@ -34,15 +34,12 @@ const SIZES: [(Dimension, &str, &[usize]); 4] = [
 pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     for (dimension, name, sizes) in SIZES {
         let sizes = if settings.quick { &sizes[..2] } else { sizes };
-        let mut costs = vec![Vec::new(); sizes.len()];
-        for round in 0..settings.rounds {
-            for position in 0..sizes.len() {
-                let next = if round % 2 == 0 { position } else { sizes.len() - 1 - position };
-                costs[next].push(cost(settings, dimension, sizes[next]).await?);
-            }
-        }
+        let subject = |size| -> Subject<'_> { Box::new(move || Box::pin(beside(settings, dimension, size))) };
+        let subjects: Vec<_> = sizes.iter().map(|size| subject(*size)).collect();
+        let measured = by_turns(settings.rounds, &subjects).await?;
+        let costs: Vec<_> = measured.iter().map(|measured| server_costs(measured)).collect();
         for (size, values) in sizes.iter().zip(&costs) {
-            let what = format!("CPU of the server per task, {size} {name}");
+            let what = format!("CPU of the server per task, {name}: {size}");
             let row = Row::of_rounds("growth", &what, values.clone(), "µs").lower_is_better();
             report.add(if *size == sizes[0] {
                 row
@@ -54,8 +51,8 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// CPU time of the server per no-op task, in microseconds.
-async fn cost(settings: &Settings, dimension: Dimension, size: usize) -> Result<f64> {
+/// Runs no-op tasks beside so much of the dimension.
+async fn beside(settings: &Settings, dimension: Dimension, size: usize) -> Result<Measured> {
     let workers = matches!(dimension, Dimension::Workers).then_some(size);
     let server = Server::start_with_config(settings, &format!("{}{RETENTION}", config(true, workers))).await?;
     let mut load = no_op_load();
@@ -69,11 +66,9 @@ async fn cost(settings: &Settings, dimension: Dimension, size: usize) -> Result<
         Dimension::Watches => watches = watch_nothing(&server, size).await?,
         Dimension::Namespaces => load = BatchLoad { namespaces: size, ..load },
     }
-    let meter = Meter::start(&server)?;
-    let tasks = load.run(settings, &server).await?.tasks;
-    let cost = meter.finish(tasks).await?.server_cpu;
+    let measured = measure(&server, load.run(settings, &server)).await;
     watches.iter().for_each(JoinHandle::abort);
-    Ok(cost)
+    measured
 }
 
 /// Opens watches of tasks that do not exist, on one connection.

@@ -63,11 +63,16 @@ where
         let load = load.clone();
         Box::pin(async move {
             let server = Server::start(&settings.with_program(program)).await?;
-            let meter = Meter::start(&server)?;
-            let Loaded { burst, tasks, latency } = load(settings, &server).await?;
-            Ok(Measured { burst, latency, sustained: Some(meter.finish(tasks).await?) })
+            measure(&server, load(settings, &server)).await
         })
     })
+}
+
+/// Measures a load that has not begun.
+pub async fn measure(server: &Server, load: impl Future<Output = Result<Loaded>>) -> Result<Measured> {
+    let meter = Meter::start(server)?;
+    let Loaded { burst, tasks, latency } = load.await?;
+    Ok(Measured { burst, latency, sustained: Some(meter.finish(tasks).await?) })
 }
 
 /// The rows of one load.
@@ -141,8 +146,13 @@ type Cost = fn(&Sustained) -> f64;
 const COSTS: [(&str, Cost); 2] =
     [("CPU of the server per task", |it| it.server_cpu), ("CPU of the load generator per task", |it| it.client_cpu)];
 
-fn bursts(measured: &[Measured]) -> Vec<f64> {
+pub fn bursts(measured: &[Measured]) -> Vec<f64> {
     measured.iter().map(|it| it.burst).collect()
+}
+
+/// CPU time of the server per task, in microseconds.
+pub fn server_costs(measured: &[Measured]) -> Vec<f64> {
+    sustained(measured, |it| it.server_cpu)
 }
 
 fn sustained(measured: &[Measured], of: impl Fn(&Sustained) -> f64) -> Vec<f64> {

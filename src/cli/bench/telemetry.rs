@@ -2,9 +2,8 @@
 
 use super::collector::Collector;
 use super::end_to_end::no_op_load;
-use super::load::Meter;
 use super::report::{Report, Row};
-use super::rounds::{Measured, Subject, by_turns};
+use super::rounds::{Measured, Subject, bursts, by_turns, measure, server_costs};
 use super::server::Server;
 use super::settings::Settings;
 use crate::cli::server_process::Result;
@@ -31,8 +30,8 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let subjects: Vec<Subject<'_>> = variants.iter().map(|variant| subject(&settings, &variant.variables)).collect();
     let measured = by_turns(if settings.quick { 3 } else { ROUNDS }, &subjects).await?;
     let [off, others @ ..] = &measured[..] else { return Err("no variant to compare".into()) };
-    report.add(Row::of_rounds("telemetry", "off: no-op tasks", rates(off), "tasks/s"));
-    let row = Row::of_rounds("telemetry", "off: CPU time of the server per task", costs(off), "µs");
+    report.add(Row::of_rounds("telemetry", "off: no-op tasks", bursts(off), "tasks/s"));
+    let row = Row::of_rounds("telemetry", "off: CPU time of the server per task", server_costs(off), "µs");
     report.add(row.lower_is_better());
     for (variant, measured) in variants[1..].iter().zip(others) {
         compare(variant, measured, off, report);
@@ -62,23 +61,9 @@ fn subject<'a>(settings: &'a Settings, variables: &'a [(&'static str, String)]) 
     Box::new(move || {
         Box::pin(async move {
             let server = Server::start_with_telemetry(settings, variables).await?;
-            let meter = Meter::start(&server)?;
-            let loaded = no_op_load().run(settings, &server).await?;
-            Ok(Measured {
-                burst: loaded.burst,
-                latency: loaded.latency,
-                sustained: Some(meter.finish(loaded.tasks).await?),
-            })
+            measure(&server, no_op_load().run(settings, &server)).await
         })
     })
-}
-
-fn rates(measured: &[Measured]) -> Vec<f64> {
-    measured.iter().map(|it| it.burst).collect()
-}
-
-fn costs(measured: &[Measured]) -> Vec<f64> {
-    measured.iter().filter_map(|it| it.sustained.map(|sustained| sustained.server_cpu)).collect()
 }
 
 /// Adds the rows of a variant, relative to the measurements without telemetry.
@@ -86,13 +71,13 @@ fn compare(Variant { name, target, .. }: &Variant, measured: &[Measured], off: &
     let ratios =
         |of: fn(&[Measured]) -> Vec<f64>| of(measured).into_iter().zip(of(off)).map(|(with, without)| with / without);
     let row =
-        Row::of_rounds("telemetry", &format!("{name}: completions relative to off"), ratios(rates).collect(), "×");
+        Row::of_rounds("telemetry", &format!("{name}: completions relative to off"), ratios(bursts).collect(), "×");
     report.add(match target {
         Some(target) => row.at_least(*target),
         None => row,
     });
     let what = format!("{name}: CPU time relative to off");
-    report.add(Row::of_rounds("telemetry", &what, ratios(costs).collect(), "×").lower_is_better());
+    report.add(Row::of_rounds("telemetry", &what, ratios(server_costs).collect(), "×").lower_is_better());
 }
 
 #[cfg(test)]
