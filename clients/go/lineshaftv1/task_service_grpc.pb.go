@@ -95,7 +95,7 @@ type TaskServiceClient interface {
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_FINISHED (FAILED_PRECONDITION),
 	// STORE_UNAVAILABLE (UNAVAILABLE).
 	CancelTask(ctx context.Context, in *CancelTaskRequest, opts ...grpc.CallOption) (*CancelTaskResponse, error)
-	// Submits a task that has ended once more: with its handler, payload, priority and all other options, but without its delay, its
+	// Submits an ended task again: with its handler, payload, priority and all other options, but without its delay, its
 	// batch and its schedule. The new task has an ID of its own and names the ended one in `retry_of`, which stays as it is.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_NOT_FINISHED (FAILED_PRECONDITION), and those of
 	// SubmitTask.
@@ -330,7 +330,7 @@ type TaskServiceServer interface {
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_FINISHED (FAILED_PRECONDITION),
 	// STORE_UNAVAILABLE (UNAVAILABLE).
 	CancelTask(context.Context, *CancelTaskRequest) (*CancelTaskResponse, error)
-	// Submits a task that has ended once more: with its handler, payload, priority and all other options, but without its delay, its
+	// Submits an ended task again: with its handler, payload, priority and all other options, but without its delay, its
 	// batch and its schedule. The new task has an ID of its own and names the ended one in `retry_of`, which stays as it is.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_NOT_FINISHED (FAILED_PRECONDITION), and those of
 	// SubmitTask.

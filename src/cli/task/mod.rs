@@ -135,7 +135,7 @@ pub enum Command {
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         grace: Option<Duration>,
     },
-    /// Submit tasks that have ended once more, and print the IDs of the new tasks
+    /// Submit ended tasks again, as new tasks, and print their IDs
     ///
     /// The new tasks have the same handler, payload and options. With a filter, those that have failed and match now.
     Retry {

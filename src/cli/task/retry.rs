@@ -1,4 +1,4 @@
-//! `lineshaft task retry`: submits tasks that have ended once more.
+//! `lineshaft task retry`: submits ended tasks again.
 
 use futures_util::{StreamExt, stream};
 use tonic::Status;

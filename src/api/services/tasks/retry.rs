@@ -1,4 +1,4 @@
-//! RetryTask: submits a task that has ended once more.
+//! RetryTask: submits an ended task again.
 
 use tonic::Status;
 
