@@ -1,17 +1,15 @@
 //! `lineshaft task cancel`: named tasks, or those that match a filter.
 
-use futures_util::{StreamExt, stream};
 use tonic::{Code, Status};
 
 use crate::cli::client::Client;
 use crate::cli::error::{CliError, CommandResult, Exit};
-use crate::cli::printer::{CALLS_AT_ONCE, Printer};
-use crate::cli::progress::Progress;
+use crate::cli::printer::Printer;
 use crate::cli::view::{Cell, Text};
 use crate::cli::{output, terminal};
 use crate::proto::v1;
 
-use super::list;
+use super::{each, list};
 use super::wait::UNFINISHED;
 
 /// Cancels tasks. Where the server refuses one, the others are cancelled.
@@ -61,24 +59,16 @@ async fn for_each(
     printer: Printer,
     mut refused: impl FnMut(CliError),
 ) -> Result<(), CliError> {
-    let progress = Progress::new(Some(ids.len() as u64), "cancelled");
     let cancel = async |id: String| {
         let request = v1::CancelTaskRequest { task_id: id.clone(), ..request.clone() };
         let response = client.tasks().cancel_task(request).await?.into_inner();
         Ok::<_, Status>((id, response))
     };
-    let mut responses = stream::iter(ids).map(cancel).buffered(CALLS_AT_ONCE);
-    while let Some(response) = responses.next().await {
-        match response.map_err(CliError::from) {
-            Ok((id, response)) => {
-                progress.suspend(|| printer.print_named(&id, &response, |_| shown(&id, &response, printer)));
-            }
-            Err(error) if error.exit() == Exit::Unreachable => return Err(error),
-            Err(error) => progress.suspend(|| refused(error)),
-        }
-        progress.add(1);
-    }
-    Ok(())
+    each::call(ids, "cancelled", cancel, |response| match response {
+        Ok((id, response)) => printer.print_named(&id, &response, |_| shown(&id, &response, printer)),
+        Err(error) => refused(error),
+    })
+    .await
 }
 
 /// A running task has only been asked to stop.

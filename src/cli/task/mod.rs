@@ -3,6 +3,7 @@
 mod args;
 mod cancel;
 mod delete;
+mod each;
 mod filter;
 pub mod list;
 mod output;

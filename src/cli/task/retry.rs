@@ -1,16 +1,14 @@
 //! `lineshaft task retry`: submits ended tasks again.
 
-use futures_util::{StreamExt, stream};
 use tonic::Status;
 
 use crate::cli::client::Client;
 use crate::cli::error::{CliError, CommandResult, Exit};
-use crate::cli::printer::{CALLS_AT_ONCE, Printer};
-use crate::cli::progress::Progress;
+use crate::cli::printer::Printer;
 use crate::proto::v1;
 
 use super::args::{self, Priority};
-use super::list;
+use super::{each, list};
 use super::print::is_terminal;
 
 /// The changes of the new tasks.
@@ -26,22 +24,17 @@ pub async fn named(
     client: &Client,
     printer: Printer,
 ) -> CommandResult {
-    let progress = Progress::new(Some(ids.len() as u64), "retried");
     let retry = async |id: String| {
         let request = v1::RetryTaskRequest { task_id: id, ..request.clone() };
         let response = client.tasks().retry_task(request).await?.into_inner();
         Ok::<_, Status>(response.task.unwrap_or_default())
     };
     let mut exit = Exit::Success;
-    let mut responses = stream::iter(ids).map(retry).buffered(CALLS_AT_ONCE);
-    while let Some(response) = responses.next().await {
-        match response.map_err(CliError::from) {
-            Ok(task) => progress.suspend(|| printer.print(&task, |task| task.task_id.clone())),
-            Err(error) if error.exit() == Exit::Unreachable => return Err(error),
-            Err(error) => progress.suspend(|| exit = exit.worse(error.report(printer.is_json()))),
-        }
-        progress.add(1);
-    }
+    each::call(ids, "retried", retry, |response| match response {
+        Ok(task) => printer.print(&task, |task| task.task_id.clone()),
+        Err(error) => exit = exit.worse(error.report(printer.is_json())),
+    })
+    .await?;
     Ok(exit)
 }
 

@@ -1,5 +1,7 @@
 //! RetryTask: submits an ended task again.
 
+use std::time::Duration;
+
 use tonic::Status;
 
 use crate::api::auth::Caller;
@@ -22,15 +24,19 @@ pub async fn retry(handle: &Handle, request: v1::RetryTaskRequest, caller: &Call
     }
     let expires_after = snapshot.task.spec.extras().expires_after;
     let ended = task::snapshot(snapshot, Include { payload: true, result: false });
-    let again = v1::SubmitTaskRequest { expires_after: expires_after.map(time::duration), ..once_more(ended, request) };
+    let again = once_more(ended, expires_after, request);
     let mut spec = Converter::new(handle, caller, None).convert(again, MessagePath::Root).map_err(into_status)?;
     let extras = spec.extras().clone();
     spec.extras = TaskExtras { retry_of: Some(id), ..extras }.boxed();
     submit::one(handle, spec, caller).await
 }
 
-/// The submission of the ended task, with the changes of the request.
-fn once_more(ended: v1::Task, request: v1::RetryTaskRequest) -> v1::SubmitTaskRequest {
+/// The submission of the ended task, with the changes of the request. Names all fields, so that a new one is not forgotten.
+fn once_more(
+    ended: v1::Task,
+    expires_after: Option<Duration>,
+    request: v1::RetryTaskRequest,
+) -> v1::SubmitTaskRequest {
     v1::SubmitTaskRequest {
         handler: ended.handler,
         payload: request.payload.or(ended.payload),
@@ -45,6 +51,14 @@ fn once_more(ended: v1::Task, request: v1::RetryTaskRequest) -> v1::SubmitTaskRe
         at_most_once: ended.at_most_once,
         durability: ended.durability,
         namespace: ended.namespace,
-        ..v1::SubmitTaskRequest::default()
+        // The new task starts at once, has an ID of its own and belongs to no batch.
+        task_id: String::new(),
+        delay: None,
+        batch_id: String::new(),
+        // The caller's trace is that of the call.
+        trace_mode: 0,
+        traceparent: String::new(),
+        tracestate: String::new(),
+        expires_after: expires_after.map(time::duration),
     }
 }
