@@ -51,12 +51,15 @@ test("every page works in both themes and widths, and is accessible", async () =
   await load();
   const failed = await server.submit({ handler: "fails", displayName: "nightly import" });
   await server.finished(failed);
+  await server.call("ScheduleService/CreateSchedule", { scheduleId: "nightly", spec: { cron: { pattern: "30 2 * * 1-5", timeZone: "Europe/Berlin" }, task: { handler: "fails" } } });
   const pages: [string, (page: Page) => Promise<unknown>][] = [
     ["", (page) => page.locator(".recent .row-link").first().waitFor()],
     ["tasks", (page) => page.locator(".task-rows .task-row").first().waitFor()],
     [`tasks/${failed}`, (page) => page.getByText("HANDLER_ERROR").first().waitFor()],
     ["failures", (page) => page.locator(".failures").getByText("cannot connect").waitFor()],
     ["batches", (page) => page.locator(".batches").getByText("FINISHED").or(page.locator(".batches").getByText("ACTIVE")).first().waitFor()],
+    ["schedules", (page) => page.locator(".schedules").getByText("nightly").waitFor()],
+    ["schedules/nightly", (page) => page.getByRole("dialog").locator("li").nth(9).waitFor()],
     ["submit", (page) => page.getByRole("button", { name: "Submit ×10" }).waitFor()],
     ["workers", (page) => page.getByText("PoolWorker-0").first().waitFor()],
     ["pools", (page) => page.getByRole("button", { name: "Pause…" }).first().waitFor()],
@@ -197,6 +200,40 @@ test("failed tasks are retried, alone and with those that match, and a batch is 
   await row.getByRole("button", { name: "Cancel…" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Cancel the batch" }).click();
   await row.getByText("FINISHED").waitFor();
+  expect(complaints).toEqual([]);
+  await page.context().close();
+});
+
+test("a schedule is run now, paused, resumed and deleted", async () => {
+  await server.call("ScheduleService/CreateSchedule", { scheduleId: "report", spec: { interval: "3600s", task: { handler: "echo", payload: { json: 1 } } } });
+  const { page, complaints } = await open(browser, `${server.url}#/schedules`);
+  const row = page.getByRole("row", { name: /report/ });
+  await row.getByRole("button", { name: "Run now" }).click();
+  await row.getByText("COMPLETED").waitFor();
+  await row.getByRole("button", { name: "Pause" }).click();
+  await row.getByText("PAUSED").waitFor();
+  await row.getByRole("link", { name: "report" }).click();
+  await page.getByRole("dialog").getByText("None follows until it is resumed.").waitFor();
+  await page.getByRole("button", { name: "Close" }).click();
+  await row.getByRole("button", { name: "Resume" }).click();
+  await row.getByText("ACTIVE").waitFor();
+  await row.getByRole("link", { name: "report" }).click();
+  await page.getByRole("button", { name: "Delete…" }).click();
+  await page.getByRole("button", { name: "Delete the schedule" }).click();
+  await row.waitFor({ state: "detached" });
+  expect(complaints).toEqual([]);
+  await page.context().close();
+});
+
+test("a filter is saved in the browser and chosen again", async () => {
+  const { page, complaints } = await open(browser, `${server.url}#/tasks?state=failed&label=team%3Dweb`);
+  await page.getByRole("button", { name: "Save the filter" }).click();
+  await page.getByRole("button", { name: "Clear" }).click();
+  await page.reload();
+  await page.getByRole("combobox", { name: "Saved filters" }).selectOption("failed, team=web");
+  await until(async () => page.url().endsWith("#/tasks?state=failed&label=team%3Dweb"), "the filter");
+  await page.getByRole("button", { name: "Forget the filter" }).click();
+  await page.getByRole("combobox", { name: "Saved filters" }).waitFor({ state: "detached" });
   expect(complaints).toEqual([]);
   await page.context().close();
 });

@@ -2,7 +2,7 @@
 import type { ComponentType } from "preact";
 import { useEffect } from "preact/hooks";
 import { Confirmation, Toasts } from "./components/basic";
-import { BenchmarkIcon, LogOutIcon, OverviewIcon, PoolsIcon, SearchIcon, SubmitIcon, TasksIcon, ThemeIcon, WorkersIcon } from "./components/icons";
+import { BenchmarkIcon, LogOutIcon, OverviewIcon, PoolsIcon, SchedulesIcon, SearchIcon, SubmitIcon, TasksIcon, ThemeIcon, WorkersIcon } from "./components/icons";
 import { connection, lastError } from "./data/live";
 import { may, seesPools } from "./data/permissions";
 import { info } from "./data/server";
@@ -14,6 +14,7 @@ import { FailuresPage } from "./pages/failures";
 import { Login } from "./pages/login";
 import { Overview } from "./pages/overview";
 import { PoolsPage } from "./pages/pools";
+import { SchedulesPage } from "./pages/schedules";
 import { SubmitPage } from "./pages/submit";
 import { TaskPage } from "./pages/task";
 import { TasksPage } from "./pages/tasks";
@@ -31,6 +32,7 @@ export interface Page {
 export const PAGES: Page[] = [
   { name: "overview", title: "Overview", icon: OverviewIcon, isVisible: () => seesPools.value },
   { name: "tasks", title: "Tasks", icon: TasksIcon, isVisible: () => may("ListTasks") },
+  { name: "schedules", title: "Schedules", icon: SchedulesIcon, isVisible: () => may("ListSchedules") },
   { name: "submit", title: "Submit", icon: SubmitIcon, isVisible: () => may("SubmitTask") },
   { name: "workers", title: "Workers", icon: WorkersIcon, isVisible: () => seesPools.value },
   { name: "pools", title: "Pools", icon: PoolsIcon, isVisible: () => seesPools.value },
@@ -48,6 +50,7 @@ function Content() {
     case "tasks": return <TasksPage />;
     case "failures": return <FailuresPage />;
     case "batches": return <BatchesPage />;
+    case "schedules": return <SchedulesPage />;
     case "submit": return <SubmitPage />;
     case "workers": return <WorkersPage />;
     case "pools": return <PoolsPage />;

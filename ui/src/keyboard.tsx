@@ -22,6 +22,7 @@ interface Command {
 const PLACES: { key: string; name: string; target: string; isVisible: () => boolean }[] = [
   { key: "o", name: "Overview", target: "#/", isVisible: () => seesPools.value },
   { key: "t", name: "Tasks", target: "#/tasks", isVisible: () => may("ListTasks") },
+  { key: "c", name: "Schedules", target: "#/schedules", isVisible: () => may("ListSchedules") },
   { key: "s", name: "Submit", target: "#/submit", isVisible: () => may("SubmitTask") },
   { key: "w", name: "Workers", target: "#/workers", isVisible: () => seesPools.value },
   { key: "p", name: "Pools", target: "#/pools", isVisible: () => seesPools.value },

@@ -9,6 +9,7 @@ const icon = (children: ComponentChildren) => () => (
 
 export const OverviewIcon = icon(<path d="M3 13h4l3 7 4-16 3 9h4" />);
 export const TasksIcon = icon(<path d="M8 6h13M8 12h13M8 18h13M3.5 6h.01M3.5 12h.01M3.5 18h.01" />);
+export const SchedulesIcon = icon(<><circle cx="12" cy="12" r="8.5" /><path d="M12 7v5l3 2" /></>);
 export const SubmitIcon = icon(<path d="M12 5v14M5 12h14" />);
 export const WorkersIcon = icon(<><rect x="3" y="3" width="7" height="7" rx="1.5" /><rect x="14" y="3" width="7" height="7" rx="1.5" /><rect x="3" y="14" width="7" height="7" rx="1.5" /><rect x="14" y="14" width="7" height="7" rx="1.5" /></>);
 export const PoolsIcon = icon(<><ellipse cx="12" cy="6" rx="8" ry="3" /><path d="M4 6v6c0 1.7 3.6 3 8 3s8-1.3 8-3V6M4 12v6c0 1.7 3.6 3 8 3s8-1.3 8-3v-6" /></>);

@@ -4,6 +4,7 @@ import { createConnectTransport } from "@connectrpc/connect-web";
 import { BatchService } from "../gen/lineshaft/v1/batch_service_pb";
 import { HandlerService } from "../gen/lineshaft/v1/handler_service_pb";
 import { PoolService } from "../gen/lineshaft/v1/pool_service_pb";
+import { ScheduleService } from "../gen/lineshaft/v1/schedule_service_pb";
 import { SystemService } from "../gen/lineshaft/v1/system_service_pb";
 import { TaskService } from "../gen/lineshaft/v1/task_service_pb";
 import { deniesMethod } from "./denial";
@@ -50,6 +51,7 @@ export const tasks = createClient(TaskService, transport);
 export const batches = createClient(BatchService, transport);
 export const pools = createClient(PoolService, transport);
 export const handlers = createClient(HandlerService, transport);
+export const schedules = createClient(ScheduleService, transport);
 export const system = createClient(SystemService, transport);
 
 /** One line that explains an error to a person. */

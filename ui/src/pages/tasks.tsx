@@ -7,6 +7,7 @@ import { type Action, APPLIES_TO, BULK_MAX, cancelAll, deleteAll, matching, type
 import { errorText } from "../data/client";
 import { type Filter, fromQuery, isSet, toProto, toQuery } from "../data/filter";
 import { may } from "../data/permissions";
+import { forget, inWords, isSaved, save, savedFilters } from "../data/saved_filters";
 import { handlers, poolSettings } from "../data/server";
 import { type Row, TaskList } from "../data/task_list";
 import { number, percent, seconds, shortId } from "../format";
@@ -102,7 +103,28 @@ function Filters({ filter, change }: { filter: Filter; change: (changed: Partial
       {filter.batch && <button type="button" class="chip removable" onClick={() => change({ batch: "" })} aria-label="Remove the batch">batch {shortId(filter.batch)} ×</button>}
       {filter.namespace && <button type="button" class="chip removable" onClick={() => change({ namespace: "" })} aria-label="Remove the namespace">namespace {filter.namespace} ×</button>}
       {isSet(filter) && <button type="button" class="button quiet" onClick={() => replaceQuery(new URLSearchParams())}>Clear</button>}
+      <SavedFilters query={toQuery(filter).toString()} />
     </div>
+  );
+}
+
+function SavedFilters({ query }: { query: string }) {
+  const saved = savedFilters.value;
+  return (
+    <>
+      {saved.length > 0 && (
+        <Choice
+          name="Saved filters"
+          value={isSaved(query) ? query : ""}
+          options={saved}
+          show={inWords}
+          onChange={(chosen) => replaceQuery(new URLSearchParams(chosen))}
+        />
+      )}
+      {query && (isSaved(query)
+        ? <button type="button" class="button quiet" onClick={() => forget(query)}>Forget the filter</button>
+        : <button type="button" class="button quiet" onClick={() => save(query)}>Save the filter</button>)}
+    </>
   );
 }
 

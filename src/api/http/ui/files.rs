@@ -2,7 +2,7 @@
 
 pub const FILES: [(&str, &[u8]); 4] = [
     ("assets/icon-EmPn01Xn.svg", include_bytes!("dist/assets/icon-EmPn01Xn.svg")),
-    ("assets/index-DVczPdXG.js", include_bytes!("dist/assets/index-DVczPdXG.js")),
-    ("assets/index-lspTVOPj.css", include_bytes!("dist/assets/index-lspTVOPj.css")),
+    ("assets/index-C8e913BK.js", include_bytes!("dist/assets/index-C8e913BK.js")),
+    ("assets/index-CmDgTaks.css", include_bytes!("dist/assets/index-CmDgTaks.css")),
     ("index.html", include_bytes!("dist/index.html")),
 ];
