@@ -42,6 +42,9 @@ def test_submissions_at_the_same_time_share_calls(server: Server, monkeypatch: p
 def test_results_come_in_both_orders(server: Server) -> None:
     async def body(client: aio.Client) -> None:
         assert [result["n"] async for result in client.map("compute", range(100))] == list(range(100))
+        async for _ in client.map("compute", range(30), batch_id="aio-map"):
+            pass
+        assert len([info async for info in client.list(batch_id="aio-map")]) == 30
         tasks = await client.batch([("io", LONG), *(("compute", number) for number in range(10))])
         seen = []
         async for task in aio.as_completed(tasks):

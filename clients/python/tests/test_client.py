@@ -6,6 +6,7 @@ import collections
 import logging
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from conftest import Proxy, SecureServer, Server, address, address_of, binary
 
 import lineshaft
 from lineshaft import Client, Payload, Retry, State
-from lineshaft.v1 import task_service_pb2
+from lineshaft.v1 import batch_service_pb2, task_service_pb2
 
 LONG = 60
 
@@ -33,6 +34,15 @@ def calls(client: Client, monkeypatch: pytest.MonkeyPatch) -> collections.Counte
 
     monkeypatch.setattr(client._connection, "_callable", count)
     return counted
+
+
+def batch(client: Client, batch_id: str) -> batch_service_pb2.Batch:
+    request = batch_service_pb2.GetBatchRequest(batch_id=batch_id)
+    return client._connection.call("BatchService/GetBatch", request, batch_service_pb2.GetBatchResponse).batch
+
+
+def unique(name: str) -> str:
+    return f"{name}-{time.time_ns()}"
 
 
 def test_a_value_is_sent_as_json_and_its_result_comes_back(client: Client) -> None:
@@ -123,6 +133,60 @@ def test_map_yields_results_in_order(client: Client) -> None:
     assert list(client.map("compute", [])) == []
 
 
+def test_the_tasks_of_a_map_are_one_batch(client: Client) -> None:
+    for count in (3, 60, 5_000):
+        batch_id = unique("map")
+        results = client.map("compute", range(count), batch_id=batch_id)
+        assert [value["n"] for value in results] == list(range(count))
+        found = batch(client, batch_id)
+        assert found.state == batch_service_pb2.BATCH_STATE_FINISHED and found.counts.completed == found.total == count
+    assert len(list(client.map("compute", range(7), labels={"run": unique("map")}))) == 7
+    newest = client._connection.call(
+        "BatchService/ListBatches",
+        batch_service_pb2.ListBatchesRequest(page_size=1),
+        batch_service_pb2.ListBatchesResponse,
+    ).batches[0]
+    assert newest.total == 7, "a map without a batch ID is a batch, too"
+
+
+def test_maps_and_submissions_at_the_same_time_do_not_mix(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = calls(client, monkeypatch)
+    ids = [unique(f"map-{number}") for number in range(4)]
+    found: dict[str, list[int]] = {}
+
+    def work(batch_id: str) -> None:
+        found[batch_id] = [value["n"] for value in client.map("compute", range(400), batch_id=batch_id)]
+
+    threads = [threading.Thread(target=work, args=(batch_id,)) for batch_id in ids]
+    for thread in threads:
+        thread.start()
+    tasks = [client.submit("compute", number) for number in range(400)]
+    joined = [client.submit("compute", number, batch_id=ids[0]) for number in range(10)]
+    assert [task.result()["n"] for task in (*tasks, *joined)] == [*range(400), *range(10)]
+    for thread in threads:
+        thread.join()
+    assert found == {batch_id: list(range(400)) for batch_id in ids}
+    assert [batch(client, batch_id).counts.completed for batch_id in ids] == [410, 400, 400, 400]
+    assert sum(counted.values()) < 1_000, counted
+
+
+def test_a_map_whose_batch_is_cancelled_ends(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch_id = unique("cancelled")
+    results = client.map("io", [LONG] * 100, batch_id=batch_id)
+    client.flush()
+    request = batch_service_pb2.CancelBatchRequest(batch_id=batch_id, reason="not needed")
+    client._connection.call("BatchService/CancelBatch", request, batch_service_pb2.CancelBatchResponse)
+    with pytest.raises(lineshaft.TaskCancelled, match="not needed"):
+        next(results)
+    counted = calls(client, monkeypatch)
+    late = [client.submit("io", 0, batch_id=batch_id) for _ in range(500)]
+    for task in late:
+        with pytest.raises(lineshaft.FailedPrecondition) as met:
+            task.accepted()
+        assert met.value.reason == "BATCH_CLOSED"
+    assert sum(counted.values()) < 100, counted
+
+
 def test_a_batch_is_accepted_whole_or_not_at_all(client: Client) -> None:
     tasks = client.batch([("compute", 1), {"handler": "compute", "payload": 2, "labels": {"batch": "whole"}}])
     assert [task.result()["n"] for task in tasks] == [1, 2]
@@ -130,9 +194,65 @@ def test_a_batch_is_accepted_whole_or_not_at_all(client: Client) -> None:
         client.batch([{"handler": "compute", "payload": 1, "labels": {"batch": "half"}}, ("nosuch", 1)])
     assert met.value.metadata["field"] == "tasks[1].handler"
     assert not list(client.list(labels={"batch": "half"}))
-    own = client.batch([("compute", number) for number in range(30)], batch_id=f"own-{time.time_ns()}")
-    assert [task.result()["n"] for task in own] == list(range(30))
     assert client.batch([]) == []
+
+
+def test_a_batch_is_a_batch_of_the_server(client: Client) -> None:
+    batch_id = unique("own")
+    own = client.batch([("compute", number) for number in range(3_000)], batch_id=batch_id)
+    assert [task.result()["n"] for task in own] == list(range(3_000))
+    assert batch(client, batch_id).counts.completed == 3_000
+    (task,) = client.batch([("compute", 1)])
+    assert batch(client, task.info().batch_id).total == 1
+
+
+def test_a_run_is_one_call(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = calls(client, monkeypatch)
+    assert client.run("compute", 10, labels={"a": "b"}, priority="high")["n"] == 10
+    with pytest.raises(lineshaft.TaskFailed) as failed:
+        client.run("break", retry=1)
+    assert failed.value.failure.exit_code == 3
+    assert counted == {"TaskService/RunTask": 2}
+    batch_id = unique("run")
+    client.run("compute", 1, batch_id=batch_id)
+    assert batch(client, batch_id).total == 1
+
+
+def test_a_refused_run_raises_what_a_submission_does(client: Client) -> None:
+    with pytest.raises(lineshaft.NotFound) as met:
+        client.run("nosuch", 1)
+    assert met.value.reason == "UNKNOWN_HANDLER" and met.value.metadata["handler"] == "nosuch"
+    with pytest.raises(lineshaft.InvalidArgument) as bad:
+        client.run("compute", 1, labels={"": "x"})
+    assert [one.field for one in bad.value.violations] == ['labels[""]']
+
+
+def test_a_run_goes_on_over_a_killed_server_and_may_take_longer_than_a_call(own_server: Server) -> None:
+    proxy = Proxy(own_server)
+    with Client(address_of(proxy.listener)) as client, Client(client.address, timeout=0.2) as impatient:
+        assert impatient.run("io", 0.5) is not None
+        met: list[object] = []
+        running = threading.Thread(target=lambda: met.append(client.run("io", 1, name="killed")))
+        running.start()
+        while not any(info.state is State.RUNNING for info in client.list(handler="io")):
+            pass
+        own_server.crash()
+        proxy.cut()
+        own_server.start_again()
+        proxy.cut()
+        running.join()
+        assert len(met) == 1
+        assert sum(1 for info in client.list(handler="io") if info.name == "killed") == 1
+
+
+def test_a_run_without_an_answer_fails_after_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = Client("{}:{}".format(*silent.getsockname()), timeout=0.3)
+        counted = calls(client, monkeypatch)
+        with pytest.raises(lineshaft.DeadlineExceeded):
+            client.run("compute", 1)
+        assert counted == {"TaskService/RunTask": 1}
+        client.close()
 
 
 def test_a_refused_task_raises_where_its_id_is_needed(client: Client) -> None:

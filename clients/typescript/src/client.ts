@@ -26,6 +26,8 @@ export interface SubmitOptions extends TaskOptions {
    * Default: 30,000.
    */
   submitTimeout?: number;
+  /** Batch that the task joins, 1 to 64 characters of [A-Za-z0-9._:-]. It is created unless it exists. */
+  batchId?: string;
   /** Ends the submission; a task that was already accepted is not cancelled. */
   signal?: AbortSignal;
 }
@@ -73,7 +75,7 @@ export class Client {
     const settings = typeof options === "string" ? { address: options } : options;
     this.#channel = new Channel(endpoint(settings));
     this.#submitter = new Submitter(this.#channel, `session:${randomUUID()}`);
-    this.#results = new Results(this.#channel);
+    this.#results = new Results(this.#channel, this.#submitter.sessionId);
     this.#namespace = settings.namespace ?? "";
   }
 
@@ -87,16 +89,16 @@ export class Client {
     payload?: unknown,
     options: SubmitOptions = {},
   ): Promise<Task<Result>> {
-    const { submitTimeout = CALL_TIMEOUT_MS, signal } = options;
+    const { submitTimeout = CALL_TIMEOUT_MS, batchId = this.#submitter.sessionId, signal } = options;
     const trace = activeTrace();
     const request = submitRequest(handler, payload, options, this.#namespace, trace);
     let accepted: Accepted;
     try {
-      accepted = await this.#submitter.submit(request, trace.headers, submitTimeout, signal);
+      accepted = await this.#submitter.submit(request, batchId, trace.headers, submitTimeout, signal);
     } catch (error) {
       throw traced(error);
     }
-    return this.#accepted(accepted, options, this.#submitter.batchId);
+    return this.#accepted(accepted, options, batchId);
   }
 
   #accepted<Result>({ taskId: id, duplicate, revision, resumeToken }: Accepted, options: TaskOptions, batchId: string) {
@@ -113,7 +115,7 @@ export class Client {
     return task.result({ signal: options.signal });
   }
 
-  /** Submits all tasks in one durable commit, or none of them; at most 10,000. */
+  /** Submits all tasks as a batch in one durable commit, or none of them; at most 10,000. */
   async batch<Result = unknown>(submissions: Submission[], options: BatchOptions = {}): Promise<Task<Result>[]> {
     const { batchId = randomUUID(), submitTimeout = CALL_TIMEOUT_MS, signal } = options;
     const trace = activeTrace();
@@ -134,24 +136,28 @@ export class Client {
   }
 
   /**
-   * Submits one task for each payload, and yields the results in the order of the payloads.
+   * Submits one task for each payload, all in one batch, and yields the results in the order of the payloads.
    *
    * @throws TaskFailedError, TaskCancelledError at the first task that did not complete
    */
   async *map<Result = unknown>(
     handler: string,
     payloads: Iterable<unknown> | AsyncIterable<unknown>,
-    { ahead = 1_000, ...options }: MapOptions = {},
+    { ahead = 1_000, batchId = randomUUID(), ...options }: MapOptions = {},
   ): AsyncGenerator<Result, void, undefined> {
     const running: Promise<Result>[] = [];
     const next = async () => running.shift()!;
-    for await (const payload of payloads) {
-      const result = this.run<Result>(handler, payload, options);
-      result.catch(() => {}); // It is thrown when its turn comes.
-      running.push(result);
-      if (running.length >= ahead) yield await next();
+    try {
+      for await (const payload of payloads) {
+        const result = this.run<Result>(handler, payload, { ...options, batchId });
+        result.catch(() => {}); // It is thrown when its turn comes.
+        running.push(result);
+        if (running.length >= ahead) yield await next();
+      }
+      while (running.length > 0) yield await next();
+    } finally {
+      this.#results.release(batchId);
     }
-    while (running.length > 0) yield await next();
   }
 
   /** A task that was submitted before, by any client. */

@@ -26,8 +26,9 @@ const SLOW_LIST_MS = 200;
 const GETS_IN_FLIGHT_MAX = 32;
 /** Ends of tasks that are remembered in case that somebody waits for them later. */
 const REMEMBERED_MAX = 20_000;
-/** A watch without waits stays open for this time. */
-const IDLE_MS = 30_000;
+/** Watches of the session and of other batches stay open for this time without waits. */
+const SESSION_IDLE_MS = 30_000;
+const BATCH_IDLE_MS = 1_000;
 const PROGRESS_MS = 30_000;
 
 /** A task as its submission returned it. */
@@ -45,11 +46,13 @@ export interface Wait {
 
 export class Results {
   readonly #channel: Channel;
+  readonly #sessionId: string;
   readonly #collectors = new Map<string, Collector>();
   #waits = 0;
 
-  constructor(channel: Channel) {
+  constructor(channel: Channel, sessionId: string) {
     this.#channel = channel;
+    this.#sessionId = sessionId;
   }
 
   wait(task: Submitted): Wait {
@@ -60,6 +63,11 @@ export class Results {
     return this.#collector(task.batch!.id).wait(task.id, task.batch!, ended);
   }
 
+  /** No further waits for tasks of this batch will begin. */
+  release(batchId: string): void {
+    this.#collectors.get(batchId)?.release();
+  }
+
   close(): void {
     for (const collector of this.#collectors.values()) collector.close();
   }
@@ -67,7 +75,8 @@ export class Results {
   #collector(batchId: string): Collector {
     let collector = this.#collectors.get(batchId);
     if (!collector) {
-      collector = new Collector(this.#channel, batchId, () => this.#collectors.delete(batchId));
+      const idle = batchId === this.#sessionId ? SESSION_IDLE_MS : BATCH_IDLE_MS;
+      collector = new Collector(this.#channel, batchId, idle, () => this.#collectors.delete(batchId));
       this.#collectors.set(batchId, collector);
     }
     return collector;
@@ -110,6 +119,8 @@ interface Waiting {
 class Collector {
   readonly #channel: Channel;
   readonly #batchId: string;
+  /** Time for which the watch stays open without waits, in milliseconds. */
+  #idleTime: number;
   readonly #closed: () => void;
   readonly #waiting = new Map<string, Waiting>();
   /** Finished tasks that nobody has waited for yet, the oldest first, with the revision of their end. */
@@ -128,9 +139,10 @@ class Collector {
   #gets = 0;
   #idle: NodeJS.Timeout | undefined;
 
-  constructor(channel: Channel, batchId: string, closed: () => void) {
+  constructor(channel: Channel, batchId: string, idleTime: number, closed: () => void) {
     this.#channel = channel;
     this.#batchId = batchId;
+    this.#idleTime = idleTime;
     this.#closed = closed;
   }
 
@@ -142,6 +154,11 @@ class Collector {
     const hasEnded = this.#ended.delete(id);
     if (hasEnded || revision < this.#since || revision <= this.#forgotten) this.#read(id);
     return { finished, cancel: () => this.#settled(id)?.reject(callError(Code.CANCELLED, "the wait was cancelled")) };
+  }
+
+  release(): void {
+    this.#idleTime = 0;
+    if (this.#waiting.size === 0) this.#close();
   }
 
   close(): void {
@@ -279,11 +296,12 @@ class Collector {
     waiting.ended();
     if (this.#waiting.size > 0) return waiting;
     this.#watch?.setRef(false);
-    this.#idle = setTimeout(() => this.#close(), IDLE_MS).unref();
+    this.#idle = setTimeout(() => this.#close(), this.#idleTime).unref();
     return waiting;
   }
 
   #close(): void {
+    clearTimeout(this.#idle);
     this.#watch?.close();
     this.#closed();
   }

@@ -42,16 +42,17 @@ interface Waiting {
 export class Submitter {
   readonly #channel: Channel;
   readonly #groups = new Map<string, Group>();
-  /** Batch of all tasks that this submitter submits, so that one watch sees them. */
-  readonly batchId: string;
+  /** Batch of the tasks that are submitted without one, so that one watch sees them. */
+  readonly sessionId: string;
 
-  constructor(channel: Channel, batchId: string) {
+  constructor(channel: Channel, sessionId: string) {
     this.#channel = channel;
-    this.batchId = batchId;
+    this.sessionId = sessionId;
   }
 
   submit(
     request: SubmitTaskRequest,
+    batchId: string,
     headers: Record<string, string>,
     timeout: number,
     signal: AbortSignal | undefined,
@@ -69,18 +70,18 @@ export class Submitter {
         waiting.resolve = (accepted) => (settled(), resolve(accepted));
         waiting.reject = (error) => (settled(), reject(error));
       }
-      this.#group(request, headers).add(waiting);
+      this.#group(request, batchId, headers).add(waiting);
     });
   }
 
   /** Tasks of one group are refused for the same reasons, unless one of them has an invalid field. */
-  #group(request: SubmitTaskRequest, headers: Record<string, string>): Group {
+  #group(request: SubmitTaskRequest, batchId: string, headers: Record<string, string>): Group {
     const { handler, pool, namespace, priority, durability } = request;
-    const key = [handler, pool, namespace, priority, durability, ...Object.values(headers)].join("\n");
+    const key = [batchId, handler, pool, namespace, priority, durability, ...Object.values(headers)].join("\n");
     let group = this.#groups.get(key);
     if (!group) {
       const ended = () => this.#groups.delete(key);
-      group = new Group(this.#channel, this.batchId, headers, ended);
+      group = new Group(this.#channel, batchId, headers, ended);
       this.#groups.set(key, group);
     }
     return group;

@@ -133,6 +133,15 @@ test("map yields results in order and throws the first failure", async () => {
   const results: unknown[] = [];
   for await (const result of client.map("compute", [5, 3, 9, 1], { ahead: 2 })) results.push(result);
   assert.deepEqual(results, [5, 3, 9, 1].map(sumTo));
+  for (const count of [2, 300, 2_500]) {
+    const batchId = `map-${count}`;
+    const seen: unknown[] = [];
+    for await (const { n } of client.map<{ n: number }>("compute", Array(count).keys(), { batchId })) seen.push(n);
+    assert.deepEqual(seen, [...Array(count).keys()]);
+    let listed = 0;
+    for await (const _ of client.list({ batchId }, { pageSize: 1_000 })) listed++;
+    assert.equal(listed, count, "all in one batch");
+  }
   const failing = client.map("compute", [1, "x", 2]);
   assert.deepEqual((await failing.next()).value, sumTo(1));
   const error = await rejection(failing.next(), TaskFailedError);

@@ -3,10 +3,10 @@
 Nothing happens until someone waits for a task, or holds the handles of many. One who waits while this client has few
 unfinished tasks calls WaitTask itself. Otherwise one watch reports the ends of all tasks that this client has submitted, and
 one thread fetches the results of those whose handles still exist, up to 1,000 with one ListTasks. Tasks of other clients, and
-batches with an ID of their own, are watched by their task IDs.
+those of a batch with an ID of its own, are watched by their task IDs, up to 1,000 with one watch.
 
-An event for each end is dear when thousands finish in a second. Then the thread closes the watch of the session and asks
-for the oldest unfinished tasks again and again, as long as most of these calls return many results.
+An event for each end is dear when thousands finish in a second. Then the thread closes the watch of the session, opens no other
+one, and asks for the oldest unfinished tasks again and again, as long as most of these calls return many results.
 
 ListTasks waits until the projection of a busy server has caught up, GetTask does not. So a list that is not quick is given up,
 and the tasks are read one by one. The server keeps a limited number of finished tasks: if results cannot be fetched as fast
@@ -57,8 +57,8 @@ BULK_RATE = 1_000.0
 BULK_PAUSE_SECONDS = 0.005
 WATCH_SECONDS_MIN = 1.0
 """After asking did not pay, for how long to listen at least."""
-RECENT_BATCHES = 100
-"""A watch may repeat the ends of this many batches."""
+RECENT_CALLS = 100
+"""A watch may repeat the ends of the tasks of this many submissions."""
 LIST_SECONDS = 1.0
 """A list that takes longer is given up."""
 LISTS_PAUSE_SECONDS = 2.0
@@ -96,7 +96,7 @@ class Results:
         self._start_revision = 0
         self._urgent: dict[Task, int] = {}  # tasks that threads wait for, and how many
         self._behind = 0  # place in `_live` up to which all tasks were asked for
-        self._recent: dict[str, None] = {}  # resume tokens of the last batches
+        self._recent: dict[str, int] = {}  # resume tokens of the last submissions, with their revisions
         self._uncertain: dict[str, None] = {}  # tasks that a watch from their token may miss
         self._asked = 0  # number of these requests
         self._poor = 0  # consecutive requests with few results
@@ -113,21 +113,29 @@ class Results:
 
     # Called by those who submit and wait.
 
+    def expect(self) -> None:
+        """A submission begins. Its tasks may finish before their handles know their IDs."""
+        with self._lock:
+            self._early.clear()
+
     def accepted(self, tasks: Sequence[Task], ids: Sequence[str], revision: int, resume: str, uncertain: bool) -> None:
-        """Takes over tasks that were accepted in one batch. `uncertain`: some may have finished before."""
+        """Takes over tasks that were accepted with one call. `uncertain`: some may have finished before."""
         live = self._live
         with self._lock:
             if uncertain:
                 self._uncertain.update(dict.fromkeys(ids))
             else:
-                self._recent[resume] = None
-                if len(self._recent) > RECENT_BATCHES:
+                self._recent[resume] = revision
+                if len(self._recent) > RECENT_CALLS:
                     del self._recent[next(iter(self._recent))]
             for task, task_id in zip(tasks, ids, strict=True):
                 task._id = task_id
                 task._resume = resume
                 self._add(task)
-            if self._running:
+                if task._watched:
+                    self._unwatched.append(task)
+                    self._wake.set()
+            if self._running and tasks[0]._session == self._session:
                 if self._session_watch is None:
                     self._wake.set()
                 elif uncertain or revision <= self._start_revision:
@@ -136,8 +144,7 @@ class Results:
                 elif self._early:
                     self._ended.extend(task_id for task_id in ids if task_id in self._early and task_id in live)
                     self._wake.set()
-            self._early.clear()
-            # Handles that no one else holds exist until this batch is done.
+            # Handles that no one else holds exist until this call is done.
             if len(self._live) - len(tasks) > EAGER_TASKS and not self._running and not self._closed:
                 self._start()
         for task in tasks:
@@ -165,7 +172,7 @@ class Results:
             return
         with self._lock:
             for task in foreign:
-                task._watched = True
+                task._watched = True  # if it is not accepted yet, from then on
                 if task._id and task._phase != DONE:
                     self._add(task)
                     self._unwatched.append(task)
@@ -212,6 +219,10 @@ class Results:
         self._generation += 1
         threading.Thread(target=self._run, args=(self._generation,), name="lineshaft-results", daemon=True).start()
 
+    def is_idle(self) -> bool:
+        """Whether no task is under way."""
+        return not self._live and not self._client._submitter.pending
+
     def wait(self, task: Task, timeout: float | None) -> bool:
         """Waits for the end of a task; False if the timeout expires first."""
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -254,7 +265,7 @@ class Results:
                     task._finish(answer.task)
             return task._phase == DONE
         except errors.NotFound as error:
-            task._fail(errors.TaskDeleted(task._id) if task._session else error)
+            task._fail(errors.TaskDeleted(task._id) if task._resume else error)
             return True
         finally:
             task._direct = False
@@ -311,10 +322,12 @@ class Results:
         self._thread_id = threading.get_ident()
         while current():
             try:
-                if self._ended or self._check or self._unwatched:
+                if self._ended or self._check:
                     self._step()
                 elif self._session_watch is None and self._many():
                     self._ask()
+                elif self._unwatched:
+                    self._watch_others()
                 else:
                     if self._session_watch is None:
                         self._listen()
@@ -441,6 +454,8 @@ class Results:
         for task in tasks:
             self._finish(task)
             count += 1
+        while self._unwatched and self._unwatched[0]._phase == DONE:
+            self._unwatched.popleft()
         self._behind = max(0, self._behind - count)
         self._poor = self._poor + 1 if count < BULK_RATE * BULK_PAUSE_SECONDS else 0
         self._is_saturated = not is_complete or count > len(oldest) * 0.8
@@ -456,10 +471,8 @@ class Results:
         """Fetches the next results."""
         if self._ended:
             self._fetch(_take(self._ended, PAGE), ended=True)
-        elif self._check:
+        else:
             self._fetch(_take(self._check, PAGE), ended=False)
-        elif self._unwatched:
-            self._watch_others()
 
     def _watch_others(self) -> None:
         """Starts a watch for tasks that are not part of the session, with all that may be waited for next."""
@@ -470,7 +483,12 @@ class Results:
                     task._watched = True
                     group[task_id] = None
             ids = [task_id for task_id in group if task_id in self._live]
-            watch = _Watch(self, task_pb2.TaskFilter(task_ids=ids), set(ids), "")
+            if not ids:
+                return
+            handles = [handle for task_id in ids if (handle := self._live.get(task_id)) is not None]
+            tokens = {handle._resume for handle in handles}
+            token = min(tokens, key=self._recent.__getitem__) if tokens and tokens <= self._recent.keys() else ""
+            watch = _Watch(self, task_pb2.TaskFilter(task_ids=ids), set(ids), token)
             self._watches = [one for one in self._watches if not one.over]
             self._watches.append(watch)
         watch.start()

@@ -1,7 +1,8 @@
-"""Sends submissions: those that are made while a batch is under way form the next one.
+"""Sends submissions: those that are made while a call is under way share the next one.
 
-One thread sends one batch at a time, so that the server gets the tasks of a client in their order. A batch is stored whole
-or not at all. If the server refuses one because of some of its tasks, the batch is divided until the cause is found.
+One thread makes one call at a time, so that the server gets the tasks of a client in their order; tasks of another batch wait for
+a call of their own. The tasks of a call are stored together or not at all. If the server refuses them because of some, they are
+divided until the cause is found.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _UNCLEAR = (
 class Request:
     """What a task needs until it is accepted."""
 
-    __slots__ = ("data", "deadline", "ids", "key", "refusal")
+    __slots__ = ("batch_id", "data", "deadline", "ids", "key", "refusal")
 
     def __init__(
         self,
@@ -49,11 +50,13 @@ class Request:
         ids: tuple[str, ...],
         key: tuple[str, str],
         deadline: float,
+        batch_id: str,
     ) -> None:
         self.data = data
         self.ids = ids  # those that the caller has chosen: none may be twice in a batch
         self.key = key  # handler and pool: tasks with the same key meet the same queue limit
         self.deadline = deadline
+        self.batch_id = batch_id
         self.refusal: errors.ServerError | None = None  # why it was not accepted yet
 
 
@@ -187,12 +190,16 @@ class Submitter:
         batch: list[Task] = []
         size = 0
         ids: set[str] = set()
+        others: list[Task] = []
         queue, held = self._queue, self._held
         while queue and len(batch) < self._limit:
             task = queue[0]
             request: Request = task._request
             if held and request.key in held:
                 held[request.key][1].append(queue.popleft())
+                continue
+            if batch and request.batch_id != batch[0]._request.batch_id:
+                others.append(queue.popleft())
                 continue
             if batch and size + len(request.data) > BYTES_MAX:
                 break
@@ -202,6 +209,7 @@ class Submitter:
                 ids.update(request.ids)
             size += len(request.data)
             batch.append(queue.popleft())
+        queue.extendleft(reversed(others))
         return batch
 
     def _send(self, tasks: list[Task]) -> None:
@@ -211,11 +219,12 @@ class Submitter:
         while True:
             now = time.monotonic()
             deadline = max(task._request.deadline for task in tasks)
+            self._client._results.expect()
             self.sending = True
             try:
                 send = connection.unary("TaskService/BatchSubmitTasks", task_service_pb2.BatchSubmitTasksResponse)
                 response = send(
-                    frame([task._request.data for task in tasks], self.batch_id),
+                    frame([task._request.data for task in tasks], tasks[0]._request.batch_id),
                     timeout=max(0.0, deadline - now),
                     metadata=connection.metadata(),
                 )
@@ -252,7 +261,7 @@ class Submitter:
     def _refused(self, tasks: list[Task], error: errors.ServerError) -> None:
         """Finds the tasks that the server does not accept; the others are sent again."""
         self.sending = False
-        if error.code is grpc.StatusCode.UNAUTHENTICATED:
+        if error.code is grpc.StatusCode.UNAUTHENTICATED or error.reason == "BATCH_CLOSED":
             self._fail(tasks, error)
         elif len(tasks) > 1:
             named = {} if error.retry_after is not None else _errors_of_items(error, len(tasks))

@@ -10,6 +10,7 @@ import asyncio
 import collections
 import contextlib
 import threading
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
@@ -63,7 +64,11 @@ class Client:
     async def map(
         self, handler: str | Callable[..., Any], payloads: Iterable[Any], **options: Any
     ) -> AsyncIterator[Any]:
-        """Submits a task for each payload and yields the results in this order, with up to 2,000 tasks under way."""
+        """Submits a task for each payload, as one batch, and yields the results in this order.
+
+        Up to 2,000 tasks are under way at a time.
+        """
+        options["batch_id"] = options.get("batch_id") or str(uuid.uuid4())
         under_way: collections.deque[asyncio.Task[Task]] = collections.deque()
         source = iter(payloads)
         try:
@@ -81,7 +86,7 @@ class Client:
                 submission.cancel()
 
     async def batch(self, tasks: Iterable[tuple[Any, ...] | Mapping[str, Any]], *, batch_id: str = "") -> list[Task]:
-        """Submits up to 10,000 tasks in one durable commit, all or none."""
+        """Submits up to 10,000 tasks as a batch, in one durable commit, all or none."""
         made = await asyncio.to_thread(self._client.batch, tasks, batch_id=batch_id)
         return [Task(task) for task in made]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import threading
 import time
+import uuid
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +23,7 @@ from lineshaft._results import Results
 from lineshaft._submit import Request, Submitter, frame
 from lineshaft._trace import trace_fields
 from lineshaft._version import __version__
+from lineshaft.context import waiting
 from lineshaft.task import Task
 from lineshaft.v1 import task_pb2, task_service_pb2
 
@@ -68,6 +71,7 @@ class Client:
         self._submitter = Submitter(self)
         self._results = Results(self)
         self._failed: dict[Task, None] = {}
+        self._runs = 0  # calls of `run` under way
 
     def __repr__(self) -> str:
         return f"<Client {self._connection.address}>"
@@ -97,15 +101,16 @@ class Client:
         at_most_once: bool = False,
         durability: str | None = None,
         trace_mode: str | None = None,
+        batch_id: str = "",
     ) -> Task:
         """Submits a task and returns its handle at once.
 
-        Submissions that are made while others are under way share the next batch, in their order. `task.id` waits until
+        Submissions that are made while others are under way share the next call, in their order. `task.id` waits until
         the task is accepted and stored, and raises if it is refused; so do `flush` and the end of the `with` block.
 
         `payload`: bytes are sent as they are, any other value as JSON. `timeout` is that of each attempt, `retry` a `Retry`
         or the number of attempts, `delay` the least time before the start, `expires_after` the longest. All times are in
-        seconds, or a `timedelta`.
+        seconds, or a `timedelta`. `batch_id` is the batch that the task joins; it is created unless it exists.
         """
         handler = handler_name(handler)
         chosen = tuple(one for one in (task_id, request_id) if one)
@@ -130,14 +135,62 @@ class Client:
                 handler=handler, payload=_codec.message(payload), request_id=request_id, namespace=self.namespace,
                 **trace_fields(),
             )  # fmt: skip
-        task = Task(self, session=self._submitter.batch_id)
-        task._request = Request(request.SerializeToString(), chosen, (handler, pool), time.monotonic() + self.timeout)
+        task = Task(self, session="" if batch_id else self._submitter.batch_id)
+        task._request = Request(
+            request.SerializeToString(), chosen, (handler, pool), time.monotonic() + self.timeout,
+            batch_id or self._submitter.batch_id,
+        )  # fmt: skip
         self._submitter.add(task)
         return task
 
     def run(self, handler: str | Callable[..., Any], payload: Any = _codec.MISSING, **options: Any) -> Any:
-        """Submits a task, waits for its end, and returns its result; the options are those of `submit`."""
+        """Submits a task, waits for its end, and returns its result; the options are those of `submit`.
+
+        One call does both, unless other tasks are under way: these share calls.
+        """
+        with self._numbers_lock:
+            is_alone = not options.get("batch_id") and self._runs == 0 and self._results.is_idle()
+            self._runs += 1
+        try:
+            return self._run(handler, payload, is_alone, options)
+        finally:
+            with self._numbers_lock:
+                self._runs -= 1
+
+    def _run(self, handler: str | Callable[..., Any], payload: Any, is_alone: bool, options: dict[str, Any]) -> Any:
+        if is_alone:
+            options["request_id"] = options.get("request_id") or self._next_request_id()
+            if (task := self._run_alone(handler_name(handler), payload, options)) is not None:
+                return task.result()
         return self.submit(handler, payload, **options).result()
+
+    def _run_alone(self, handler: str, payload: Any, options: dict[str, Any]) -> Task | None:
+        """Submits a task with a call that also waits for its end. Returns None if the call has failed before its response.
+
+        The submission is then repeated, with the same request ID: it finds the task, or why there is none.
+        """
+        request = self._request(handler, payload, **{key: value for key, value in options.items() if key != "batch_id"})
+        task = None
+        with waiting():
+            call = self._connection.server_stream("TaskService/RunTask", task_service_pb2.RunTaskResponse)(
+                task_service_pb2.RunTaskRequest(task=request).SerializeToString(), timeout=self.timeout,
+                metadata=self._connection.metadata(),
+            )  # fmt: skip
+            try:
+                for message in call:
+                    kind = message.WhichOneof("kind")
+                    if kind == "accepted":
+                        task = Task(self, message.accepted.task_id)
+                        task._resume = message.accepted.resume_token
+                    elif kind == "task" and task is not None:
+                        task._finish(message.task)
+            except grpc.RpcError as error:
+                met = errors.from_rpc_error(error)
+                if task is None and isinstance(met, errors.DeadlineExceeded):
+                    raise met from None
+            finally:
+                call.cancel()
+        return task
 
     def map(
         self,
@@ -145,39 +198,38 @@ class Client:
         payloads: Iterable[Any],
         *,
         result_timeout: float | None = None,
+        batch_id: str = "",
         **options: Any,
     ) -> Iterator[Any]:
         """Submits a task for each payload and yields the results in this order; the options are those of `submit`.
 
-        Up to 2,000 tasks are under way at a time. The first ones are submitted at once. A failed task raises when
-        its turn comes; `result_timeout` is the number of seconds to wait for all of them.
-        """  # fmt: skip
+        The tasks are one batch. Up to 2,000 are under way at a time, and the first ones are submitted at once. A failed task
+        raises when its turn comes; `result_timeout` is the number of seconds to wait for all of them.
+        """
         source = iter(payloads)
+        options["batch_id"] = batch_id or str(uuid.uuid4())
         deadline = None if result_timeout is None else time.monotonic() + result_timeout
         under_way: deque[Task] = deque()
 
-        def more() -> bool:
-            for payload in source:
+        def refill() -> None:
+            for payload in itertools.islice(source, MAP_WINDOW - len(under_way)):
                 under_way.append(self.submit(handler, payload, **options))
-                return True
-            return False
 
-        while len(under_way) < MAP_WINDOW and more():
-            pass
+        refill()
 
         def results() -> Iterator[Any]:
             while under_way:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
                 yield under_way.popleft().result(left)
-                more()
+                refill()
 
         return results()
 
     def batch(self, tasks: Iterable[tuple[Any, ...] | Mapping[str, Any]], *, batch_id: str = "") -> list[Task]:
-        """Submits up to 10,000 tasks in one durable commit, all or none, and waits until they are accepted.
+        """Submits up to 10,000 tasks as a batch, in one durable commit, all or none, and waits until they are accepted.
 
-        Each item has the arguments of `submit`: a tuple `(handler, payload)`, or a mapping with further options. With a
-        `batch_id` they are a batch that `lineshaft batch` lists, shows and cancels.
+        Each item has the arguments of `submit`: a tuple `(handler, payload)`, or a mapping with further options. The batch is
+        a new one, or has the ID `batch_id`.
         """
         requests = []
         for item in tasks:
@@ -188,13 +240,14 @@ class Client:
             requests.append(self._request(**options).SerializeToString())
         if not requests:
             return []
-        session = "" if batch_id else self._submitter.batch_id
         response = self._connection.send(
-            "TaskService/BatchSubmitTasks", frame(requests, batch_id or session),
+            "TaskService/BatchSubmitTasks", frame(requests, batch_id),
             task_service_pb2.BatchSubmitTasksResponse, time.monotonic() + self.timeout,
         )  # fmt: skip
-        made = [Task(self, session=session) for _ in requests]
-        self._results.accepted(made, response.task_ids, response.revision, response.resume_token, uncertain=True)
+        made = [Task(self) for _ in requests]
+        self._results.accepted(
+            made, response.task_ids, response.revision, response.resume_token, bool(response.duplicates)
+        )
         return made
 
     def flush(self, timeout: float | None = None) -> None:

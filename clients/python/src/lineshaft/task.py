@@ -61,7 +61,7 @@ class Task:
         self._error: errors.LineshaftError | None = None
         self._request: Any = None  # what is needed to send it, until it is accepted
         self._twin: Task | None = None  # the first handle of the same task
-        self._session = session  # batch ID under which the client watches it; empty: it is watched by its own ID
+        self._session = session  # session batch by which the client watches it; empty: it is watched by its own ID
         self._watched = False
         self._direct = False  # a thread waits for it with a call of its own
         self._resume = ""
