@@ -62,6 +62,14 @@ func WithExpiry(after time.Duration) SubmitOption {
 	return func(r *lineshaftv1.SubmitTaskRequest) { r.ExpiresAfter = durationpb.New(after) }
 }
 
+// WithParents lets the task wait until the tasks with these IDs have ended. The rule decides what happens when one of them has
+// failed or was cancelled; zero means [ParentFailureFails].
+func WithParents(rule OnParentFailure, ids ...string) SubmitOption {
+	return func(r *lineshaftv1.SubmitTaskRequest) {
+		r.Dependencies = &lineshaftv1.Dependencies{TaskIds: ids, OnParentFailure: rule}
+	}
+}
+
 // WithRetry sets the retry policy.
 func WithRetry(policy *RetryPolicy) SubmitOption {
 	return func(r *lineshaftv1.SubmitTaskRequest) { r.Retry = policy }

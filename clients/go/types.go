@@ -73,6 +73,19 @@ const (
 	Memory = lineshaftv1.Durability_DURABILITY_MEMORY
 )
 
+// OnParentFailure is what a task does when one of its parents has failed or was cancelled.
+type OnParentFailure = lineshaftv1.OnParentFailure
+
+// Rules of [WithParents].
+const (
+	// ParentFailureFails fails the task at once.
+	ParentFailureFails = lineshaftv1.OnParentFailure_ON_PARENT_FAILURE_FAIL
+	// ParentFailureRuns starts the task once all parents have ended.
+	ParentFailureRuns = lineshaftv1.OnParentFailure_ON_PARENT_FAILURE_RUN
+	// ParentFailureCancels cancels the task at once.
+	ParentFailureCancels = lineshaftv1.OnParentFailure_ON_PARENT_FAILURE_CANCEL
+)
+
 // FailureReason is why an attempt or a task failed.
 type FailureReason = lineshaftv1.FailureReason
 

@@ -21,6 +21,10 @@ pub fn stop_method(number: i32) -> String {
     without_prefix(v1::StopMethod::try_from(number).map(|method| method.as_str_name()), "STOP_METHOD_")
 }
 
+pub fn on_parent_failure(number: i32) -> String {
+    without_prefix(v1::OnParentFailure::try_from(number).map(|rule| rule.as_str_name()), "ON_PARENT_FAILURE_")
+}
+
 /// The name of an enum value without the prefix that repeats the name of the enum.
 fn without_prefix<E>(name: Result<&str, E>, prefix: &str) -> String {
     name.unwrap_or("UNKNOWN").trim_start_matches(prefix).to_owned()

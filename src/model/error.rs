@@ -20,6 +20,8 @@ pub enum ErrorCode {
     TaskExists,
     /// The request ID was used for a task with different content.
     RequestIdReused,
+    /// A task on which the submission depends does not exist or was deleted.
+    ParentNotFound,
     /// The pool has reached its queue limit.
     QueueFull,
     /// Requests, or arguments, labels and the like of unfinished tasks, have reached their limit of memory.
@@ -83,7 +85,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     #[cfg(test)]
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::InvalidField,
         Self::UnknownHandler,
         Self::UnknownPool,
@@ -91,6 +93,7 @@ impl ErrorCode {
         Self::TaskNotFound,
         Self::TaskExists,
         Self::RequestIdReused,
+        Self::ParentNotFound,
         Self::QueueFull,
         Self::MemoryFull,
         Self::TaskFinished,
@@ -134,6 +137,7 @@ impl ErrorCode {
             Self::TaskNotFound => "TASK_NOT_FOUND",
             Self::TaskExists => "TASK_EXISTS",
             Self::RequestIdReused => "REQUEST_ID_REUSED",
+            Self::ParentNotFound => "PARENT_NOT_FOUND",
             Self::QueueFull => "QUEUE_FULL",
             Self::MemoryFull => "MEMORY_FULL",
             Self::TaskFinished => "TASK_FINISHED",

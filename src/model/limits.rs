@@ -12,6 +12,13 @@ pub const CHUNK_BYTES: usize = 64 << 10;
 pub const RESULT_BYTES_MAX: usize = 1 << 20;
 /// Tasks of one `BatchSubmitTasks` call.
 pub const BATCH_TASKS_MAX: usize = 10_000;
+/// Parents of one task.
+pub const PARENTS_MAX: usize = 10_000;
+/// Parents of all tasks of one `BatchSubmitTasks` call.
+pub const BATCH_PARENTS_MAX: usize = 100_000;
+/// Parents among which a request for a task looks for unfinished ones, and IDs of these that the response has.
+pub const PARENTS_EXAMINED_MAX: usize = 1_000;
+pub const UNFINISHED_PARENTS_SHOWN: usize = 20;
 /// Failed tasks that the completion of a batch names.
 pub const BATCH_FAILURES_MAX: usize = if cfg!(test) { 2 } else { 100 };
 /// Bytes of the message of each of them; more is cut off.

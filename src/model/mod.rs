@@ -11,6 +11,7 @@ pub mod batch_state;
 pub mod cancel;
 pub mod catalog;
 pub mod clock;
+pub mod dependencies;
 pub mod error;
 pub mod event;
 pub mod failure;
@@ -50,6 +51,7 @@ pub use batch_state::{Batch, BatchCounts, BatchFailure, BatchState};
 pub use cancel::{CancelMode, CancelReceipt, CancelRequest, StopMethod};
 pub use catalog::{Catalog, HandlerSource, HandlerSpec, REMOTE_RUNNER, Registration, SharedCatalog};
 pub use clock::{Clock, SystemClock, Timestamp};
+pub use dependencies::{Dependencies, OnParentFailure, Parent};
 pub use error::{Coded, Details, ErrorCode, FieldViolation};
 pub use event::{
     Event, HandlerChange, HandlerEvent, InterruptCause, Lease, PoolChange, PoolEvent, TaskChange, TaskEvent,

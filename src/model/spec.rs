@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::dependencies::Dependencies;
 use super::id::{BatchId, HandlerName, Namespace, PoolName, ScheduleId, TaskId};
 use super::limits::DISPLAY_NAME_BYTES_MAX;
 use super::pool::Durability;
@@ -131,6 +132,8 @@ pub struct TaskExtras {
     pub scheduled: Option<Scheduled>,
     /// The ended task that was submitted once more.
     pub retry_of: Option<TaskId>,
+    /// The tasks that have to end before this one starts.
+    pub dependencies: Option<Arc<Dependencies>>,
 }
 
 static NO_EXTRAS: LazyLock<TaskExtras> = LazyLock::new(TaskExtras::default);
@@ -152,7 +155,7 @@ impl TaskSpec {
         self.extras.as_deref().unwrap_or(&NO_EXTRAS)
     }
 
-    /// Bytes of everything of variable size but the payload: arguments, labels, names and trace context.
+    /// Bytes of everything of variable size but the payload: arguments, labels, names, trace context and parents.
     pub fn attached_bytes(&self) -> usize {
         let (options, extras) = (&self.options, self.extras());
         let args = extras.args.iter().map(|arg| arg.len()).sum::<usize>();
@@ -160,7 +163,8 @@ impl TaskSpec {
         let names = options.display_name.len() + options.submitted_by.len() + options.content_type.len();
         let request_id = extras.request_id().map_or(0, str::len);
         let trace = extras.trace.as_ref().map_or(0, |trace| trace.state.len() + trace.baggage.len());
-        args + labels + names + request_id + trace
+        let dependencies = extras.dependencies.as_ref().map_or(0, |dependencies| dependencies.bytes());
+        args + labels + names + request_id + trace + dependencies
     }
 
     /// A copy with an empty payload.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
 
+use super::dependencies::Dependencies;
 use super::id::TaskId;
 use super::request::{RequestKey, SubmissionDigest};
 use super::spec::{TaskExtras, TaskOptions, TaskSpec};
@@ -41,6 +42,9 @@ impl SubmissionDigest {
         }
         fields.duration(extras.delay);
         fields.duration(extras.expires_after);
+        if let Some(dependencies) = &extras.dependencies {
+            fields.dependencies(dependencies);
+        }
         Self(fields.finish())
     }
 }
@@ -73,6 +77,19 @@ impl Fields {
         match duration {
             Some(duration) => self.bytes(&duration.as_nanos().to_le_bytes()),
             None => self.bytes(&[]),
+        }
+    }
+
+    /// A parent that was named by its place counts as that: its ID may be generated anew for each repetition.
+    fn dependencies(&mut self, dependencies: &Dependencies) {
+        self.text("dependencies");
+        self.number(dependencies.on_parent_failure as u64);
+        self.number(dependencies.parents.len() as u64);
+        for parent in &dependencies.parents {
+            match parent.place {
+                Some(place) => self.bytes(&place.to_le_bytes()),
+                None => self.text(&format!("id {}", parent.id)),
+            }
         }
     }
 
@@ -197,6 +214,25 @@ mod tests {
         assert!(delayed != expiring && delayed != digest(&base(), &none, b""));
         let id = TaskId::parse("chosen").unwrap();
         assert_ne!(SubmissionDigest::of(&base(), &none, b"", Some(&id)), digest(&base(), &none, b""));
+    }
+
+    #[test]
+    fn parents_count_by_id_or_by_place() {
+        use crate::model::{OnParentFailure, Parent};
+
+        let of = |parents: &[Parent], on_parent_failure| {
+            let dependencies = Dependencies { parents: parents.into(), on_parent_failure };
+            let extras = TaskExtras { dependencies: Some(Arc::new(dependencies)), ..TaskExtras::default() };
+            digest(&TaskOptions::sample(), &extras, b"")
+        };
+        let named = |id: &str| Parent { id: TaskId::parse(id).unwrap(), place: None };
+        let placed = |place, id: &str| Parent { id: TaskId::parse(id).unwrap(), place: Some(place) };
+        let (fail, run) = (OnParentFailure::Fail, OnParentFailure::Run);
+        assert_ne!(of(&[named("a")], fail), digest(&TaskOptions::sample(), &TaskExtras::default(), b""));
+        assert_ne!(of(&[named("a")], fail), of(&[named("b")], fail));
+        assert_ne!(of(&[named("a")], fail), of(&[named("a")], run));
+        assert_ne!(of(&[placed(0, "a")], fail), of(&[placed(1, "a")], fail));
+        assert_eq!(of(&[placed(0, "a")], fail), of(&[placed(0, "b")], fail), "the ID at a place is generated anew");
     }
 
     #[test]

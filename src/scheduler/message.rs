@@ -13,7 +13,8 @@ use crate::pool::{Attempt, Report};
 use crate::store::AppendError;
 
 use super::core::{
-    BatchFilter, BatchPage, PoolUpdate, PoolView, ScheduleFilter, SchedulePage, ScheduleUpdate, Submission, Verdict,
+    BatchFilter, BatchPage, PoolUpdate, PoolView, ScheduleFilter, SchedulePage, ScheduleUpdate, Submission,
+    UnfinishedParents, Verdict,
 };
 use super::refusal::Refusal;
 use super::views::{BatchSnapshot, CancelBatchCommand, CancelCommand, Configuration, OutputSource, PoolMetrics};
@@ -59,6 +60,7 @@ pub(super) enum Request {
     ResetCounters { pool: PoolName, reply: Reply<Revision> },
     LiveAttempt { task: TaskId, reply: Reply<Option<Arc<Attempt>>> },
     UnstoredOutput { task: TaskId, attempt: u32, reply: Reply<Option<OutputSource>> },
+    UnfinishedParents { task: TaskId, reply: Reply<Option<UnfinishedParents>> },
     RunningCount { reply: Reply<u64> },
     StoreFault { reply: Reply<Option<String>> },
     Drain { limit: Duration },

@@ -28,7 +28,7 @@ mod watch;
 
 pub use self::core::{
     Accepted, BatchFilter, CoreOptions, DurationStats, PoolSnapshot, PoolUpdate, PoolView, RecoveryCounts,
-    ScheduleFilter, ScheduleUpdate, Submitted,
+    ScheduleFilter, ScheduleUpdate, Submitted, UnfinishedParents,
 };
 pub use crate::pool::{RemoteConnection, WorkerInfo, WorkerStats};
 pub use crate::runners::remote::{Assigned, Chunk, CloseReason, Command, Polled, Token, WorkerReport};

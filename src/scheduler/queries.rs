@@ -33,6 +33,14 @@ pub fn count_task(memory: &mut Share, task: &Task) {
     }
 }
 
+/// What the loop has answered; `None` if it does not respond in time.
+fn if_responsive<T>(answer: Result<Option<T>, Refusal>) -> Result<Option<T>, Refusal> {
+    match answer {
+        Err(Refusal::SchedulerUnresponsive(_)) => Ok(None),
+        answer => answer,
+    }
+}
+
 impl Handle {
     /// The newest durable revision.
     pub fn revision(&self) -> Revision {
@@ -74,16 +82,20 @@ impl Handle {
     /// [`TaskNotFound`], `ProjectionUnavailable`.
     pub async fn get(&self, id: &TaskId) -> Result<TaskSnapshot, Refusal> {
         let (task, revision) = self.get_within(PROJECTION_STALL_TIMEOUT, id).await?;
-        let mut progress = (0.0, String::new());
-        if task.status.state == TaskState::Running {
-            match self.live_attempt(id).await {
-                Ok(attempt) => progress = attempt.map_or(progress, |attempt| attempt.progress()),
-                // The durable part of the snapshot is still correct without the progress.
-                Err(Refusal::SchedulerUnresponsive(_)) => {}
-                Err(refusal) => return Err(refusal),
+        let (mut progress, mut unfinished_parents) = ((0.0, String::new()), None);
+        // The durable part of the snapshot is still correct without the answers of the loop.
+        match task.status.state {
+            TaskState::Running => {
+                let attempt = if_responsive(self.live_attempt(id).await)?;
+                progress = attempt.map_or(progress, |attempt| attempt.progress());
             }
+            TaskState::Waiting if task.spec.extras().dependencies.is_some() => {
+                let request = |reply| Request::UnfinishedParents { task: id.clone(), reply };
+                unfinished_parents = if_responsive(self.query_loop(QUERY_TIMEOUT, request).await)?;
+            }
+            _ => {}
         }
-        Ok(TaskSnapshot { task, progress, revision })
+        Ok(TaskSnapshot { task, progress, unfinished_parents, revision })
     }
 
     /// One page of tasks, newest submission first.
@@ -145,6 +157,7 @@ impl Handle {
         }
         snapshot.task = task.ok_or(TaskNotFound { task: id })?;
         snapshot.progress = (0.0, String::new());
+        snapshot.unfinished_parents = None;
         snapshot.revision = snapshot.task.status.revision;
         Ok(snapshot)
     }

@@ -13,7 +13,9 @@ pub use internal::Internal;
 pub use pool::{EtagMismatch, NotRemotePool, QueueFull, UnknownPool};
 pub use revision::{RevisionCompacted, RevisionInFuture};
 pub use schedule::{ScheduleBusy, ScheduleExists, ScheduleNotFound, TooManySchedules};
-pub use task::{BadField, RequestIdReused, TaskExists, TaskFinished, TaskNotFinished, TaskNotFound, UnknownHandler};
+pub use task::{
+    BadField, ParentNotFound, RequestIdReused, TaskExists, TaskFinished, TaskNotFinished, TaskNotFound, UnknownHandler,
+};
 pub use unavailable::{
     DrainPending, Draining, ProjectionUnavailable, SchedulerUnresponsive, StoreUnavailable, StoreUnreadable,
     WatchDrained,
@@ -57,6 +59,7 @@ refusals! {
     TaskNotFound,
     TaskExists,
     RequestIdReused,
+    ParentNotFound,
     QueueFull,
     MemoryFull,
     TaskFinished,

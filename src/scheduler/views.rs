@@ -7,7 +7,7 @@ use crate::model::{Batch, BatchKey, CancelMode, Catalog, Output, PoolSpec, Revis
 use crate::pool::{PoolStats, WorkerStats};
 use crate::runners::{OutputBuffer, Runners};
 
-use super::core::PoolSnapshot;
+use super::core::{PoolSnapshot, UnfinishedParents};
 
 /// What a reload of the configuration replaces.
 pub struct Configuration {
@@ -53,6 +53,8 @@ pub struct TaskSnapshot {
     pub task: Task,
     /// Progress of a RUNNING task, 0 to 1, and a note of the handler.
     pub progress: (f32, String),
+    /// What a WAITING task waits for, if that is known.
+    pub unfinished_parents: Option<UnfinishedParents>,
     pub revision: Revision,
 }
 

@@ -18,6 +18,7 @@ mod connection_age;
 mod crash;
 mod dashboard;
 mod data_directory;
+mod dependencies;
 mod disk;
 mod disk_faults;
 mod dispatch;

@@ -413,7 +413,7 @@ type CreateBatchRequest struct {
 	Open bool `protobuf:"varint,5,opt,name=open,proto3" json:"open,omitempty"`
 	// A task to submit when the batch has finished. Its payload, which must not be set here, is the report of the batch as
 	// JSON: counts, and the first 100 failed tasks. It is not a task of the batch, and it closes the batch. `task_id`,
-	// `request_id` and `batch_id` must not be set.
+	// `request_id`, `batch_id` and `dependencies` must not be set.
 	Completion    *SubmitTaskRequest `protobuf:"bytes,6,opt,name=completion,proto3" json:"completion,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -68,7 +68,7 @@ type BatchServiceClient interface {
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), BATCH_NOT_FOUND (NOT_FOUND), BATCH_FINISHED (FAILED_PRECONDITION),
 	// STORE_UNAVAILABLE (UNAVAILABLE).
 	CancelBatch(ctx context.Context, in *CancelBatchRequest, opts ...grpc.CallOption) (*CancelBatchResponse, error)
-	// Deletes a finished batch and its tasks.
+	// Deletes a finished batch and its tasks. Parents of unfinished tasks stay, and with them the batch.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), BATCH_NOT_FOUND (NOT_FOUND), BATCH_NOT_FINISHED (FAILED_PRECONDITION),
 	// STORE_UNAVAILABLE (UNAVAILABLE).
 	DeleteBatch(ctx context.Context, in *DeleteBatchRequest, opts ...grpc.CallOption) (*DeleteBatchResponse, error)
@@ -210,7 +210,7 @@ type BatchServiceServer interface {
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), BATCH_NOT_FOUND (NOT_FOUND), BATCH_FINISHED (FAILED_PRECONDITION),
 	// STORE_UNAVAILABLE (UNAVAILABLE).
 	CancelBatch(context.Context, *CancelBatchRequest) (*CancelBatchResponse, error)
-	// Deletes a finished batch and its tasks.
+	// Deletes a finished batch and its tasks. Parents of unfinished tasks stay, and with them the batch.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), BATCH_NOT_FOUND (NOT_FOUND), BATCH_NOT_FINISHED (FAILED_PRECONDITION),
 	// STORE_UNAVAILABLE (UNAVAILABLE).
 	DeleteBatch(context.Context, *DeleteBatchRequest) (*DeleteBatchResponse, error)

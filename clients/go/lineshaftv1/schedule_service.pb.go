@@ -349,7 +349,8 @@ type ScheduleSpec struct {
 	CatchUpWindow *durationpb.Duration `protobuf:"bytes,7,opt,name=catch_up_window,json=catchUpWindow,proto3" json:"catch_up_window,omitempty"`
 	// Default: SKIP.
 	Overlap OverlapPolicy `protobuf:"varint,8,opt,name=overlap,proto3,enum=lineshaft.v1.OverlapPolicy" json:"overlap,omitempty"`
-	// The task of each run. `task_id`, `request_id`, `batch_id` and `trace_mode` must not be set; the payload has at most 64 KiB.
+	// The task of each run. `task_id`, `request_id`, `batch_id`, `trace_mode` and `dependencies` must not be set; the payload has at most
+	// 64 KiB.
 	Task          *SubmitTaskRequest `protobuf:"bytes,9,opt,name=task,proto3" json:"task,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -91,7 +91,7 @@ type TaskState int32
 const (
 	// Never sent.
 	TaskState_TASK_STATE_UNSPECIFIED TaskState = 0
-	// Not eligible yet: the task has a delay or waits for its next retry.
+	// Not eligible yet: the task has a delay, waits for its parents or for its next retry.
 	TaskState_TASK_STATE_WAITING TaskState = 1
 	// Eligible; starts when a worker is free.
 	TaskState_TASK_STATE_QUEUED TaskState = 2
@@ -174,7 +174,7 @@ const (
 	FailureReason_FAILURE_REASON_WORKER_LOST FailureReason = 6
 	// The task did not start before its expiry time.
 	FailureReason_FAILURE_REASON_EXPIRED FailureReason = 7
-	// A task that this one depends on failed.
+	// A parent of the task has FAILED or was CANCELLED.
 	FailureReason_FAILURE_REASON_DEPENDENCY_FAILED FailureReason = 8
 	// The result exceeds the size limit.
 	FailureReason_FAILURE_REASON_RESULT_TOO_LARGE FailureReason = 9
@@ -471,6 +471,63 @@ func (TraceMode) EnumDescriptor() ([]byte, []int) {
 	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{6}
 }
 
+// What a task does when one of its parents has FAILED or was CANCELLED.
+type OnParentFailure int32
+
+const (
+	// FAIL.
+	OnParentFailure_ON_PARENT_FAILURE_UNSPECIFIED OnParentFailure = 0
+	// The task fails with DEPENDENCY_FAILED at once.
+	OnParentFailure_ON_PARENT_FAILURE_FAIL OnParentFailure = 1
+	// The task starts once all parents have ended, however they ended.
+	OnParentFailure_ON_PARENT_FAILURE_RUN OnParentFailure = 2
+	// The task is cancelled at once.
+	OnParentFailure_ON_PARENT_FAILURE_CANCEL OnParentFailure = 3
+)
+
+// Enum value maps for OnParentFailure.
+var (
+	OnParentFailure_name = map[int32]string{
+		0: "ON_PARENT_FAILURE_UNSPECIFIED",
+		1: "ON_PARENT_FAILURE_FAIL",
+		2: "ON_PARENT_FAILURE_RUN",
+		3: "ON_PARENT_FAILURE_CANCEL",
+	}
+	OnParentFailure_value = map[string]int32{
+		"ON_PARENT_FAILURE_UNSPECIFIED": 0,
+		"ON_PARENT_FAILURE_FAIL":        1,
+		"ON_PARENT_FAILURE_RUN":         2,
+		"ON_PARENT_FAILURE_CANCEL":      3,
+	}
+)
+
+func (x OnParentFailure) Enum() *OnParentFailure {
+	p := new(OnParentFailure)
+	*p = x
+	return p
+}
+
+func (x OnParentFailure) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OnParentFailure) Descriptor() protoreflect.EnumDescriptor {
+	return file_lineshaft_v1_task_proto_enumTypes[7].Descriptor()
+}
+
+func (OnParentFailure) Type() protoreflect.EnumType {
+	return &file_lineshaft_v1_task_proto_enumTypes[7]
+}
+
+func (x OnParentFailure) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OnParentFailure.Descriptor instead.
+func (OnParentFailure) EnumDescriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{7}
+}
+
 // An output stream of an attempt.
 type OutputStream int32
 
@@ -508,11 +565,11 @@ func (x OutputStream) String() string {
 }
 
 func (OutputStream) Descriptor() protoreflect.EnumDescriptor {
-	return file_lineshaft_v1_task_proto_enumTypes[7].Descriptor()
+	return file_lineshaft_v1_task_proto_enumTypes[8].Descriptor()
 }
 
 func (OutputStream) Type() protoreflect.EnumType {
-	return &file_lineshaft_v1_task_proto_enumTypes[7]
+	return &file_lineshaft_v1_task_proto_enumTypes[8]
 }
 
 func (x OutputStream) Number() protoreflect.EnumNumber {
@@ -521,7 +578,7 @@ func (x OutputStream) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OutputStream.Descriptor instead.
 func (OutputStream) EnumDescriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{7}
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{8}
 }
 
 // A payload or a result: bytes with a content type.
@@ -987,6 +1044,88 @@ func (x *CancelReceipt) GetRequestedBy() string {
 	return ""
 }
 
+// The parents of a task, and what it still waits for.
+type TaskDependencies struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// IDs of the parents, in the order of the submission: first those that it named by ID. Empty in lists and snapshots of tasks.
+	ParentIds []string `protobuf:"bytes,1,rep,name=parent_ids,json=parentIds,proto3" json:"parent_ids,omitempty"`
+	// Number of parents, each as often as the submission named it.
+	Parents int32 `protobuf:"varint,2,opt,name=parents,proto3" json:"parents,omitempty"`
+	// What the task does when a parent has failed or was cancelled.
+	OnParentFailure OnParentFailure `protobuf:"varint,3,opt,name=on_parent_failure,json=onParentFailure,proto3,enum=lineshaft.v1.OnParentFailure" json:"on_parent_failure,omitempty"`
+	// Number of parents that a WAITING task still waits for. Only in responses of GetTask and WaitTask.
+	UnfinishedParents int32 `protobuf:"varint,4,opt,name=unfinished_parents,json=unfinishedParents,proto3" json:"unfinished_parents,omitempty"`
+	// IDs of up to 20 of them, found among the first 1,000 parents.
+	UnfinishedParentIds []string `protobuf:"bytes,5,rep,name=unfinished_parent_ids,json=unfinishedParentIds,proto3" json:"unfinished_parent_ids,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *TaskDependencies) Reset() {
+	*x = TaskDependencies{}
+	mi := &file_lineshaft_v1_task_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskDependencies) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskDependencies) ProtoMessage() {}
+
+func (x *TaskDependencies) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskDependencies.ProtoReflect.Descriptor instead.
+func (*TaskDependencies) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *TaskDependencies) GetParentIds() []string {
+	if x != nil {
+		return x.ParentIds
+	}
+	return nil
+}
+
+func (x *TaskDependencies) GetParents() int32 {
+	if x != nil {
+		return x.Parents
+	}
+	return 0
+}
+
+func (x *TaskDependencies) GetOnParentFailure() OnParentFailure {
+	if x != nil {
+		return x.OnParentFailure
+	}
+	return OnParentFailure_ON_PARENT_FAILURE_UNSPECIFIED
+}
+
+func (x *TaskDependencies) GetUnfinishedParents() int32 {
+	if x != nil {
+		return x.UnfinishedParents
+	}
+	return 0
+}
+
+func (x *TaskDependencies) GetUnfinishedParentIds() []string {
+	if x != nil {
+		return x.UnfinishedParentIds
+	}
+	return nil
+}
+
 // A task at a revision.
 type Task struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1018,7 +1157,8 @@ type Task struct {
 	Timeout *durationpb.Duration `protobuf:"bytes,13,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// When the task was accepted.
 	SubmittedAt *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=submitted_at,json=submittedAt,proto3" json:"submitted_at,omitempty"`
-	// While WAITING, when the task becomes eligible; afterwards, when it last became eligible.
+	// While WAITING, when the task becomes eligible, at the earliest if it waits for parents; afterwards, when it last became
+	// eligible.
 	EligibleAt *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=eligible_at,json=eligibleAt,proto3" json:"eligible_at,omitempty"`
 	// Start of the current or last attempt.
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
@@ -1058,14 +1198,16 @@ type Task struct {
 	// Arguments of the submission.
 	Args []string `protobuf:"bytes,33,rep,name=args,proto3" json:"args,omitempty"`
 	// ID of the task of which this is a retry (RetryTask); empty if none.
-	RetryOf       string `protobuf:"bytes,34,opt,name=retry_of,json=retryOf,proto3" json:"retry_of,omitempty"`
+	RetryOf string `protobuf:"bytes,34,opt,name=retry_of,json=retryOf,proto3" json:"retry_of,omitempty"`
+	// The tasks that have to end before this one starts. Unset if it has no parents.
+	Dependencies  *TaskDependencies `protobuf:"bytes,35,opt,name=dependencies,proto3" json:"dependencies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_lineshaft_v1_task_proto_msgTypes[5]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1077,7 +1219,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_proto_msgTypes[5]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1090,7 +1232,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{5}
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Task) GetTaskId() string {
@@ -1331,6 +1473,13 @@ func (x *Task) GetRetryOf() string {
 	return ""
 }
 
+func (x *Task) GetDependencies() *TaskDependencies {
+	if x != nil {
+		return x.Dependencies
+	}
+	return nil
+}
+
 // One state change of one task.
 type TaskEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1378,7 +1527,7 @@ type TaskEvent struct {
 
 func (x *TaskEvent) Reset() {
 	*x = TaskEvent{}
-	mi := &file_lineshaft_v1_task_proto_msgTypes[6]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1390,7 +1539,7 @@ func (x *TaskEvent) String() string {
 func (*TaskEvent) ProtoMessage() {}
 
 func (x *TaskEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_proto_msgTypes[6]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1403,7 +1552,7 @@ func (x *TaskEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskEvent.ProtoReflect.Descriptor instead.
 func (*TaskEvent) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{6}
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TaskEvent) GetRevision() uint64 {
@@ -1569,7 +1718,7 @@ type TaskFilter struct {
 
 func (x *TaskFilter) Reset() {
 	*x = TaskFilter{}
-	mi := &file_lineshaft_v1_task_proto_msgTypes[7]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1730,7 @@ func (x *TaskFilter) String() string {
 func (*TaskFilter) ProtoMessage() {}
 
 func (x *TaskFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_proto_msgTypes[7]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1743,7 @@ func (x *TaskFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskFilter.ProtoReflect.Descriptor instead.
 func (*TaskFilter) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{7}
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TaskFilter) GetTaskIds() []string {
@@ -1711,7 +1860,14 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"stopped_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstoppedAt\x120\n" +
 	"\x06method\x18\x03 \x01(\x0e2\x18.lineshaft.v1.StopMethodR\x06method\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12!\n" +
-	"\frequested_by\x18\x05 \x01(\tR\vrequestedBy\"\xc0\v\n" +
+	"\frequested_by\x18\x05 \x01(\tR\vrequestedBy\"\xf9\x01\n" +
+	"\x10TaskDependencies\x12\x1d\n" +
+	"\n" +
+	"parent_ids\x18\x01 \x03(\tR\tparentIds\x12\x18\n" +
+	"\aparents\x18\x02 \x01(\x05R\aparents\x12I\n" +
+	"\x11on_parent_failure\x18\x03 \x01(\x0e2\x1d.lineshaft.v1.OnParentFailureR\x0fonParentFailure\x12-\n" +
+	"\x12unfinished_parents\x18\x04 \x01(\x05R\x11unfinishedParents\x122\n" +
+	"\x15unfinished_parent_ids\x18\x05 \x03(\tR\x13unfinishedParentIds\"\x84\f\n" +
 	"\x04Task\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x18\n" +
@@ -1755,7 +1911,8 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\fstdout_bytes\x18\x1f \x01(\x03R\vstdoutBytes\x12!\n" +
 	"\fstderr_bytes\x18  \x01(\x03R\vstderrBytes\x12\x12\n" +
 	"\x04args\x18! \x03(\tR\x04args\x12\x19\n" +
-	"\bretry_of\x18\" \x01(\tR\aretryOf\x1a9\n" +
+	"\bretry_of\x18\" \x01(\tR\aretryOf\x12B\n" +
+	"\fdependencies\x18# \x01(\v2\x1e.lineshaft.v1.TaskDependenciesR\fdependencies\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc6\x06\n" +
@@ -1852,7 +2009,12 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\x16TRACE_MODE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fTRACE_MODE_AUTO\x10\x01\x12\x15\n" +
 	"\x11TRACE_MODE_PARENT\x10\x02\x12\x13\n" +
-	"\x0fTRACE_MODE_LINK\x10\x03*a\n" +
+	"\x0fTRACE_MODE_LINK\x10\x03*\x89\x01\n" +
+	"\x0fOnParentFailure\x12!\n" +
+	"\x1dON_PARENT_FAILURE_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16ON_PARENT_FAILURE_FAIL\x10\x01\x12\x19\n" +
+	"\x15ON_PARENT_FAILURE_RUN\x10\x02\x12\x1c\n" +
+	"\x18ON_PARENT_FAILURE_CANCEL\x10\x03*a\n" +
 	"\fOutputStream\x12\x1d\n" +
 	"\x19OUTPUT_STREAM_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14OUTPUT_STREAM_STDOUT\x10\x01\x12\x18\n" +
@@ -1871,8 +2033,8 @@ func file_lineshaft_v1_task_proto_rawDescGZIP() []byte {
 	return file_lineshaft_v1_task_proto_rawDescData
 }
 
-var file_lineshaft_v1_task_proto_enumTypes = make([]protoimpl.EnumInfo, 8)
-var file_lineshaft_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_lineshaft_v1_task_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
+var file_lineshaft_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_lineshaft_v1_task_proto_goTypes = []any{
 	(Priority)(0),                 // 0: lineshaft.v1.Priority
 	(TaskState)(0),                // 1: lineshaft.v1.TaskState
@@ -1881,68 +2043,72 @@ var file_lineshaft_v1_task_proto_goTypes = []any{
 	(CancelMode)(0),               // 4: lineshaft.v1.CancelMode
 	(StopMethod)(0),               // 5: lineshaft.v1.StopMethod
 	(TraceMode)(0),                // 6: lineshaft.v1.TraceMode
-	(OutputStream)(0),             // 7: lineshaft.v1.OutputStream
-	(*Payload)(nil),               // 8: lineshaft.v1.Payload
-	(*RetryPolicy)(nil),           // 9: lineshaft.v1.RetryPolicy
-	(*Failure)(nil),               // 10: lineshaft.v1.Failure
-	(*ResourceUsage)(nil),         // 11: lineshaft.v1.ResourceUsage
-	(*CancelReceipt)(nil),         // 12: lineshaft.v1.CancelReceipt
-	(*Task)(nil),                  // 13: lineshaft.v1.Task
-	(*TaskEvent)(nil),             // 14: lineshaft.v1.TaskEvent
-	(*TaskFilter)(nil),            // 15: lineshaft.v1.TaskFilter
-	nil,                           // 16: lineshaft.v1.Task.LabelsEntry
-	nil,                           // 17: lineshaft.v1.TaskEvent.LabelsEntry
-	nil,                           // 18: lineshaft.v1.TaskFilter.LabelsEntry
-	(*structpb.Value)(nil),        // 19: google.protobuf.Value
-	(*durationpb.Duration)(nil),   // 20: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(OnParentFailure)(0),          // 7: lineshaft.v1.OnParentFailure
+	(OutputStream)(0),             // 8: lineshaft.v1.OutputStream
+	(*Payload)(nil),               // 9: lineshaft.v1.Payload
+	(*RetryPolicy)(nil),           // 10: lineshaft.v1.RetryPolicy
+	(*Failure)(nil),               // 11: lineshaft.v1.Failure
+	(*ResourceUsage)(nil),         // 12: lineshaft.v1.ResourceUsage
+	(*CancelReceipt)(nil),         // 13: lineshaft.v1.CancelReceipt
+	(*TaskDependencies)(nil),      // 14: lineshaft.v1.TaskDependencies
+	(*Task)(nil),                  // 15: lineshaft.v1.Task
+	(*TaskEvent)(nil),             // 16: lineshaft.v1.TaskEvent
+	(*TaskFilter)(nil),            // 17: lineshaft.v1.TaskFilter
+	nil,                           // 18: lineshaft.v1.Task.LabelsEntry
+	nil,                           // 19: lineshaft.v1.TaskEvent.LabelsEntry
+	nil,                           // 20: lineshaft.v1.TaskFilter.LabelsEntry
+	(*structpb.Value)(nil),        // 21: google.protobuf.Value
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
 }
 var file_lineshaft_v1_task_proto_depIdxs = []int32{
-	19, // 0: lineshaft.v1.Payload.json:type_name -> google.protobuf.Value
-	20, // 1: lineshaft.v1.RetryPolicy.delay:type_name -> google.protobuf.Duration
-	20, // 2: lineshaft.v1.RetryPolicy.max_delay:type_name -> google.protobuf.Duration
+	21, // 0: lineshaft.v1.Payload.json:type_name -> google.protobuf.Value
+	22, // 1: lineshaft.v1.RetryPolicy.delay:type_name -> google.protobuf.Duration
+	22, // 2: lineshaft.v1.RetryPolicy.max_delay:type_name -> google.protobuf.Duration
 	2,  // 3: lineshaft.v1.Failure.reason:type_name -> lineshaft.v1.FailureReason
-	20, // 4: lineshaft.v1.ResourceUsage.queue_time:type_name -> google.protobuf.Duration
-	20, // 5: lineshaft.v1.ResourceUsage.run_time:type_name -> google.protobuf.Duration
-	20, // 6: lineshaft.v1.ResourceUsage.cpu_time:type_name -> google.protobuf.Duration
-	21, // 7: lineshaft.v1.CancelReceipt.requested_at:type_name -> google.protobuf.Timestamp
-	21, // 8: lineshaft.v1.CancelReceipt.stopped_at:type_name -> google.protobuf.Timestamp
+	22, // 4: lineshaft.v1.ResourceUsage.queue_time:type_name -> google.protobuf.Duration
+	22, // 5: lineshaft.v1.ResourceUsage.run_time:type_name -> google.protobuf.Duration
+	22, // 6: lineshaft.v1.ResourceUsage.cpu_time:type_name -> google.protobuf.Duration
+	23, // 7: lineshaft.v1.CancelReceipt.requested_at:type_name -> google.protobuf.Timestamp
+	23, // 8: lineshaft.v1.CancelReceipt.stopped_at:type_name -> google.protobuf.Timestamp
 	5,  // 9: lineshaft.v1.CancelReceipt.method:type_name -> lineshaft.v1.StopMethod
-	0,  // 10: lineshaft.v1.Task.priority:type_name -> lineshaft.v1.Priority
-	1,  // 11: lineshaft.v1.Task.state:type_name -> lineshaft.v1.TaskState
-	16, // 12: lineshaft.v1.Task.labels:type_name -> lineshaft.v1.Task.LabelsEntry
-	9,  // 13: lineshaft.v1.Task.retry:type_name -> lineshaft.v1.RetryPolicy
-	20, // 14: lineshaft.v1.Task.timeout:type_name -> google.protobuf.Duration
-	21, // 15: lineshaft.v1.Task.submitted_at:type_name -> google.protobuf.Timestamp
-	21, // 16: lineshaft.v1.Task.eligible_at:type_name -> google.protobuf.Timestamp
-	21, // 17: lineshaft.v1.Task.started_at:type_name -> google.protobuf.Timestamp
-	21, // 18: lineshaft.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
-	21, // 19: lineshaft.v1.Task.expires_at:type_name -> google.protobuf.Timestamp
-	10, // 20: lineshaft.v1.Task.failure:type_name -> lineshaft.v1.Failure
-	8,  // 21: lineshaft.v1.Task.payload:type_name -> lineshaft.v1.Payload
-	8,  // 22: lineshaft.v1.Task.result:type_name -> lineshaft.v1.Payload
-	11, // 23: lineshaft.v1.Task.resource_usage:type_name -> lineshaft.v1.ResourceUsage
-	12, // 24: lineshaft.v1.Task.cancel:type_name -> lineshaft.v1.CancelReceipt
-	3,  // 25: lineshaft.v1.Task.durability:type_name -> lineshaft.v1.Durability
-	21, // 26: lineshaft.v1.TaskEvent.time:type_name -> google.protobuf.Timestamp
-	1,  // 27: lineshaft.v1.TaskEvent.state:type_name -> lineshaft.v1.TaskState
-	1,  // 28: lineshaft.v1.TaskEvent.previous_state:type_name -> lineshaft.v1.TaskState
-	10, // 29: lineshaft.v1.TaskEvent.failure:type_name -> lineshaft.v1.Failure
-	21, // 30: lineshaft.v1.TaskEvent.not_before:type_name -> google.protobuf.Timestamp
-	12, // 31: lineshaft.v1.TaskEvent.cancel:type_name -> lineshaft.v1.CancelReceipt
-	0,  // 32: lineshaft.v1.TaskEvent.priority:type_name -> lineshaft.v1.Priority
-	17, // 33: lineshaft.v1.TaskEvent.labels:type_name -> lineshaft.v1.TaskEvent.LabelsEntry
-	11, // 34: lineshaft.v1.TaskEvent.resource_usage:type_name -> lineshaft.v1.ResourceUsage
-	18, // 35: lineshaft.v1.TaskFilter.labels:type_name -> lineshaft.v1.TaskFilter.LabelsEntry
-	1,  // 36: lineshaft.v1.TaskFilter.states:type_name -> lineshaft.v1.TaskState
-	0,  // 37: lineshaft.v1.TaskFilter.priorities:type_name -> lineshaft.v1.Priority
-	21, // 38: lineshaft.v1.TaskFilter.submitted_after:type_name -> google.protobuf.Timestamp
-	21, // 39: lineshaft.v1.TaskFilter.submitted_before:type_name -> google.protobuf.Timestamp
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	7,  // 10: lineshaft.v1.TaskDependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
+	0,  // 11: lineshaft.v1.Task.priority:type_name -> lineshaft.v1.Priority
+	1,  // 12: lineshaft.v1.Task.state:type_name -> lineshaft.v1.TaskState
+	18, // 13: lineshaft.v1.Task.labels:type_name -> lineshaft.v1.Task.LabelsEntry
+	10, // 14: lineshaft.v1.Task.retry:type_name -> lineshaft.v1.RetryPolicy
+	22, // 15: lineshaft.v1.Task.timeout:type_name -> google.protobuf.Duration
+	23, // 16: lineshaft.v1.Task.submitted_at:type_name -> google.protobuf.Timestamp
+	23, // 17: lineshaft.v1.Task.eligible_at:type_name -> google.protobuf.Timestamp
+	23, // 18: lineshaft.v1.Task.started_at:type_name -> google.protobuf.Timestamp
+	23, // 19: lineshaft.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
+	23, // 20: lineshaft.v1.Task.expires_at:type_name -> google.protobuf.Timestamp
+	11, // 21: lineshaft.v1.Task.failure:type_name -> lineshaft.v1.Failure
+	9,  // 22: lineshaft.v1.Task.payload:type_name -> lineshaft.v1.Payload
+	9,  // 23: lineshaft.v1.Task.result:type_name -> lineshaft.v1.Payload
+	12, // 24: lineshaft.v1.Task.resource_usage:type_name -> lineshaft.v1.ResourceUsage
+	13, // 25: lineshaft.v1.Task.cancel:type_name -> lineshaft.v1.CancelReceipt
+	3,  // 26: lineshaft.v1.Task.durability:type_name -> lineshaft.v1.Durability
+	14, // 27: lineshaft.v1.Task.dependencies:type_name -> lineshaft.v1.TaskDependencies
+	23, // 28: lineshaft.v1.TaskEvent.time:type_name -> google.protobuf.Timestamp
+	1,  // 29: lineshaft.v1.TaskEvent.state:type_name -> lineshaft.v1.TaskState
+	1,  // 30: lineshaft.v1.TaskEvent.previous_state:type_name -> lineshaft.v1.TaskState
+	11, // 31: lineshaft.v1.TaskEvent.failure:type_name -> lineshaft.v1.Failure
+	23, // 32: lineshaft.v1.TaskEvent.not_before:type_name -> google.protobuf.Timestamp
+	13, // 33: lineshaft.v1.TaskEvent.cancel:type_name -> lineshaft.v1.CancelReceipt
+	0,  // 34: lineshaft.v1.TaskEvent.priority:type_name -> lineshaft.v1.Priority
+	19, // 35: lineshaft.v1.TaskEvent.labels:type_name -> lineshaft.v1.TaskEvent.LabelsEntry
+	12, // 36: lineshaft.v1.TaskEvent.resource_usage:type_name -> lineshaft.v1.ResourceUsage
+	20, // 37: lineshaft.v1.TaskFilter.labels:type_name -> lineshaft.v1.TaskFilter.LabelsEntry
+	1,  // 38: lineshaft.v1.TaskFilter.states:type_name -> lineshaft.v1.TaskState
+	0,  // 39: lineshaft.v1.TaskFilter.priorities:type_name -> lineshaft.v1.Priority
+	23, // 40: lineshaft.v1.TaskFilter.submitted_after:type_name -> google.protobuf.Timestamp
+	23, // 41: lineshaft.v1.TaskFilter.submitted_before:type_name -> google.protobuf.Timestamp
+	42, // [42:42] is the sub-list for method output_type
+	42, // [42:42] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_task_proto_init() }
@@ -1962,8 +2128,8 @@ func file_lineshaft_v1_task_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_task_proto_rawDesc), len(file_lineshaft_v1_task_proto_rawDesc)),
-			NumEnums:      8,
-			NumMessages:   11,
+			NumEnums:      9,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

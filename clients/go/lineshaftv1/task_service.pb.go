@@ -67,7 +67,9 @@ type SubmitTaskRequest struct {
 	// the call. The baggage is that of the call in any case.
 	Traceparent string `protobuf:"bytes,19,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	// W3C trace state that belongs to `traceparent`, at most 512 bytes.
-	Tracestate    string `protobuf:"bytes,20,opt,name=tracestate,proto3" json:"tracestate,omitempty"`
+	Tracestate string `protobuf:"bytes,20,opt,name=tracestate,proto3" json:"tracestate,omitempty"`
+	// Tasks that have to end before this one starts. Until then, it is WAITING.
+	Dependencies  *Dependencies `protobuf:"bytes,21,opt,name=dependencies,proto3" json:"dependencies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -242,6 +244,78 @@ func (x *SubmitTaskRequest) GetTracestate() string {
 	return ""
 }
 
+func (x *SubmitTaskRequest) GetDependencies() *Dependencies {
+	if x != nil {
+		return x.Dependencies
+	}
+	return nil
+}
+
+// The parents of a task: at most 10,000, in the namespace of the task. A finished parent is neither deleted by DeleteTasks nor
+// by retention before the task has ended.
+type Dependencies struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// IDs of parents: existing tasks, or other tasks of the same BatchSubmitTasks call.
+	TaskIds []string `protobuf:"bytes,1,rep,name=task_ids,json=taskIds,proto3" json:"task_ids,omitempty"`
+	// Places of further parents among `tasks` of the same BatchSubmitTasks call, from 0.
+	BatchIndices []int32 `protobuf:"varint,2,rep,packed,name=batch_indices,json=batchIndices,proto3" json:"batch_indices,omitempty"`
+	// What the task does when a parent has FAILED or was CANCELLED. Default: FAIL.
+	OnParentFailure OnParentFailure `protobuf:"varint,3,opt,name=on_parent_failure,json=onParentFailure,proto3,enum=lineshaft.v1.OnParentFailure" json:"on_parent_failure,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Dependencies) Reset() {
+	*x = Dependencies{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Dependencies) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Dependencies) ProtoMessage() {}
+
+func (x *Dependencies) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Dependencies.ProtoReflect.Descriptor instead.
+func (*Dependencies) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Dependencies) GetTaskIds() []string {
+	if x != nil {
+		return x.TaskIds
+	}
+	return nil
+}
+
+func (x *Dependencies) GetBatchIndices() []int32 {
+	if x != nil {
+		return x.BatchIndices
+	}
+	return nil
+}
+
+func (x *Dependencies) GetOnParentFailure() OnParentFailure {
+	if x != nil {
+		return x.OnParentFailure
+	}
+	return OnParentFailure_ON_PARENT_FAILURE_UNSPECIFIED
+}
+
 // Result of a submission.
 type SubmitTaskResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -265,7 +339,7 @@ type SubmitTaskResponse struct {
 
 func (x *SubmitTaskResponse) Reset() {
 	*x = SubmitTaskResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[1]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -277,7 +351,7 @@ func (x *SubmitTaskResponse) String() string {
 func (*SubmitTaskResponse) ProtoMessage() {}
 
 func (x *SubmitTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[1]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -290,7 +364,7 @@ func (x *SubmitTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitTaskResponse.ProtoReflect.Descriptor instead.
 func (*SubmitTaskResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{1}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *SubmitTaskResponse) GetTaskId() string {
@@ -349,7 +423,7 @@ type BatchSubmitTasksRequest struct {
 
 func (x *BatchSubmitTasksRequest) Reset() {
 	*x = BatchSubmitTasksRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[2]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -361,7 +435,7 @@ func (x *BatchSubmitTasksRequest) String() string {
 func (*BatchSubmitTasksRequest) ProtoMessage() {}
 
 func (x *BatchSubmitTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[2]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -374,7 +448,7 @@ func (x *BatchSubmitTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchSubmitTasksRequest.ProtoReflect.Descriptor instead.
 func (*BatchSubmitTasksRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{2}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *BatchSubmitTasksRequest) GetTasks() []*SubmitTaskRequest {
@@ -414,7 +488,7 @@ type BatchSubmitTasksResponse struct {
 
 func (x *BatchSubmitTasksResponse) Reset() {
 	*x = BatchSubmitTasksResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[3]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -426,7 +500,7 @@ func (x *BatchSubmitTasksResponse) String() string {
 func (*BatchSubmitTasksResponse) ProtoMessage() {}
 
 func (x *BatchSubmitTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[3]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -439,7 +513,7 @@ func (x *BatchSubmitTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchSubmitTasksResponse.ProtoReflect.Descriptor instead.
 func (*BatchSubmitTasksResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{3}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *BatchSubmitTasksResponse) GetBatchId() string {
@@ -497,7 +571,7 @@ type SubmitTasksRequest struct {
 
 func (x *SubmitTasksRequest) Reset() {
 	*x = SubmitTasksRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[4]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +583,7 @@ func (x *SubmitTasksRequest) String() string {
 func (*SubmitTasksRequest) ProtoMessage() {}
 
 func (x *SubmitTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[4]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +596,7 @@ func (x *SubmitTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitTasksRequest.ProtoReflect.Descriptor instead.
 func (*SubmitTasksRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{4}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SubmitTasksRequest) GetSequence() uint64 {
@@ -557,7 +631,7 @@ type SubmitTasksResponse struct {
 
 func (x *SubmitTasksResponse) Reset() {
 	*x = SubmitTasksResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[5]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +643,7 @@ func (x *SubmitTasksResponse) String() string {
 func (*SubmitTasksResponse) ProtoMessage() {}
 
 func (x *SubmitTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[5]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +656,7 @@ func (x *SubmitTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitTasksResponse.ProtoReflect.Descriptor instead.
 func (*SubmitTasksResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{5}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SubmitTasksResponse) GetSequence() uint64 {
@@ -656,7 +730,7 @@ type Rejection struct {
 
 func (x *Rejection) Reset() {
 	*x = Rejection{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[6]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -668,7 +742,7 @@ func (x *Rejection) String() string {
 func (*Rejection) ProtoMessage() {}
 
 func (x *Rejection) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[6]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -681,7 +755,7 @@ func (x *Rejection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
 func (*Rejection) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{6}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Rejection) GetCode() int32 {
@@ -737,7 +811,7 @@ type RunTaskRequest struct {
 
 func (x *RunTaskRequest) Reset() {
 	*x = RunTaskRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[7]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +823,7 @@ func (x *RunTaskRequest) String() string {
 func (*RunTaskRequest) ProtoMessage() {}
 
 func (x *RunTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[7]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +836,7 @@ func (x *RunTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTaskRequest.ProtoReflect.Descriptor instead.
 func (*RunTaskRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{7}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *RunTaskRequest) GetTask() *SubmitTaskRequest {
@@ -789,7 +863,7 @@ type RunTaskResponse struct {
 
 func (x *RunTaskResponse) Reset() {
 	*x = RunTaskResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[8]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +875,7 @@ func (x *RunTaskResponse) String() string {
 func (*RunTaskResponse) ProtoMessage() {}
 
 func (x *RunTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[8]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +888,7 @@ func (x *RunTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTaskResponse.ProtoReflect.Descriptor instead.
 func (*RunTaskResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{8}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RunTaskResponse) GetKind() isRunTaskResponse_Kind {
@@ -889,7 +963,7 @@ type GetTaskRequest struct {
 
 func (x *GetTaskRequest) Reset() {
 	*x = GetTaskRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[9]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -901,7 +975,7 @@ func (x *GetTaskRequest) String() string {
 func (*GetTaskRequest) ProtoMessage() {}
 
 func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[9]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -914,7 +988,7 @@ func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskRequest.ProtoReflect.Descriptor instead.
 func (*GetTaskRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{9}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetTaskRequest) GetTaskId() string {
@@ -944,7 +1018,7 @@ type GetTaskResponse struct {
 
 func (x *GetTaskResponse) Reset() {
 	*x = GetTaskResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[10]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1030,7 @@ func (x *GetTaskResponse) String() string {
 func (*GetTaskResponse) ProtoMessage() {}
 
 func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[10]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1043,7 @@ func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskResponse.ProtoReflect.Descriptor instead.
 func (*GetTaskResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{10}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetTaskResponse) GetTask() *Task {
@@ -1003,7 +1077,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[11]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1015,7 +1089,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[11]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1028,7 +1102,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{11}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListTasksRequest) GetFilter() *TaskFilter {
@@ -1077,7 +1151,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[12]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1163,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[12]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1176,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{12}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListTasksResponse) GetTasks() []*Task {
@@ -1146,7 +1220,7 @@ type WaitTaskRequest struct {
 
 func (x *WaitTaskRequest) Reset() {
 	*x = WaitTaskRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[13]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1158,7 +1232,7 @@ func (x *WaitTaskRequest) String() string {
 func (*WaitTaskRequest) ProtoMessage() {}
 
 func (x *WaitTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[13]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1171,7 +1245,7 @@ func (x *WaitTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitTaskRequest.ProtoReflect.Descriptor instead.
 func (*WaitTaskRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{13}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WaitTaskRequest) GetTaskId() string {
@@ -1203,7 +1277,7 @@ type WaitTaskResponse struct {
 
 func (x *WaitTaskResponse) Reset() {
 	*x = WaitTaskResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[14]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1215,7 +1289,7 @@ func (x *WaitTaskResponse) String() string {
 func (*WaitTaskResponse) ProtoMessage() {}
 
 func (x *WaitTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[14]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1228,7 +1302,7 @@ func (x *WaitTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitTaskResponse.ProtoReflect.Descriptor instead.
 func (*WaitTaskResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{14}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WaitTaskResponse) GetTask() *Task {
@@ -1270,7 +1344,7 @@ type WatchTasksRequest struct {
 
 func (x *WatchTasksRequest) Reset() {
 	*x = WatchTasksRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[15]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1356,7 @@ func (x *WatchTasksRequest) String() string {
 func (*WatchTasksRequest) ProtoMessage() {}
 
 func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[15]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1369,7 @@ func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTasksRequest.ProtoReflect.Descriptor instead.
 func (*WatchTasksRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{15}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchTasksRequest) GetFilter() *TaskFilter {
@@ -1344,7 +1418,7 @@ type WatchTasksResponse struct {
 
 func (x *WatchTasksResponse) Reset() {
 	*x = WatchTasksResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[16]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1430,7 @@ func (x *WatchTasksResponse) String() string {
 func (*WatchTasksResponse) ProtoMessage() {}
 
 func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[16]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1443,7 @@ func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTasksResponse.ProtoReflect.Descriptor instead.
 func (*WatchTasksResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{16}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchTasksResponse) GetKind() isWatchTasksResponse_Kind {
@@ -1461,7 +1535,7 @@ type SnapshotComplete struct {
 
 func (x *SnapshotComplete) Reset() {
 	*x = SnapshotComplete{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[17]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1547,7 @@ func (x *SnapshotComplete) String() string {
 func (*SnapshotComplete) ProtoMessage() {}
 
 func (x *SnapshotComplete) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[17]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1560,7 @@ func (x *SnapshotComplete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotComplete.ProtoReflect.Descriptor instead.
 func (*SnapshotComplete) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{17}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SnapshotComplete) GetRevision() uint64 {
@@ -1516,7 +1590,7 @@ type WatchProgress struct {
 
 func (x *WatchProgress) Reset() {
 	*x = WatchProgress{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[18]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1528,7 +1602,7 @@ func (x *WatchProgress) String() string {
 func (*WatchProgress) ProtoMessage() {}
 
 func (x *WatchProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[18]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1541,7 +1615,7 @@ func (x *WatchProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchProgress.ProtoReflect.Descriptor instead.
 func (*WatchProgress) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{18}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchProgress) GetRevision() uint64 {
@@ -1575,7 +1649,7 @@ type CancelTaskRequest struct {
 
 func (x *CancelTaskRequest) Reset() {
 	*x = CancelTaskRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[19]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1661,7 @@ func (x *CancelTaskRequest) String() string {
 func (*CancelTaskRequest) ProtoMessage() {}
 
 func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[19]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1674,7 @@ func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskRequest.ProtoReflect.Descriptor instead.
 func (*CancelTaskRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{19}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CancelTaskRequest) GetTaskId() string {
@@ -1644,7 +1718,7 @@ type CancelTaskResponse struct {
 
 func (x *CancelTaskResponse) Reset() {
 	*x = CancelTaskResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[20]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +1730,7 @@ func (x *CancelTaskResponse) String() string {
 func (*CancelTaskResponse) ProtoMessage() {}
 
 func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[20]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +1743,7 @@ func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskResponse.ProtoReflect.Descriptor instead.
 func (*CancelTaskResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{20}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CancelTaskResponse) GetState() TaskState {
@@ -1703,7 +1777,7 @@ type RetryTaskRequest struct {
 
 func (x *RetryTaskRequest) Reset() {
 	*x = RetryTaskRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[21]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1715,7 +1789,7 @@ func (x *RetryTaskRequest) String() string {
 func (*RetryTaskRequest) ProtoMessage() {}
 
 func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[21]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1728,7 +1802,7 @@ func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskRequest.ProtoReflect.Descriptor instead.
 func (*RetryTaskRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{21}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RetryTaskRequest) GetTaskId() string {
@@ -1770,7 +1844,7 @@ type RetryTaskResponse struct {
 
 func (x *RetryTaskResponse) Reset() {
 	*x = RetryTaskResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[22]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +1856,7 @@ func (x *RetryTaskResponse) String() string {
 func (*RetryTaskResponse) ProtoMessage() {}
 
 func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[22]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +1869,7 @@ func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskResponse.ProtoReflect.Descriptor instead.
 func (*RetryTaskResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{22}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RetryTaskResponse) GetTask() *SubmitTaskResponse {
@@ -1816,7 +1890,7 @@ type DeleteTasksRequest struct {
 
 func (x *DeleteTasksRequest) Reset() {
 	*x = DeleteTasksRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1828,7 +1902,7 @@ func (x *DeleteTasksRequest) String() string {
 func (*DeleteTasksRequest) ProtoMessage() {}
 
 func (x *DeleteTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1841,7 +1915,7 @@ func (x *DeleteTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTasksRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTasksRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{23}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteTasksRequest) GetFilter() *TaskFilter {
@@ -1864,7 +1938,7 @@ type DeleteTasksResponse struct {
 
 func (x *DeleteTasksResponse) Reset() {
 	*x = DeleteTasksResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +1950,7 @@ func (x *DeleteTasksResponse) String() string {
 func (*DeleteTasksResponse) ProtoMessage() {}
 
 func (x *DeleteTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +1963,7 @@ func (x *DeleteTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTasksResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTasksResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{24}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteTasksResponse) GetDeleted() int64 {
@@ -1925,7 +1999,7 @@ type ReadOutputRequest struct {
 
 func (x *ReadOutputRequest) Reset() {
 	*x = ReadOutputRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[25]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1937,7 +2011,7 @@ func (x *ReadOutputRequest) String() string {
 func (*ReadOutputRequest) ProtoMessage() {}
 
 func (x *ReadOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[25]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1950,7 +2024,7 @@ func (x *ReadOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOutputRequest.ProtoReflect.Descriptor instead.
 func (*ReadOutputRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{25}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReadOutputRequest) GetTaskId() string {
@@ -2005,7 +2079,7 @@ type ReadOutputResponse struct {
 
 func (x *ReadOutputResponse) Reset() {
 	*x = ReadOutputResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[26]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2091,7 @@ func (x *ReadOutputResponse) String() string {
 func (*ReadOutputResponse) ProtoMessage() {}
 
 func (x *ReadOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[26]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2104,7 @@ func (x *ReadOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOutputResponse.ProtoReflect.Descriptor instead.
 func (*ReadOutputResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{26}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReadOutputResponse) GetData() []byte {
@@ -2065,7 +2139,7 @@ var File_lineshaft_v1_task_service_proto protoreflect.FileDescriptor
 
 const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1flineshaft/v1/task_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17lineshaft/v1/task.proto\"\xfb\x06\n" +
+	"\x1flineshaft/v1/task_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17lineshaft/v1/task.proto\"\xbb\a\n" +
 	"\x11SubmitTaskRequest\x12\x18\n" +
 	"\ahandler\x18\x01 \x01(\tR\ahandler\x12/\n" +
 	"\apayload\x18\x02 \x01(\v2\x15.lineshaft.v1.PayloadR\apayload\x122\n" +
@@ -2094,10 +2168,15 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\vtraceparent\x18\x13 \x01(\tR\vtraceparent\x12\x1e\n" +
 	"\n" +
 	"tracestate\x18\x14 \x01(\tR\n" +
-	"tracestate\x1a9\n" +
+	"tracestate\x12>\n" +
+	"\fdependencies\x18\x15 \x01(\v2\x1a.lineshaft.v1.DependenciesR\fdependencies\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf3\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x01\n" +
+	"\fDependencies\x12\x19\n" +
+	"\btask_ids\x18\x01 \x03(\tR\ataskIds\x12#\n" +
+	"\rbatch_indices\x18\x02 \x03(\x05R\fbatchIndices\x12I\n" +
+	"\x11on_parent_failure\x18\x03 \x01(\x0e2\x1d.lineshaft.v1.OnParentFailureR\x0fonParentFailure\"\xf3\x01\n" +
 	"\x12SubmitTaskResponse\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12-\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x17.lineshaft.v1.TaskStateR\x05state\x12\x1a\n" +
@@ -2251,121 +2330,125 @@ func file_lineshaft_v1_task_service_proto_rawDescGZIP() []byte {
 	return file_lineshaft_v1_task_service_proto_rawDescData
 }
 
-var file_lineshaft_v1_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_lineshaft_v1_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_lineshaft_v1_task_service_proto_goTypes = []any{
 	(*SubmitTaskRequest)(nil),        // 0: lineshaft.v1.SubmitTaskRequest
-	(*SubmitTaskResponse)(nil),       // 1: lineshaft.v1.SubmitTaskResponse
-	(*BatchSubmitTasksRequest)(nil),  // 2: lineshaft.v1.BatchSubmitTasksRequest
-	(*BatchSubmitTasksResponse)(nil), // 3: lineshaft.v1.BatchSubmitTasksResponse
-	(*SubmitTasksRequest)(nil),       // 4: lineshaft.v1.SubmitTasksRequest
-	(*SubmitTasksResponse)(nil),      // 5: lineshaft.v1.SubmitTasksResponse
-	(*Rejection)(nil),                // 6: lineshaft.v1.Rejection
-	(*RunTaskRequest)(nil),           // 7: lineshaft.v1.RunTaskRequest
-	(*RunTaskResponse)(nil),          // 8: lineshaft.v1.RunTaskResponse
-	(*GetTaskRequest)(nil),           // 9: lineshaft.v1.GetTaskRequest
-	(*GetTaskResponse)(nil),          // 10: lineshaft.v1.GetTaskResponse
-	(*ListTasksRequest)(nil),         // 11: lineshaft.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),        // 12: lineshaft.v1.ListTasksResponse
-	(*WaitTaskRequest)(nil),          // 13: lineshaft.v1.WaitTaskRequest
-	(*WaitTaskResponse)(nil),         // 14: lineshaft.v1.WaitTaskResponse
-	(*WatchTasksRequest)(nil),        // 15: lineshaft.v1.WatchTasksRequest
-	(*WatchTasksResponse)(nil),       // 16: lineshaft.v1.WatchTasksResponse
-	(*SnapshotComplete)(nil),         // 17: lineshaft.v1.SnapshotComplete
-	(*WatchProgress)(nil),            // 18: lineshaft.v1.WatchProgress
-	(*CancelTaskRequest)(nil),        // 19: lineshaft.v1.CancelTaskRequest
-	(*CancelTaskResponse)(nil),       // 20: lineshaft.v1.CancelTaskResponse
-	(*RetryTaskRequest)(nil),         // 21: lineshaft.v1.RetryTaskRequest
-	(*RetryTaskResponse)(nil),        // 22: lineshaft.v1.RetryTaskResponse
-	(*DeleteTasksRequest)(nil),       // 23: lineshaft.v1.DeleteTasksRequest
-	(*DeleteTasksResponse)(nil),      // 24: lineshaft.v1.DeleteTasksResponse
-	(*ReadOutputRequest)(nil),        // 25: lineshaft.v1.ReadOutputRequest
-	(*ReadOutputResponse)(nil),       // 26: lineshaft.v1.ReadOutputResponse
-	nil,                              // 27: lineshaft.v1.SubmitTaskRequest.LabelsEntry
-	nil,                              // 28: lineshaft.v1.Rejection.MetadataEntry
-	(*Payload)(nil),                  // 29: lineshaft.v1.Payload
-	(Priority)(0),                    // 30: lineshaft.v1.Priority
-	(*durationpb.Duration)(nil),      // 31: google.protobuf.Duration
-	(*RetryPolicy)(nil),              // 32: lineshaft.v1.RetryPolicy
-	(Durability)(0),                  // 33: lineshaft.v1.Durability
-	(TraceMode)(0),                   // 34: lineshaft.v1.TraceMode
-	(TaskState)(0),                   // 35: lineshaft.v1.TaskState
-	(*TaskEvent)(nil),                // 36: lineshaft.v1.TaskEvent
-	(*Task)(nil),                     // 37: lineshaft.v1.Task
-	(*TaskFilter)(nil),               // 38: lineshaft.v1.TaskFilter
-	(CancelMode)(0),                  // 39: lineshaft.v1.CancelMode
-	(OutputStream)(0),                // 40: lineshaft.v1.OutputStream
+	(*Dependencies)(nil),             // 1: lineshaft.v1.Dependencies
+	(*SubmitTaskResponse)(nil),       // 2: lineshaft.v1.SubmitTaskResponse
+	(*BatchSubmitTasksRequest)(nil),  // 3: lineshaft.v1.BatchSubmitTasksRequest
+	(*BatchSubmitTasksResponse)(nil), // 4: lineshaft.v1.BatchSubmitTasksResponse
+	(*SubmitTasksRequest)(nil),       // 5: lineshaft.v1.SubmitTasksRequest
+	(*SubmitTasksResponse)(nil),      // 6: lineshaft.v1.SubmitTasksResponse
+	(*Rejection)(nil),                // 7: lineshaft.v1.Rejection
+	(*RunTaskRequest)(nil),           // 8: lineshaft.v1.RunTaskRequest
+	(*RunTaskResponse)(nil),          // 9: lineshaft.v1.RunTaskResponse
+	(*GetTaskRequest)(nil),           // 10: lineshaft.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),          // 11: lineshaft.v1.GetTaskResponse
+	(*ListTasksRequest)(nil),         // 12: lineshaft.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),        // 13: lineshaft.v1.ListTasksResponse
+	(*WaitTaskRequest)(nil),          // 14: lineshaft.v1.WaitTaskRequest
+	(*WaitTaskResponse)(nil),         // 15: lineshaft.v1.WaitTaskResponse
+	(*WatchTasksRequest)(nil),        // 16: lineshaft.v1.WatchTasksRequest
+	(*WatchTasksResponse)(nil),       // 17: lineshaft.v1.WatchTasksResponse
+	(*SnapshotComplete)(nil),         // 18: lineshaft.v1.SnapshotComplete
+	(*WatchProgress)(nil),            // 19: lineshaft.v1.WatchProgress
+	(*CancelTaskRequest)(nil),        // 20: lineshaft.v1.CancelTaskRequest
+	(*CancelTaskResponse)(nil),       // 21: lineshaft.v1.CancelTaskResponse
+	(*RetryTaskRequest)(nil),         // 22: lineshaft.v1.RetryTaskRequest
+	(*RetryTaskResponse)(nil),        // 23: lineshaft.v1.RetryTaskResponse
+	(*DeleteTasksRequest)(nil),       // 24: lineshaft.v1.DeleteTasksRequest
+	(*DeleteTasksResponse)(nil),      // 25: lineshaft.v1.DeleteTasksResponse
+	(*ReadOutputRequest)(nil),        // 26: lineshaft.v1.ReadOutputRequest
+	(*ReadOutputResponse)(nil),       // 27: lineshaft.v1.ReadOutputResponse
+	nil,                              // 28: lineshaft.v1.SubmitTaskRequest.LabelsEntry
+	nil,                              // 29: lineshaft.v1.Rejection.MetadataEntry
+	(*Payload)(nil),                  // 30: lineshaft.v1.Payload
+	(Priority)(0),                    // 31: lineshaft.v1.Priority
+	(*durationpb.Duration)(nil),      // 32: google.protobuf.Duration
+	(*RetryPolicy)(nil),              // 33: lineshaft.v1.RetryPolicy
+	(Durability)(0),                  // 34: lineshaft.v1.Durability
+	(TraceMode)(0),                   // 35: lineshaft.v1.TraceMode
+	(OnParentFailure)(0),             // 36: lineshaft.v1.OnParentFailure
+	(TaskState)(0),                   // 37: lineshaft.v1.TaskState
+	(*TaskEvent)(nil),                // 38: lineshaft.v1.TaskEvent
+	(*Task)(nil),                     // 39: lineshaft.v1.Task
+	(*TaskFilter)(nil),               // 40: lineshaft.v1.TaskFilter
+	(CancelMode)(0),                  // 41: lineshaft.v1.CancelMode
+	(OutputStream)(0),                // 42: lineshaft.v1.OutputStream
 }
 var file_lineshaft_v1_task_service_proto_depIdxs = []int32{
-	29, // 0: lineshaft.v1.SubmitTaskRequest.payload:type_name -> lineshaft.v1.Payload
-	30, // 1: lineshaft.v1.SubmitTaskRequest.priority:type_name -> lineshaft.v1.Priority
-	27, // 2: lineshaft.v1.SubmitTaskRequest.labels:type_name -> lineshaft.v1.SubmitTaskRequest.LabelsEntry
-	31, // 3: lineshaft.v1.SubmitTaskRequest.timeout:type_name -> google.protobuf.Duration
-	32, // 4: lineshaft.v1.SubmitTaskRequest.retry:type_name -> lineshaft.v1.RetryPolicy
-	31, // 5: lineshaft.v1.SubmitTaskRequest.delay:type_name -> google.protobuf.Duration
-	33, // 6: lineshaft.v1.SubmitTaskRequest.durability:type_name -> lineshaft.v1.Durability
-	31, // 7: lineshaft.v1.SubmitTaskRequest.expires_after:type_name -> google.protobuf.Duration
-	34, // 8: lineshaft.v1.SubmitTaskRequest.trace_mode:type_name -> lineshaft.v1.TraceMode
-	35, // 9: lineshaft.v1.SubmitTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	33, // 10: lineshaft.v1.SubmitTaskResponse.durability:type_name -> lineshaft.v1.Durability
-	0,  // 11: lineshaft.v1.BatchSubmitTasksRequest.tasks:type_name -> lineshaft.v1.SubmitTaskRequest
-	33, // 12: lineshaft.v1.BatchSubmitTasksResponse.durability:type_name -> lineshaft.v1.Durability
-	0,  // 13: lineshaft.v1.SubmitTasksRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
-	1,  // 14: lineshaft.v1.SubmitTasksResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
-	6,  // 15: lineshaft.v1.SubmitTasksResponse.rejected:type_name -> lineshaft.v1.Rejection
-	31, // 16: lineshaft.v1.Rejection.retry_after:type_name -> google.protobuf.Duration
-	28, // 17: lineshaft.v1.Rejection.metadata:type_name -> lineshaft.v1.Rejection.MetadataEntry
-	0,  // 18: lineshaft.v1.RunTaskRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
-	1,  // 19: lineshaft.v1.RunTaskResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
-	36, // 20: lineshaft.v1.RunTaskResponse.event:type_name -> lineshaft.v1.TaskEvent
-	37, // 21: lineshaft.v1.RunTaskResponse.task:type_name -> lineshaft.v1.Task
-	37, // 22: lineshaft.v1.GetTaskResponse.task:type_name -> lineshaft.v1.Task
-	38, // 23: lineshaft.v1.ListTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	37, // 24: lineshaft.v1.ListTasksResponse.tasks:type_name -> lineshaft.v1.Task
-	31, // 25: lineshaft.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
-	37, // 26: lineshaft.v1.WaitTaskResponse.task:type_name -> lineshaft.v1.Task
-	38, // 27: lineshaft.v1.WatchTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	31, // 28: lineshaft.v1.WatchTasksRequest.progress_interval:type_name -> google.protobuf.Duration
-	37, // 29: lineshaft.v1.WatchTasksResponse.snapshot_entry:type_name -> lineshaft.v1.Task
-	17, // 30: lineshaft.v1.WatchTasksResponse.snapshot_complete:type_name -> lineshaft.v1.SnapshotComplete
-	36, // 31: lineshaft.v1.WatchTasksResponse.event:type_name -> lineshaft.v1.TaskEvent
-	18, // 32: lineshaft.v1.WatchTasksResponse.progress:type_name -> lineshaft.v1.WatchProgress
-	39, // 33: lineshaft.v1.CancelTaskRequest.mode:type_name -> lineshaft.v1.CancelMode
-	31, // 34: lineshaft.v1.CancelTaskRequest.grace:type_name -> google.protobuf.Duration
-	35, // 35: lineshaft.v1.CancelTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	29, // 36: lineshaft.v1.RetryTaskRequest.payload:type_name -> lineshaft.v1.Payload
-	30, // 37: lineshaft.v1.RetryTaskRequest.priority:type_name -> lineshaft.v1.Priority
-	1,  // 38: lineshaft.v1.RetryTaskResponse.task:type_name -> lineshaft.v1.SubmitTaskResponse
-	38, // 39: lineshaft.v1.DeleteTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	40, // 40: lineshaft.v1.ReadOutputRequest.stream:type_name -> lineshaft.v1.OutputStream
-	0,  // 41: lineshaft.v1.TaskService.SubmitTask:input_type -> lineshaft.v1.SubmitTaskRequest
-	2,  // 42: lineshaft.v1.TaskService.BatchSubmitTasks:input_type -> lineshaft.v1.BatchSubmitTasksRequest
-	4,  // 43: lineshaft.v1.TaskService.SubmitTasks:input_type -> lineshaft.v1.SubmitTasksRequest
-	7,  // 44: lineshaft.v1.TaskService.RunTask:input_type -> lineshaft.v1.RunTaskRequest
-	9,  // 45: lineshaft.v1.TaskService.GetTask:input_type -> lineshaft.v1.GetTaskRequest
-	11, // 46: lineshaft.v1.TaskService.ListTasks:input_type -> lineshaft.v1.ListTasksRequest
-	13, // 47: lineshaft.v1.TaskService.WaitTask:input_type -> lineshaft.v1.WaitTaskRequest
-	15, // 48: lineshaft.v1.TaskService.WatchTasks:input_type -> lineshaft.v1.WatchTasksRequest
-	19, // 49: lineshaft.v1.TaskService.CancelTask:input_type -> lineshaft.v1.CancelTaskRequest
-	21, // 50: lineshaft.v1.TaskService.RetryTask:input_type -> lineshaft.v1.RetryTaskRequest
-	23, // 51: lineshaft.v1.TaskService.DeleteTasks:input_type -> lineshaft.v1.DeleteTasksRequest
-	25, // 52: lineshaft.v1.TaskService.ReadOutput:input_type -> lineshaft.v1.ReadOutputRequest
-	1,  // 53: lineshaft.v1.TaskService.SubmitTask:output_type -> lineshaft.v1.SubmitTaskResponse
-	3,  // 54: lineshaft.v1.TaskService.BatchSubmitTasks:output_type -> lineshaft.v1.BatchSubmitTasksResponse
-	5,  // 55: lineshaft.v1.TaskService.SubmitTasks:output_type -> lineshaft.v1.SubmitTasksResponse
-	8,  // 56: lineshaft.v1.TaskService.RunTask:output_type -> lineshaft.v1.RunTaskResponse
-	10, // 57: lineshaft.v1.TaskService.GetTask:output_type -> lineshaft.v1.GetTaskResponse
-	12, // 58: lineshaft.v1.TaskService.ListTasks:output_type -> lineshaft.v1.ListTasksResponse
-	14, // 59: lineshaft.v1.TaskService.WaitTask:output_type -> lineshaft.v1.WaitTaskResponse
-	16, // 60: lineshaft.v1.TaskService.WatchTasks:output_type -> lineshaft.v1.WatchTasksResponse
-	20, // 61: lineshaft.v1.TaskService.CancelTask:output_type -> lineshaft.v1.CancelTaskResponse
-	22, // 62: lineshaft.v1.TaskService.RetryTask:output_type -> lineshaft.v1.RetryTaskResponse
-	24, // 63: lineshaft.v1.TaskService.DeleteTasks:output_type -> lineshaft.v1.DeleteTasksResponse
-	26, // 64: lineshaft.v1.TaskService.ReadOutput:output_type -> lineshaft.v1.ReadOutputResponse
-	53, // [53:65] is the sub-list for method output_type
-	41, // [41:53] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	30, // 0: lineshaft.v1.SubmitTaskRequest.payload:type_name -> lineshaft.v1.Payload
+	31, // 1: lineshaft.v1.SubmitTaskRequest.priority:type_name -> lineshaft.v1.Priority
+	28, // 2: lineshaft.v1.SubmitTaskRequest.labels:type_name -> lineshaft.v1.SubmitTaskRequest.LabelsEntry
+	32, // 3: lineshaft.v1.SubmitTaskRequest.timeout:type_name -> google.protobuf.Duration
+	33, // 4: lineshaft.v1.SubmitTaskRequest.retry:type_name -> lineshaft.v1.RetryPolicy
+	32, // 5: lineshaft.v1.SubmitTaskRequest.delay:type_name -> google.protobuf.Duration
+	34, // 6: lineshaft.v1.SubmitTaskRequest.durability:type_name -> lineshaft.v1.Durability
+	32, // 7: lineshaft.v1.SubmitTaskRequest.expires_after:type_name -> google.protobuf.Duration
+	35, // 8: lineshaft.v1.SubmitTaskRequest.trace_mode:type_name -> lineshaft.v1.TraceMode
+	1,  // 9: lineshaft.v1.SubmitTaskRequest.dependencies:type_name -> lineshaft.v1.Dependencies
+	36, // 10: lineshaft.v1.Dependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
+	37, // 11: lineshaft.v1.SubmitTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	34, // 12: lineshaft.v1.SubmitTaskResponse.durability:type_name -> lineshaft.v1.Durability
+	0,  // 13: lineshaft.v1.BatchSubmitTasksRequest.tasks:type_name -> lineshaft.v1.SubmitTaskRequest
+	34, // 14: lineshaft.v1.BatchSubmitTasksResponse.durability:type_name -> lineshaft.v1.Durability
+	0,  // 15: lineshaft.v1.SubmitTasksRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
+	2,  // 16: lineshaft.v1.SubmitTasksResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
+	7,  // 17: lineshaft.v1.SubmitTasksResponse.rejected:type_name -> lineshaft.v1.Rejection
+	32, // 18: lineshaft.v1.Rejection.retry_after:type_name -> google.protobuf.Duration
+	29, // 19: lineshaft.v1.Rejection.metadata:type_name -> lineshaft.v1.Rejection.MetadataEntry
+	0,  // 20: lineshaft.v1.RunTaskRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
+	2,  // 21: lineshaft.v1.RunTaskResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
+	38, // 22: lineshaft.v1.RunTaskResponse.event:type_name -> lineshaft.v1.TaskEvent
+	39, // 23: lineshaft.v1.RunTaskResponse.task:type_name -> lineshaft.v1.Task
+	39, // 24: lineshaft.v1.GetTaskResponse.task:type_name -> lineshaft.v1.Task
+	40, // 25: lineshaft.v1.ListTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	39, // 26: lineshaft.v1.ListTasksResponse.tasks:type_name -> lineshaft.v1.Task
+	32, // 27: lineshaft.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
+	39, // 28: lineshaft.v1.WaitTaskResponse.task:type_name -> lineshaft.v1.Task
+	40, // 29: lineshaft.v1.WatchTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	32, // 30: lineshaft.v1.WatchTasksRequest.progress_interval:type_name -> google.protobuf.Duration
+	39, // 31: lineshaft.v1.WatchTasksResponse.snapshot_entry:type_name -> lineshaft.v1.Task
+	18, // 32: lineshaft.v1.WatchTasksResponse.snapshot_complete:type_name -> lineshaft.v1.SnapshotComplete
+	38, // 33: lineshaft.v1.WatchTasksResponse.event:type_name -> lineshaft.v1.TaskEvent
+	19, // 34: lineshaft.v1.WatchTasksResponse.progress:type_name -> lineshaft.v1.WatchProgress
+	41, // 35: lineshaft.v1.CancelTaskRequest.mode:type_name -> lineshaft.v1.CancelMode
+	32, // 36: lineshaft.v1.CancelTaskRequest.grace:type_name -> google.protobuf.Duration
+	37, // 37: lineshaft.v1.CancelTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	30, // 38: lineshaft.v1.RetryTaskRequest.payload:type_name -> lineshaft.v1.Payload
+	31, // 39: lineshaft.v1.RetryTaskRequest.priority:type_name -> lineshaft.v1.Priority
+	2,  // 40: lineshaft.v1.RetryTaskResponse.task:type_name -> lineshaft.v1.SubmitTaskResponse
+	40, // 41: lineshaft.v1.DeleteTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	42, // 42: lineshaft.v1.ReadOutputRequest.stream:type_name -> lineshaft.v1.OutputStream
+	0,  // 43: lineshaft.v1.TaskService.SubmitTask:input_type -> lineshaft.v1.SubmitTaskRequest
+	3,  // 44: lineshaft.v1.TaskService.BatchSubmitTasks:input_type -> lineshaft.v1.BatchSubmitTasksRequest
+	5,  // 45: lineshaft.v1.TaskService.SubmitTasks:input_type -> lineshaft.v1.SubmitTasksRequest
+	8,  // 46: lineshaft.v1.TaskService.RunTask:input_type -> lineshaft.v1.RunTaskRequest
+	10, // 47: lineshaft.v1.TaskService.GetTask:input_type -> lineshaft.v1.GetTaskRequest
+	12, // 48: lineshaft.v1.TaskService.ListTasks:input_type -> lineshaft.v1.ListTasksRequest
+	14, // 49: lineshaft.v1.TaskService.WaitTask:input_type -> lineshaft.v1.WaitTaskRequest
+	16, // 50: lineshaft.v1.TaskService.WatchTasks:input_type -> lineshaft.v1.WatchTasksRequest
+	20, // 51: lineshaft.v1.TaskService.CancelTask:input_type -> lineshaft.v1.CancelTaskRequest
+	22, // 52: lineshaft.v1.TaskService.RetryTask:input_type -> lineshaft.v1.RetryTaskRequest
+	24, // 53: lineshaft.v1.TaskService.DeleteTasks:input_type -> lineshaft.v1.DeleteTasksRequest
+	26, // 54: lineshaft.v1.TaskService.ReadOutput:input_type -> lineshaft.v1.ReadOutputRequest
+	2,  // 55: lineshaft.v1.TaskService.SubmitTask:output_type -> lineshaft.v1.SubmitTaskResponse
+	4,  // 56: lineshaft.v1.TaskService.BatchSubmitTasks:output_type -> lineshaft.v1.BatchSubmitTasksResponse
+	6,  // 57: lineshaft.v1.TaskService.SubmitTasks:output_type -> lineshaft.v1.SubmitTasksResponse
+	9,  // 58: lineshaft.v1.TaskService.RunTask:output_type -> lineshaft.v1.RunTaskResponse
+	11, // 59: lineshaft.v1.TaskService.GetTask:output_type -> lineshaft.v1.GetTaskResponse
+	13, // 60: lineshaft.v1.TaskService.ListTasks:output_type -> lineshaft.v1.ListTasksResponse
+	15, // 61: lineshaft.v1.TaskService.WaitTask:output_type -> lineshaft.v1.WaitTaskResponse
+	17, // 62: lineshaft.v1.TaskService.WatchTasks:output_type -> lineshaft.v1.WatchTasksResponse
+	21, // 63: lineshaft.v1.TaskService.CancelTask:output_type -> lineshaft.v1.CancelTaskResponse
+	23, // 64: lineshaft.v1.TaskService.RetryTask:output_type -> lineshaft.v1.RetryTaskResponse
+	25, // 65: lineshaft.v1.TaskService.DeleteTasks:output_type -> lineshaft.v1.DeleteTasksResponse
+	27, // 66: lineshaft.v1.TaskService.ReadOutput:output_type -> lineshaft.v1.ReadOutputResponse
+	55, // [55:67] is the sub-list for method output_type
+	43, // [43:55] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_task_service_proto_init() }
@@ -2374,16 +2457,16 @@ func file_lineshaft_v1_task_service_proto_init() {
 		return
 	}
 	file_lineshaft_v1_task_proto_init()
-	file_lineshaft_v1_task_service_proto_msgTypes[5].OneofWrappers = []any{
+	file_lineshaft_v1_task_service_proto_msgTypes[6].OneofWrappers = []any{
 		(*SubmitTasksResponse_Accepted)(nil),
 		(*SubmitTasksResponse_Rejected)(nil),
 	}
-	file_lineshaft_v1_task_service_proto_msgTypes[8].OneofWrappers = []any{
+	file_lineshaft_v1_task_service_proto_msgTypes[9].OneofWrappers = []any{
 		(*RunTaskResponse_Accepted)(nil),
 		(*RunTaskResponse_Event)(nil),
 		(*RunTaskResponse_Task)(nil),
 	}
-	file_lineshaft_v1_task_service_proto_msgTypes[16].OneofWrappers = []any{
+	file_lineshaft_v1_task_service_proto_msgTypes[17].OneofWrappers = []any{
 		(*WatchTasksResponse_SnapshotEntry)(nil),
 		(*WatchTasksResponse_SnapshotComplete)(nil),
 		(*WatchTasksResponse_Event)(nil),
@@ -2395,7 +2478,7 @@ func file_lineshaft_v1_task_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_task_service_proto_rawDesc), len(file_lineshaft_v1_task_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -54,9 +54,11 @@ type TaskServiceClient interface {
 	// Submits one task. Safe to retry with the same `request_id` or `task_id`.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_HANDLER (NOT_FOUND), UNKNOWN_POOL (NOT_FOUND), POOL_NOT_ALLOWED
 	// (INVALID_ARGUMENT), TASK_EXISTS (ALREADY_EXISTS), REQUEST_ID_REUSED (ALREADY_EXISTS), BATCH_NOT_FOUND (NOT_FOUND),
-	// BATCH_CLOSED (FAILED_PRECONDITION), QUEUE_FULL (RESOURCE_EXHAUSTED), DRAINING (UNAVAILABLE), STORE_UNAVAILABLE (UNAVAILABLE).
+	// BATCH_CLOSED (FAILED_PRECONDITION), PARENT_NOT_FOUND (NOT_FOUND), QUEUE_FULL (RESOURCE_EXHAUSTED), DRAINING (UNAVAILABLE),
+	// STORE_UNAVAILABLE (UNAVAILABLE).
 	SubmitTask(ctx context.Context, in *SubmitTaskRequest, opts ...grpc.CallOption) (*SubmitTaskResponse, error)
 	// Submits all tasks of a batch in one durable commit, or none of them. Creates the batch unless it exists.
+	// Tasks can depend on others of the call, in any order but not in a cycle; together they have at most 100,000 parents.
 	// Errors: those of SubmitTask. INVALID_FIELD names the item, such as `tasks[3].handler`.
 	BatchSubmitTasks(ctx context.Context, in *BatchSubmitTasksRequest, opts ...grpc.CallOption) (*BatchSubmitTasksResponse, error)
 	// Submits a stream of tasks. Each task gets one response with the same `sequence`; responses can arrive in any order.
@@ -96,11 +98,11 @@ type TaskServiceClient interface {
 	// STORE_UNAVAILABLE (UNAVAILABLE).
 	CancelTask(ctx context.Context, in *CancelTaskRequest, opts ...grpc.CallOption) (*CancelTaskResponse, error)
 	// Submits an ended task again: with its handler, payload, priority and all other options, but without its delay, its
-	// batch and its schedule. The new task has an ID of its own and names the ended one in `retry_of`, which stays as it is.
+	// batch, its schedule and its parents. The new task has an ID of its own and names the ended one in `retry_of`, which stays as it is.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_NOT_FINISHED (FAILED_PRECONDITION), and those of
 	// SubmitTask.
 	RetryTask(ctx context.Context, in *RetryTaskRequest, opts ...grpc.CallOption) (*RetryTaskResponse, error)
-	// Deletes the finished tasks that match a filter. Unfinished tasks are not affected.
+	// Deletes the finished tasks that match a filter. Unfinished tasks are not affected, nor are the parents of unfinished tasks.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
 	DeleteTasks(ctx context.Context, in *DeleteTasksRequest, opts ...grpc.CallOption) (*DeleteTasksResponse, error)
 	// Streams the output of an attempt; with `follow`, also while it runs. The first and the last 64 KiB of each stream
@@ -289,9 +291,11 @@ type TaskServiceServer interface {
 	// Submits one task. Safe to retry with the same `request_id` or `task_id`.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_HANDLER (NOT_FOUND), UNKNOWN_POOL (NOT_FOUND), POOL_NOT_ALLOWED
 	// (INVALID_ARGUMENT), TASK_EXISTS (ALREADY_EXISTS), REQUEST_ID_REUSED (ALREADY_EXISTS), BATCH_NOT_FOUND (NOT_FOUND),
-	// BATCH_CLOSED (FAILED_PRECONDITION), QUEUE_FULL (RESOURCE_EXHAUSTED), DRAINING (UNAVAILABLE), STORE_UNAVAILABLE (UNAVAILABLE).
+	// BATCH_CLOSED (FAILED_PRECONDITION), PARENT_NOT_FOUND (NOT_FOUND), QUEUE_FULL (RESOURCE_EXHAUSTED), DRAINING (UNAVAILABLE),
+	// STORE_UNAVAILABLE (UNAVAILABLE).
 	SubmitTask(context.Context, *SubmitTaskRequest) (*SubmitTaskResponse, error)
 	// Submits all tasks of a batch in one durable commit, or none of them. Creates the batch unless it exists.
+	// Tasks can depend on others of the call, in any order but not in a cycle; together they have at most 100,000 parents.
 	// Errors: those of SubmitTask. INVALID_FIELD names the item, such as `tasks[3].handler`.
 	BatchSubmitTasks(context.Context, *BatchSubmitTasksRequest) (*BatchSubmitTasksResponse, error)
 	// Submits a stream of tasks. Each task gets one response with the same `sequence`; responses can arrive in any order.
@@ -331,11 +335,11 @@ type TaskServiceServer interface {
 	// STORE_UNAVAILABLE (UNAVAILABLE).
 	CancelTask(context.Context, *CancelTaskRequest) (*CancelTaskResponse, error)
 	// Submits an ended task again: with its handler, payload, priority and all other options, but without its delay, its
-	// batch and its schedule. The new task has an ID of its own and names the ended one in `retry_of`, which stays as it is.
+	// batch, its schedule and its parents. The new task has an ID of its own and names the ended one in `retry_of`, which stays as it is.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_NOT_FINISHED (FAILED_PRECONDITION), and those of
 	// SubmitTask.
 	RetryTask(context.Context, *RetryTaskRequest) (*RetryTaskResponse, error)
-	// Deletes the finished tasks that match a filter. Unfinished tasks are not affected.
+	// Deletes the finished tasks that match a filter. Unfinished tasks are not affected, nor are the parents of unfinished tasks.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
 	DeleteTasks(context.Context, *DeleteTasksRequest) (*DeleteTasksResponse, error)
 	// Streams the output of an attempt; with `follow`, also while it runs. The first and the last 64 KiB of each stream

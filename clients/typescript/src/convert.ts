@@ -9,6 +9,7 @@ import type {
   Durability,
   Failure,
   FailureReason,
+  OnParentFailure,
   OutputChunk,
   OutputStream,
   Priority,
@@ -40,6 +41,8 @@ export function milliseconds(duration: Duration | undefined): number | undefined
 export const priority = (name: Priority | undefined) => lower<wire.Priority>(wire.Priority, name, "priority");
 export const durability = (name: Durability | undefined) => lower<wire.Durability>(wire.Durability, name, "durability");
 export const traceMode = (name: TraceMode | undefined) => lower<wire.TraceMode>(wire.TraceMode, name, "traceMode");
+export const onParentFailure = (name: OnParentFailure | undefined) =>
+  lower<wire.OnParentFailure>(wire.OnParentFailure, name, "onParentFailure");
 export const outputStream = (name: OutputStream | undefined) =>
   lower<wire.OutputStream>(wire.OutputStream, name, "stream");
 export const priorityName = (priority: wire.Priority) => wire.Priority[priority]!.toLowerCase() as Priority;

@@ -2,10 +2,10 @@
 
 import { randomUUID } from "node:crypto";
 import type { SubmitTaskRequest } from "./gen/lineshaft/v1/task_service.js";
-import { durability, duration, priority, retryPolicy, traceMode } from "./convert.js";
+import { durability, duration, onParentFailure, priority, retryPolicy, traceMode } from "./convert.js";
 import { encode } from "./payload.js";
 import type { ActiveTrace } from "./trace.js";
-import type { Durability, Priority, RetryPolicy, TraceMode } from "./types.js";
+import type { Durability, OnParentFailure, Priority, RetryPolicy, TraceMode } from "./types.js";
 
 export interface TaskOptions {
   /** Pool to run in, if the handler allows pools besides its own. */
@@ -39,6 +39,10 @@ export interface TaskOptions {
   /** Default: that of the client, or the caller's only namespace. */
   namespace?: string;
   traceMode?: TraceMode;
+  /** IDs of tasks that have to end before this one starts. */
+  after?: string[];
+  /** What happens when one of these has failed or was cancelled. Default: `fail`. */
+  onParentFailure?: OnParentFailure;
 }
 
 /** A task of a batch. */
@@ -76,5 +80,8 @@ export function submitRequest(
     traceMode: traceMode(options.traceMode),
     traceparent,
     tracestate,
+    dependencies: options.after?.length
+      ? { taskIds: options.after, batchIndices: [], onParentFailure: onParentFailure(options.onParentFailure) }
+      : undefined,
   };
 }

@@ -9,6 +9,9 @@ export type Priority = "low" | "normal" | "high" | "critical";
 /** When a submission is acknowledged: after it is synced to disk, or immediately, so that a crash can lose it. */
 export type Durability = "fsync" | "memory";
 
+/** What a task does when one of its parents has failed or was cancelled: fail, run once all have ended, or be cancelled. */
+export type OnParentFailure = "fail" | "run" | "cancel";
+
 /** How the trace of an attempt relates to the trace of its submission. */
 export type TraceMode = "auto" | "parent" | "link";
 

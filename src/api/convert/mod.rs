@@ -4,6 +4,7 @@
 //! cannot be parsed is rejected with the path, value and limit of every invalid field.
 
 pub mod batch;
+mod dependencies;
 pub mod event;
 pub mod filter;
 mod invalid_fields;

@@ -175,6 +175,7 @@ pub fn check_task(task: &v1::SubmitTaskRequest, namespace: &Namespace) -> Result
         ("request_id", !task.request_id.is_empty(), "each run is submitted once"),
         ("batch_id", !task.batch_id.is_empty(), "the task of a schedule belongs to no batch"),
         ("trace_mode", task.trace_mode != 0, "no call submits the task"),
+        ("dependencies", task.dependencies.is_some(), "the tasks of all runs would have the same parents"),
     ] {
         if is_set {
             invalid.add(path.field(field), format_args!("must not be set: {why}"));

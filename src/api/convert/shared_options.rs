@@ -29,6 +29,7 @@ pub(super) struct OwnFields {
     pub(super) payload: Option<Kind>,
     pub(super) traceparent: String,
     pub(super) tracestate: String,
+    pub(super) dependencies: Option<v1::Dependencies>,
 }
 
 impl OwnFields {
@@ -39,6 +40,7 @@ impl OwnFields {
             payload: request.payload.as_mut().and_then(|payload| payload.kind.take()),
             traceparent: std::mem::take(&mut request.traceparent),
             tracestate: std::mem::take(&mut request.tracestate),
+            dependencies: request.dependencies.take(),
         }
     }
 }
@@ -89,6 +91,7 @@ fn have_equal_fields(one: &v1::SubmitTaskRequest, other: &v1::SubmitTaskRequest)
         batch_id,
         traceparent: _,
         tracestate: _,
+        dependencies: _,
     } = one;
     is_same(handler, &other.handler)
         && is_same(content_type_of(payload.as_ref()), content_type_of(other.payload.as_ref()))

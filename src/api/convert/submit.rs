@@ -10,6 +10,7 @@ use crate::model::{
 };
 use crate::proto::v1::{self, payload::Kind};
 
+use super::dependencies::dependencies;
 use super::invalid_fields::{FieldPath, InvalidFields, MessagePath};
 use super::shared_options::{OwnFields, SharedOptions, content_type_of};
 use super::submit_fields::{Labels, Overrides, check_args, content_type, labels, optional_name, payload};
@@ -31,6 +32,8 @@ pub struct SubmitContext<'a> {
     pub batch: Option<&'a BatchRef>,
     /// Trace context of the call.
     pub trace: Option<Arc<TraceContext>>,
+    /// Number of tasks of a call that submits them together, in which they can name each other by their places.
+    pub places: usize,
 }
 
 /// Why a submission cannot be converted.
@@ -133,6 +136,8 @@ pub fn convert(
     let payload = payload(&mut invalid, path, own.payload, catalog.payload_limit);
     let mode = trace_mode(&mut invalid, path.field("trace_mode"), request.trace_mode);
     let own_trace = own_trace(&mut invalid, path, &own.traceparent, &own.tracestate);
+    let namespace = others.namespace().or(context.default_namespace);
+    let dependencies = dependencies(&mut invalid, path, own.dependencies.as_ref(), namespace, context.places);
     invalid.check()?;
     let Some(id) = id else { return Err(InvalidFields::one(path.field("task_id"), "is invalid").into()) };
 
@@ -178,6 +183,7 @@ pub fn convert(
         completes: None,
         scheduled: None,
         retry_of: None,
+        dependencies: dependencies.map(Arc::new),
     };
     let options = Arc::clone(&shared.options);
     if let Some(request_id) = request_id {
@@ -449,6 +455,7 @@ mod tests {
             default_namespace: Some(&namespace),
             batch: None,
             trace: None,
+            places: 5,
         };
         convert(request, MessagePath::BatchItem(3), catalog, &context, shared, Arc::new)
     }

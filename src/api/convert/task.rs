@@ -7,6 +7,7 @@ use crate::model::{
 use crate::proto::v1;
 use crate::scheduler::TaskSnapshot;
 
+use super::dependencies::task_dependencies;
 use super::numbers::{to_i32, to_i64};
 use super::time::{duration, timestamp};
 
@@ -35,13 +36,15 @@ pub struct Include {
     pub result: bool,
 }
 
-/// Converts a task together with its progress.
+/// Converts a task together with its progress, and with the IDs of its parents.
 pub fn snapshot(snapshot: TaskSnapshot, include: Include) -> v1::Task {
     let (progress, progress_note) = snapshot.progress;
-    v1::Task { progress: progress.into(), progress_note, ..task(snapshot.task, include) }
+    let dependencies = snapshot.task.spec.extras().dependencies.as_deref();
+    let dependencies = dependencies.map(|parents| task_dependencies(parents, true, snapshot.unfinished_parents));
+    v1::Task { progress: progress.into(), progress_note, dependencies, ..task(snapshot.task, include) }
 }
 
-/// Converts a task without its progress.
+/// Converts a task without its progress and the IDs of its parents.
 pub fn task(task: Task, include: Include) -> v1::Task {
     let Task { spec, status } = task;
     let options = &spec.options;
@@ -85,6 +88,7 @@ pub fn task(task: Task, include: Include) -> v1::Task {
         stderr_bytes: to_i64(status.stderr_bytes),
         args: spec.extras().args.iter().map(ToString::to_string).collect(),
         retry_of: spec.extras().retry_of.as_ref().map(ToString::to_string).unwrap_or_default(),
+        dependencies: spec.extras().dependencies.as_deref().map(|parents| task_dependencies(parents, false, None)),
     }
 }
 

@@ -35,6 +35,16 @@ enum Durability {
     Memory = 2,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OnParentFailure {
+    /// The task fails at once
+    Fail = 1,
+    /// The task starts once all parents have ended
+    Run = 2,
+    /// The task is cancelled at once
+    Cancel = 3,
+}
+
 #[derive(Clone, Debug, Args)]
 pub struct TaskArgs {
     /// Payload: a text, @FILE for the contents of a file, or - for stdin
@@ -89,6 +99,12 @@ pub struct TaskArgs {
     /// fails with EXPIRED [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     expires_after: Option<Duration>,
+    /// Task that has to end before this one starts. Can be repeated
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new(), add = complete::tasks())]
+    after: Vec<String>,
+    /// What happens when a task given with --after has failed or was cancelled [default: fail]
+    #[arg(long, value_enum, requires = "after")]
+    on_parent_failure: Option<OnParentFailure>,
     /// Never start the task twice, even if the server crashes while it runs
     #[arg(long)]
     at_most_once: bool,
@@ -109,6 +125,11 @@ impl TaskArgs {
             || self.retry_factor.is_some()
             || self.retry_max_delay.is_some()
             || self.jitter.is_some();
+        let dependencies = (!self.after.is_empty()).then(|| v1::Dependencies {
+            task_ids: self.after,
+            batch_indices: Vec::new(),
+            on_parent_failure: self.on_parent_failure.map_or(0, |rule| rule as i32),
+        });
         Ok(v1::SubmitTaskRequest {
             handler,
             payload,
@@ -132,6 +153,7 @@ impl TaskArgs {
             durability: self.durability.map_or(0, |durability| durability as i32),
             namespace: self.namespace.unwrap_or_default(),
             expires_after: self.expires_after.map(to_proto),
+            dependencies,
             ..v1::SubmitTaskRequest::default()
         })
     }

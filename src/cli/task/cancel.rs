@@ -9,8 +9,8 @@ use crate::cli::view::{Cell, Text};
 use crate::cli::{output, terminal};
 use crate::proto::v1;
 
-use super::{each, list};
 use super::wait::UNFINISHED;
+use super::{each, list};
 
 /// Cancels tasks. Where the server refuses one, the others are cancelled.
 pub async fn named(ids: &[String], request: v1::CancelTaskRequest, client: &Client, printer: Printer) -> CommandResult {

@@ -11,6 +11,7 @@ pub fn details(task: &v1::Task, view: &View) -> Text {
     let labels = task.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ");
     let run_time = task.resource_usage.as_ref().map(|usage| format::duration(usage.run_time.as_ref()));
     let is_waiting = task.state() == v1::TaskState::Waiting;
+    let parents = task.dependencies.as_ref();
     let fields = view::fields(
         view,
         &[
@@ -23,6 +24,12 @@ pub fn details(task: &v1::Task, view: &View) -> Text {
             ("labels", labels.into()),
             ("batch", task.batch_id.as_str().into()),
             ("retry of", task.retry_of.as_str().into()),
+            ("parents", parents.map(parent_ids).unwrap_or_default().into()),
+            (
+                "on failure",
+                parents.map(|parents| format::on_parent_failure(parents.on_parent_failure)).unwrap_or_default().into(),
+            ),
+            ("waits for", parents.map(waits_for).unwrap_or_default().into()),
             ("attempt", Cell::number(task.attempt)),
             ("submitted", view.time(task.submitted_at.as_ref())),
             ("eligible", view.time(task.eligible_at.as_ref().filter(|_| is_waiting))),
@@ -38,6 +45,29 @@ pub fn details(task: &v1::Task, view: &View) -> Text {
     let detail = task.failure.as_ref().map_or("", |failure| &failure.detail);
     let result = data_of(task.result.as_ref()).map(terminal::bytes).unwrap_or_default();
     fields.and(&view::block("detail", detail)).and(&view::block("result", &result))
+}
+
+/// IDs that a line shows.
+const PARENTS_SHOWN: usize = 20;
+
+fn parent_ids(dependencies: &v1::TaskDependencies) -> String {
+    let shown = dependencies.parent_ids.iter().take(PARENTS_SHOWN).map(String::as_str).collect::<Vec<_>>();
+    and_others(shown.join(" "), dependencies.parent_ids.len() - shown.len())
+}
+
+/// The parents that have not ended.
+fn waits_for(dependencies: &v1::TaskDependencies) -> String {
+    let (count, shown) = (dependencies.unfinished_parents, &dependencies.unfinished_parent_ids);
+    if count == 0 {
+        return String::new();
+    }
+    let others = usize::try_from(count).unwrap_or(0).saturating_sub(shown.len());
+    let noun = if count == 1 { "parent" } else { "parents" };
+    and_others(format!("{count} {noun}: {}", shown.join(" ")), others)
+}
+
+fn and_others(shown: String, others: usize) -> String {
+    if others == 0 { shown } else { format!("{shown} and {others} others") }
 }
 
 fn progress(task: &v1::Task) -> String {

@@ -8,8 +8,8 @@ use crate::cli::printer::Printer;
 use crate::proto::v1;
 
 use super::args::{self, Priority};
-use super::{each, list};
 use super::print::is_terminal;
+use super::{each, list};
 
 /// The changes of the new tasks.
 pub fn request(json: Option<String>, priority: Option<Priority>) -> Result<v1::RetryTaskRequest, CliError> {

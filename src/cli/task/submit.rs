@@ -109,6 +109,8 @@ struct Batch {
     bytes: usize,
     /// Numbers of the lines of `tasks`, if they are from a file.
     lines: Vec<usize>,
+    /// Whether tasks name others by their places, so that all have to be in one call.
+    has_places: bool,
     submitted: usize,
     /// Tasks to wait for, and the token of a watch for their ends.
     waiting: HashSet<String>,
@@ -127,6 +129,7 @@ impl Batch {
             tasks: Vec::new(),
             bytes: 0,
             lines: Vec::new(),
+            has_places: false,
             submitted: 0,
             waiting: HashSet::new(),
             repeated: Vec::new(),
@@ -135,6 +138,14 @@ impl Batch {
     }
 
     async fn add_line(&mut self, number: usize, task: v1::SubmitTaskRequest) -> Result<(), CliError> {
+        self.has_places |= task.dependencies.as_ref().is_some_and(|parents| !parents.batch_indices.is_empty());
+        if self.has_places && self.submitted > 0 {
+            let text = "names a parent by its place, which has to be among the tasks of the same call";
+            let submitted = self.submitted;
+            return Err(CliError::Usage(format!(
+                "line {number} {text}: name parents by `taskIds`; the {submitted} tasks before were submitted"
+            )));
+        }
         self.make_room(&task).await?;
         self.lines.push(number);
         self.add(task).await
@@ -149,7 +160,12 @@ impl Batch {
 
     /// A task that does not fit into a message is sent alone: the server then names what is too large.
     async fn make_room(&mut self, task: &v1::SubmitTaskRequest) -> Result<(), CliError> {
-        let is_full = self.tasks.len() == BATCH_SIZE || self.bytes + task.encoded_len() + TASK_OVERHEAD > BATCH_BYTES;
+        let tasks_max = if self.has_places { limits::BATCH_TASKS_MAX } else { BATCH_SIZE };
+        let is_full = self.tasks.len() == tasks_max || self.bytes + task.encoded_len() + TASK_OVERHEAD > BATCH_BYTES;
+        if is_full && self.has_places {
+            let text = "tasks that name parents by their places must fit into one call";
+            return Err(CliError::Usage(format!("{text} of {tasks_max} tasks and 16 MiB; nothing was submitted")));
+        }
         if is_full { self.send().await } else { Ok(()) }
     }
 

@@ -22,9 +22,9 @@ pub(super) struct Entered {
 }
 
 impl Core {
-    /// Applies a `Submitted` event: adds the task.
-    pub(super) fn apply_submitted(&mut self, event: &TaskEvent) {
-        let TaskChange::Submitted { spec } = &event.change else { return };
+    /// Applies a `Submitted` event: adds the task and returns its index.
+    pub(super) fn apply_submitted(&mut self, event: &TaskEvent) -> Option<u32> {
+        let TaskChange::Submitted { spec } = &event.change else { return None };
         let extras = spec.extras();
         let eligible_at = event.at.after(extras.delay.unwrap_or_default());
         let pool = self.pool_of(&spec.options.pool);
@@ -48,14 +48,14 @@ impl Core {
             crashes: 0,
             pool,
             state: event.state,
-            holds: Holds::one_if(event.state == TaskState::Waiting, Hold::Delay),
+            holds: Holds::of_submitted(event.state, extras),
             has_attempt: false,
             expires,
             payload_stored,
         };
         entry.add_stored(event.content_bytes() as u64);
         let (stamp, revision) = (self.draw_stamp(), event.revision);
-        self.add_task(entry, Entered { stamp, revision, eligible_at, interrupted: false });
+        Some(self.add_task(entry, Entered { stamp, revision, eligible_at, interrupted: false }))
     }
 
     /// Adds a task to the table and to the structures of its state. Returns the index.

@@ -26,8 +26,10 @@ impl Core {
         self.payload_bytes -= task.spec.payload.len() as u64;
         self.attached_bytes -= attached_bytes(&task.spec);
         let extras = task.spec.extras();
-        if !task.spec.payload.is_empty() || !extras.args.is_empty() || extras.trace.is_some() {
-            let extras = TaskExtras { args: Box::default(), request: None, trace: None, ..extras.clone() }.boxed();
+        let has_more = !extras.args.is_empty() || extras.trace.is_some() || extras.dependencies.is_some();
+        if has_more || !task.spec.payload.is_empty() {
+            let (args, dependencies) = (Box::default(), None);
+            let extras = TaskExtras { args, request: None, trace: None, dependencies, ..extras.clone() }.boxed();
             task.spec = Arc::new(TaskSpec { extras, ..task.spec.without_payload() });
         }
     }

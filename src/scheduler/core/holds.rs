@@ -1,6 +1,6 @@
 //! Holds: the reasons why a task is WAITING instead of QUEUED.
 
-use crate::model::TaskState;
+use crate::model::{TaskExtras, TaskState};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -9,6 +9,8 @@ pub enum Hold {
     Delay = 1,
     /// The back-off after a failed attempt has not passed.
     BackOff = 2,
+    /// The task has not taken notice of the ends of all its parents.
+    Parents = 4,
 }
 
 /// The holds of a task. It is WAITING exactly while it has at least one.
@@ -17,18 +19,46 @@ pub struct Holds(u8);
 
 impl Holds {
     pub const NONE: Self = Self(0);
+    /// Those that a timer releases. They exclude each other, so a task has at most one such timer.
+    const TIMED: u8 = Hold::Delay as u8 | Hold::BackOff as u8;
 
     pub fn one_if(holds: bool, hold: Hold) -> Self {
         if holds { Self(hold as u8) } else { Self::NONE }
+    }
+
+    /// The holds that a submitted task of this state can have. It loses that of its parents if all have ended well.
+    pub fn of_submitted(state: TaskState, extras: &TaskExtras) -> Self {
+        if state != TaskState::Waiting {
+            return Self::NONE;
+        }
+        let parents = Self::one_if(extras.dependencies.is_some(), Hold::Parents);
+        // A task that waits for nothing else has a delay, which an older version may have stored differently.
+        let delay = Self::one_if(extras.delay.is_some() || parents.is_empty(), Hold::Delay);
+        Self(parents.0 | delay.0)
     }
 
     pub fn is_empty(self) -> bool {
         self == Self::NONE
     }
 
-    /// Whether a timer releases one of them. The two kinds exclude each other, so a task has at most one such timer.
+    pub fn contains(self, hold: Hold) -> bool {
+        self.0 & hold as u8 != 0
+    }
+
+    #[must_use]
+    pub fn without(self, hold: Hold) -> Self {
+        Self(self.0 & !(hold as u8))
+    }
+
+    /// Without those that a timer releases.
+    #[must_use]
+    pub fn untimed(self) -> Self {
+        Self(self.0 & !Self::TIMED)
+    }
+
+    /// Whether a timer releases one of them.
     pub fn has_timer(self) -> bool {
-        self.0 & (Hold::Delay as u8 | Hold::BackOff as u8) != 0
+        self.0 & Self::TIMED != 0
     }
 
     /// The state of an unfinished task without an attempt.

@@ -10,6 +10,8 @@ mod batch_table;
 mod batches;
 mod configuration;
 mod decisions;
+mod dependencies;
+mod dependency_table;
 mod dispatch;
 mod dispatch_queue;
 mod dispatch_queues;
@@ -30,6 +32,7 @@ mod recall;
 mod recover;
 mod remote;
 mod requests;
+mod resolve_parents;
 mod retention;
 mod schedule_table;
 mod schedules;
@@ -42,6 +45,8 @@ mod timers;
 
 #[cfg(test)]
 mod configuration_tests;
+#[cfg(test)]
+mod dependencies_tests;
 #[cfg(test)]
 mod epoch_tests;
 #[cfg(test)]
@@ -66,6 +71,7 @@ mod tests;
 pub use attempts::AttemptEnd;
 pub use batches::{BatchCancel, BatchFilter, BatchPage};
 pub use decisions::{Adoption, Decisions, Dispatch, Unattempted};
+pub use dependencies::UnfinishedParents;
 pub use pool_metrics::{DurationStats, PoolLoad, PoolSnapshot};
 pub use pool_state::PoolView;
 pub use pools::PoolUpdate;

@@ -56,7 +56,11 @@ impl Core {
                 Arc::make_mut(&mut task.spec).payload = payload.into();
             }
         }
-        let hold = if task.attempt == 0 { Hold::Delay } else { Hold::BackOff };
+        let holds = if task.attempt == 0 {
+            Holds::of_submitted(task.state, task.spec.extras())
+        } else {
+            Holds::one_if(task.state == TaskState::Waiting, Hold::BackOff)
+        };
         let may_expire = !task.has_started && !task.state.is_terminal();
         let remote = task.remote.filter(|_| task.state == TaskState::Running).map(|(worker, fence)| {
             let pool = &mut self.pools[usize::from(pool)];
@@ -79,7 +83,7 @@ impl Core {
             crashes: u16::try_from(task.crashes).unwrap_or(u16::MAX),
             pool,
             state: task.state,
-            holds: Holds::one_if(task.state == TaskState::Waiting, hold),
+            holds,
             has_attempt: remote.is_some(),
             payload_stored,
         };
@@ -153,6 +157,7 @@ impl Core {
     pub fn recover(&mut self, now: Timestamp, out: &mut Decisions) {
         self.now = now;
         self.finished.order_restored(&self.tasks, self.revision, now);
+        self.restore_dependencies();
         self.limit_waits(now);
         let tasks = &self.tasks;
         for queue in self.pools.iter_mut().flat_map(|pool| pool.queues.iter_mut()) {

@@ -119,7 +119,7 @@ impl Core {
         let matches = self.tasks.get(index).is_some_and(|task| {
             task.state.is_terminal() && deletion.filter.matches(&task.spec, task.state, task.submitted_at)
         });
-        if matches {
+        if matches && !self.finished.is_pinned(index) {
             self.delete(now, index, out);
             deletion.deleted += 1;
         }

@@ -13,6 +13,7 @@ use crate::pool::Ticket;
 
 use super::batch_table::BatchTable;
 use super::decisions::{Decisions, Unattempted};
+use super::dependency_table::DependencyTable;
 use super::finished::FinishedTasks;
 use super::key_queue::QueueEntry;
 use super::pool_state::PoolState;
@@ -73,6 +74,7 @@ pub struct Core {
     pub(super) attached_bytes: u64,
     pub(super) batches: BatchTable,
     pub(super) schedules: ScheduleTable,
+    pub(super) dependencies: DependencyTable,
     pub(super) draining: bool,
     pub(super) quarantine: Quarantine,
     /// While the core recovers: the remote workers of running attempts, by fence.
@@ -115,6 +117,7 @@ impl Core {
             attached_bytes: 0,
             batches: BatchTable::default(),
             schedules: ScheduleTable::default(),
+            dependencies: DependencyTable::default(),
             draining: false,
             quarantine: Quarantine::default(),
             remote_workers: HashMap::new(),
@@ -137,7 +140,7 @@ impl Core {
         self.now = now;
         while let Some(timer) = self.timers.pop(now, |timer| Self::is_armed(&self.tasks, timer)) {
             match timer.purpose {
-                Purpose::Hold(_) => self.emit(now, timer.index, TaskState::Queued, None, TaskChange::Eligible, out),
+                Purpose::Hold(_) => self.release_timed_hold(now, timer.index, out),
                 Purpose::Expiry(_) => self.expire(now, timer.index, out),
             }
         }
@@ -222,6 +225,8 @@ impl Core {
     ) {
         let at = self.not_before_last_change(index, at);
         let Some(task) = self.tasks.get(index) else { return };
+        let ends = state.is_terminal() && !task.state.is_terminal();
+        let dependencies = if ends { task.spec.extras().dependencies.clone() } else { None };
         let ends_without_attempt = state.is_terminal() && task.state != TaskState::Running;
         // The attempt belonged to the server before a restart.
         let lost_attempt =
@@ -245,6 +250,9 @@ impl Core {
         self.apply(index, &event);
         out.events.push(Event::Task(event));
         self.settle();
+        if ends {
+            self.end_dependencies(index, dependencies);
+        }
         self.settle_batches(at, out);
     }
 
@@ -257,7 +265,7 @@ impl Core {
     /// Whether a timer is not stale.
     pub(super) fn is_armed(tasks: &TaskTable, timer: Timer) -> bool {
         tasks.get(timer.index).is_some_and(|task| match timer.purpose {
-            Purpose::Hold(stamp) => task.stamp == stamp && task.state == TaskState::Waiting,
+            Purpose::Hold(stamp) => task.stamp == stamp && task.holds.has_timer(),
             Purpose::Expiry(submission) => task.submission == submission && task.expires,
         })
     }
@@ -316,5 +324,6 @@ impl Core {
         self.batches.check(&self.tasks);
         self.schedules.check(&self.tasks);
         self.requests.check();
+        self.check_dependencies();
     }
 }

@@ -18,8 +18,8 @@ impl Core {
     /// Accepts all of these tasks or none.
     ///
     /// # Errors
-    /// [`Draining`], [`QueueFull`], `MemoryFull`, `UnknownPool`, `BatchNotFound`, `BatchClosed`, [`RequestIdReused`], and
-    /// [`BadField`] for an ID that appears twice in the submission.
+    /// [`Draining`], [`QueueFull`], `MemoryFull`, `UnknownPool`, `BatchNotFound`, `BatchClosed`, `ParentNotFound`,
+    /// [`RequestIdReused`], and [`BadField`] for an ID that appears twice in the submission, and for a cycle of parents.
     pub fn submit(
         &mut self,
         now: Timestamp,
@@ -31,7 +31,7 @@ impl Core {
         }
         let submission = submission.into();
         let mut open = OpenQuestions::default();
-        let accepted = self.deduplicate(now, &submission, &mut open)?;
+        let mut accepted = self.deduplicate(now, &submission, &mut open)?;
         if let Some(stored) = &submission.stored {
             self.requests.remove_stored(stored.revision);
         }
@@ -42,27 +42,41 @@ impl Core {
         if submission.repeats_only && accepted.iter().any(|accepted| !accepted.duplicate) {
             return Ok(Verdict::NotRepeated);
         }
-        let specs = submission.specs;
+        let mut specs = submission.specs;
+        let is_batch = submission.creates_batch || specs.len() > 1;
+        let order = self.resolve_parents(&mut specs, &accepted, is_batch)?;
         let new = || specs.iter().zip(&accepted).filter(|(_, accepted)| !accepted.duplicate).map(|(spec, _)| spec);
         let batch_bytes = self.check_batches(new(), submission.creates_batch)?;
         self.check_queue_limits(new())?;
         self.check_attached(batch_bytes + new().map(attached_bytes).sum::<u64>())?;
         let after = self.revision;
         let after_ended = open.before_ended.map_or(after, |before| before.min(after));
-        let mut durability = Durability::Memory;
-        for (spec, accepted) in specs.into_iter().zip(&accepted) {
-            if spec.options.durability == Durability::Fsync {
-                durability = Durability::Fsync;
+        let is_synced = specs.iter().any(|spec| spec.options.durability == Durability::Fsync);
+        let durability = if is_synced { Durability::Fsync } else { Durability::Memory };
+        match order {
+            None => {
+                let new = specs.into_iter().zip(&accepted).filter(|(_, accepted)| !accepted.duplicate);
+                for (spec, _) in new {
+                    self.add(now, spec, out);
+                }
             }
-            if !accepted.duplicate {
-                self.add(now, spec, out);
+            Some(order) => {
+                let mut specs: Vec<_> = specs.into_iter().map(Some).collect();
+                for place in order {
+                    if let Some(spec) = specs[place].take_if(|_| !accepted[place].duplicate) {
+                        accepted[place].state = Some(self.add(now, spec, out));
+                    }
+                }
             }
         }
         Ok(Verdict::Accepted(Submitted { accepted, after, after_ended, revision: self.revision, durability }))
     }
 
-    pub(super) fn add(&mut self, now: Timestamp, spec: TaskSpec, out: &mut Decisions) {
-        let state = state_of_new(now, &spec);
+    /// Adds a task whose parents exist, and returns its state.
+    pub(super) fn add(&mut self, now: Timestamp, spec: TaskSpec, out: &mut Decisions) -> TaskState {
+        let parents = self.parents_of_new(&spec);
+        let is_held = parents.iter().any(|(_, is_awaited)| *is_awaited);
+        let state = if is_held { TaskState::Waiting } else { state_of_new(now, &spec) };
         let event = TaskEvent {
             revision: self.revision.next(),
             at: now,
@@ -73,8 +87,12 @@ impl Core {
             attempt: 0,
             change: TaskChange::Submitted { spec: Arc::new(spec) },
         };
-        self.apply_submitted(&event);
+        let index = self.apply_submitted(&event);
         out.events.push(Event::Task(event));
+        if let Some(index) = index {
+            self.add_parents(index, parents);
+        }
+        state
     }
 
     /// Finds the tasks that are submitted again.

@@ -1,6 +1,6 @@
 //! Conditions of one task or one submission.
 
-use crate::model::{Coded, Details, ErrorCode, FieldViolation, HandlerName, TaskId, TaskState};
+use crate::model::{Coded, Details, ErrorCode, FieldViolation, HandlerName, Namespace, TaskId, TaskState};
 
 /// A field of a submission is invalid in combination with others or with the state of the scheduler.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -86,6 +86,29 @@ impl Coded for RequestIdReused {
 
     fn details(&self) -> Details {
         Details::default().with_metadata("existing_task", &self.task)
+    }
+}
+
+/// A task on which a submission depends does not exist in the namespace of the submission.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("`{field}` is {value}, which does not exist in namespace `{namespace}` or was deleted")]
+pub struct ParentNotFound {
+    /// Path of the field in the request.
+    pub field: String,
+    /// The ID in the request, or the place and the ID.
+    pub value: String,
+    pub namespace: Namespace,
+    pub parent: TaskId,
+}
+
+impl Coded for ParentNotFound {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::ParentNotFound
+    }
+
+    fn details(&self) -> Details {
+        let details = Details::default().with_metadata("field", &self.field).with_metadata("parent", &self.parent);
+        details.with_resource("task", &self.parent)
     }
 }
 

@@ -22,13 +22,14 @@ use super::state::Service;
 /// under overload must not keep the calls that it refuses.
 fn depends_on_state(refusal: &Refusal) -> bool {
     use Refusal::{
-        BatchClosed, BatchExists, BatchFinished, BatchNotFinished, BatchNotFound, EtagMismatch, RequestIdReused,
-        ScheduleBusy, ScheduleExists, ScheduleNotFound, TaskFinished, TaskNotFound, TooManySchedules,
+        BatchClosed, BatchExists, BatchFinished, BatchNotFinished, BatchNotFound, EtagMismatch, ParentNotFound,
+        RequestIdReused, ScheduleBusy, ScheduleExists, ScheduleNotFound, TaskFinished, TaskNotFound, TooManySchedules,
     };
     matches!(
         refusal,
         TaskFinished(_)
             | RequestIdReused(_)
+            | ParentNotFound(_)
             | TaskNotFound(_)
             | EtagMismatch(_)
             | BatchNotFound(_)
@@ -86,6 +87,7 @@ impl Service {
             }
             Request::LiveAttempt { task, reply } => send(reply, Ok(self.live_attempt(&task))),
             Request::UnstoredOutput { task, attempt, reply } => send(reply, Ok(self.unstored_output(&task, attempt))),
+            Request::UnfinishedParents { task, reply } => send(reply, Ok(self.core.unfinished_parents(&task))),
             Request::RunningCount { reply } => send(reply, Ok(self.core.running())),
             Request::StoreFault { reply } => send(reply, Ok(self.fault.as_ref().map(|(error, _)| error.to_string()))),
             Request::Drain { limit } => self.drain(limit),

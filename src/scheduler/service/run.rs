@@ -19,6 +19,8 @@ use super::state::{Drain, Service};
 
 /// Messages handled before a commit.
 const DRAIN_MAX: usize = 4_096;
+/// Ends of parents of which tasks take notice in one turn.
+const RELEASES_MAX: usize = 4_096;
 /// Maximum time between two iterations of the loop.
 const IDLE_TICK: Duration = if cfg!(test) { Duration::from_hours(1) } else { Duration::from_secs(1) };
 
@@ -57,11 +59,21 @@ impl Service {
         self.drain_inbox(now, first, out);
         self.continue_batch_cancels(now, out);
         self.continue_deletions(now, out);
+        self.release_children(now, out);
         self.core.dispatch(out);
         self.stage(now, out);
         self.stop_running_attempts();
         self.commit();
         self.publish_status(now);
+    }
+
+    /// Lets tasks take notice of the ends of their parents, also in this turn.
+    fn release_children(&mut self, now: Timestamp, out: &mut Decisions) {
+        if self.core.has_released_children() && self.may_add_steps() {
+            self.stage(now, out);
+            self.core.release_children(now, RELEASES_MAX, out);
+            self.stage_timers(now, out);
+        }
     }
 
     fn publish_status(&mut self, now: Timestamp) {
@@ -97,7 +109,8 @@ impl Service {
 
     fn wake_at(&mut self) -> Instant {
         let now = Instant::now();
-        if self.has_deletions() || self.has_batch_cancels() {
+        let has_released = self.core.has_released_children() && self.may_add_steps();
+        if has_released || self.has_deletions() || self.has_batch_cancels() {
             return now;
         }
         let mut wake = now + IDLE_TICK;

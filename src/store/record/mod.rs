@@ -6,6 +6,7 @@
 mod batch;
 mod commit;
 mod corruption;
+mod dependencies;
 mod fold;
 mod handler;
 mod pool;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::corruption::Corruption;
+use super::dependencies::DependenciesRecord;
 use super::trace::TraceRecord;
 use super::values::{FailureRecord, PayloadRecord, ReceiptRecord, RequestRecord, UsageRecord, nanos, unknown, variant};
 use crate::model::limits::OUTPUT_KEPT_BYTES;
@@ -176,6 +177,8 @@ pub struct SpecRecord {
     run_kind: u32,
     #[prost(string, optional, tag = "14")]
     retry_of: Option<String>,
+    #[prost(message, optional, tag = "15")]
+    dependencies: Option<DependenciesRecord>,
 }
 
 impl From<&Arc<TaskSpec>> for SpecRecord {
@@ -197,6 +200,7 @@ impl From<&Arc<TaskSpec>> for SpecRecord {
             scheduled_time: extras.scheduled.map(|scheduled| scheduled.time.0),
             run_kind: extras.scheduled.map_or(0, |scheduled| scheduled.kind as u32),
             retry_of: extras.retry_of.as_ref().map(ToString::to_string),
+            dependencies: extras.dependencies.as_deref().map(Into::into),
         }
     }
 }
@@ -219,6 +223,7 @@ impl SpecRecord {
             completes: self.completes.as_deref().map(|batch| name(batch, BatchId::parse)).transpose()?,
             scheduled: self.scheduled_time.map(|time| scheduled(time, self.run_kind)).transpose()?,
             retry_of: self.retry_of.as_deref().map(|task| name(task, TaskId::parse)).transpose()?,
+            dependencies: self.dependencies.map(DependenciesRecord::into_model).transpose()?.map(Arc::new),
         };
         Ok(TaskSpec { id, options, payload: Vec::from(self.payload).into(), extras: extras.boxed() })
     }

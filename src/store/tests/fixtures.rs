@@ -6,11 +6,11 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use crate::model::{
-    BatchId, CancelMode, CancelReceipt, CancelRequest, Captured, Durability, Event, Failure, FailureReason,
-    HandlerChange, HandlerEvent, HandlerName, InterruptCause, Lease, Namespace, Output, Payload, PoolChange, PoolEvent,
-    PoolName, PoolSettings, Priority, Registration, RequestKey, ResourceUsage, RetryPolicy, Revision, RunKind,
-    ScheduleId, Scheduled, StopMethod, SubmissionDigest, TaskChange, TaskEvent, TaskExtras, TaskId, TaskOptions,
-    TaskSpec, TaskState, Timestamp, TraceContext, TraceMode,
+    BatchId, CancelMode, CancelReceipt, CancelRequest, Captured, Dependencies, Durability, Event, Failure,
+    FailureReason, HandlerChange, HandlerEvent, HandlerName, InterruptCause, Lease, Namespace, OnParentFailure, Output,
+    Parent, Payload, PoolChange, PoolEvent, PoolName, PoolSettings, Priority, Registration, RequestKey, ResourceUsage,
+    RetryPolicy, Revision, RunKind, ScheduleId, Scheduled, StopMethod, SubmissionDigest, TaskChange, TaskEvent,
+    TaskExtras, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp, TraceContext, TraceMode,
 };
 use crate::store::traits::Commit;
 
@@ -50,6 +50,15 @@ pub fn options(kind: u8) -> TaskOptions {
         durability: if kind.is_multiple_of(2) { Durability::Fsync } else { Durability::Memory },
         content_type: "application/json".into(),
         submitted_by: "127.0.0.1:4000".into(),
+    }
+}
+
+fn dependencies(size: u8) -> Dependencies {
+    let parent = |number: u8| Parent { id: id(number), place: number.is_multiple_of(3).then_some(number.into()) };
+    let rules = [OnParentFailure::Fail, OnParentFailure::Run, OnParentFailure::Cancel];
+    Dependencies {
+        parents: (0..=size % 4).map(parent).collect(),
+        on_parent_failure: rules[usize::from(size) % rules.len()],
     }
 }
 
@@ -197,6 +206,7 @@ impl History {
             completes: None,
             scheduled: (size % 4 == 3).then(|| Scheduled { time: Timestamp(size.into()), kind: RunKind::CaughtUp }),
             retry_of: (size % 8 == 1).then(|| task.clone()),
+            dependencies: size.is_multiple_of(5).then(|| Arc::new(dependencies(size))),
         };
         let spec = TaskSpec {
             id: task.clone(),

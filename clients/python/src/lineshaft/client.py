@@ -102,6 +102,8 @@ class Client:
         durability: str | None = None,
         trace_mode: str | None = None,
         batch_id: str = "",
+        after: Sequence[str] = (),
+        on_parent_failure: str | None = None,
     ) -> Task:
         """Submits a task and returns its handle at once.
 
@@ -110,7 +112,9 @@ class Client:
 
         `payload`: bytes are sent as they are, any other value as JSON. `timeout` is that of each attempt, `retry` a `Retry`
         or the number of attempts, `delay` the least time before the start, `expires_after` the longest. All times are in
-        seconds, or a `timedelta`. `batch_id` is the batch that the task joins; it is created unless it exists.
+        seconds, or a `timedelta`. `batch_id` is the batch that the task joins; it is created unless it exists. `after`: IDs of
+        tasks that have to end first; `on_parent_failure`, "fail", "run" or "cancel", is what happens when one of these has
+        failed or was cancelled.
         """
         handler = handler_name(handler)
         chosen = tuple(one for one in (task_id, request_id) if one)
@@ -123,12 +127,13 @@ class Client:
             or timeout is not None
             or retry is not None
             or delay is not None
-            or (expires_after is not None or name or args or task_id or at_most_once or durability or trace_mode)
+            or (expires_after is not None or name or args or task_id or at_most_once or durability or trace_mode or after)
         ):
             request = self._request(
                 handler, payload, pool=pool, priority=priority, labels=labels, timeout=timeout, retry=retry, delay=delay,
                 expires_after=expires_after, name=name, args=args, task_id=task_id, request_id=request_id,
-                at_most_once=at_most_once, durability=durability, trace_mode=trace_mode,
+                at_most_once=at_most_once, durability=durability, trace_mode=trace_mode, after=after,
+                on_parent_failure=on_parent_failure,
             )  # fmt: skip
         else:
             request = task_service_pb2.SubmitTaskRequest(
@@ -268,7 +273,10 @@ class Client:
         retry: model.Retry | int | None = None, delay: model.Seconds | None = None,
         expires_after: model.Seconds | None = None, name: str = "", args: Sequence[str] = (), task_id: str = "",
         request_id: str = "", at_most_once: bool = False, durability: str | None = None, trace_mode: str | None = None,
+        after: Sequence[str] = (), on_parent_failure: str | None = None,
     ) -> task_service_pb2.SubmitTaskRequest:  # fmt: skip
+        rule = model.enum_number(task_pb2.OnParentFailure, "ON_PARENT_FAILURE_", on_parent_failure, "on_parent_failure")
+        parents = task_service_pb2.Dependencies(task_ids=after, on_parent_failure=rule) if after else None
         return task_service_pb2.SubmitTaskRequest(
             handler=handler,
             payload=_codec.message(payload),
@@ -287,6 +295,7 @@ class Client:
             namespace=self.namespace,
             expires_after=model.duration(expires_after),
             trace_mode=model.enum_number(task_pb2.TraceMode, "TRACE_MODE_", trace_mode, "trace_mode"),
+            dependencies=parents,
             **trace_fields(),
         )
 

@@ -32,11 +32,7 @@ pub async fn retry(handle: &Handle, request: v1::RetryTaskRequest, caller: &Call
 }
 
 /// The submission of the ended task, with the changes of the request. Names all fields, so that a new one is not forgotten.
-fn once_more(
-    ended: v1::Task,
-    expires_after: Option<Duration>,
-    request: v1::RetryTaskRequest,
-) -> v1::SubmitTaskRequest {
+fn once_more(ended: v1::Task, expires_after: Option<Duration>, request: v1::RetryTaskRequest) -> v1::SubmitTaskRequest {
     v1::SubmitTaskRequest {
         handler: ended.handler,
         payload: request.payload.or(ended.payload),
@@ -51,10 +47,12 @@ fn once_more(
         at_most_once: ended.at_most_once,
         durability: ended.durability,
         namespace: ended.namespace,
-        // The new task starts at once, has an ID of its own and belongs to no batch.
+        // The new task starts at once, has an ID of its own and belongs to no batch. It waits for no parents: those with which the
+        // ended task failed have not completed.
         task_id: String::new(),
         delay: None,
         batch_id: String::new(),
+        dependencies: None,
         // The caller's trace is that of the call.
         trace_mode: 0,
         traceparent: String::new(),

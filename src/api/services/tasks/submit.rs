@@ -74,8 +74,15 @@ impl<'a> Converter<'a> {
             default_namespace: caller.default_namespace(),
             batch,
             trace: scope::current_context().map(|active| active.context),
+            places: 0,
         };
         Self { handle, catalog: handle.catalog(), context, shared: None }
+    }
+
+    /// Lets the tasks of the call, so many, name each other by their places.
+    pub fn with_places(mut self, places: usize) -> Self {
+        self.context.places = places;
+        self
     }
 
     /// Continues where another converter of the same call ended.
@@ -159,6 +166,9 @@ pub async fn batch(
         invalid.add("tasks", "must not be empty");
     }
     invalid.check_length("tasks", request.tasks.len(), limits::BATCH_TASKS_MAX, "tasks");
+    let parents = request.tasks.iter().filter_map(|task| task.dependencies.as_ref());
+    let parents = parents.map(|parents| parents.task_ids.len() + parents.batch_indices.len()).sum();
+    invalid.check_length("tasks", parents, limits::BATCH_PARENTS_MAX, "parents in all");
     invalid.check().map_err(into_status)?;
     let specs = batch_specs(handle, request.tasks, batch.as_ref(), caller).map_err(into_status)?;
     let key = common_batch(&specs).or_else(|| batch.as_ref().map(ToString::to_string));
@@ -197,7 +207,7 @@ fn batch_specs(
     batch: Option<&BatchRef>,
     caller: &Caller,
 ) -> Result<Vec<TaskSpec>, SubmitError> {
-    let mut converter = Converter::new(handle, caller, batch);
+    let mut converter = Converter::new(handle, caller, batch).with_places(requests.len());
     let mut specs = Vec::with_capacity(requests.len());
     let (mut invalid, mut other_error) = (InvalidFields::default(), None);
     for (index, request) in requests.into_iter().enumerate() {

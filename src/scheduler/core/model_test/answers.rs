@@ -24,7 +24,7 @@ pub struct Answers {
     queues: Queues,
     /// Deadlines in order, and whether each is an expiry.
     timers: Vec<(Timestamp, TaskId, bool)>,
-    /// Finished tasks in the order in which the retention deletes them.
+    /// Finished tasks, without pinned ones, in the order in which the retention deletes them.
     finished: BTreeMap<Namespace, Vec<TaskId>>,
     registered: BTreeMap<HandlerName, Registration>,
     /// In the order of creation.
@@ -50,6 +50,8 @@ struct TaskAnswer {
     adopted: Option<u64>,
     cancel: Option<Box<CancelRequest>>,
     waits: bool,
+    /// Number of parents of whose end it has to take notice.
+    parents_left: u32,
     expires: bool,
     stored_bytes: u32,
 }
@@ -73,7 +75,7 @@ impl Answers {
 
     pub fn of(core: &Core) -> Self {
         let id = |index: u32| core.tasks.get(index).map(|task| task.spec.id.clone());
-        let tasks = core.tasks.iter().map(|(_, task)| {
+        let tasks = core.tasks.iter().map(|(index, task)| {
             let answer = TaskAnswer {
                 submission: task.submission,
                 submitted_at: task.submitted_at,
@@ -86,6 +88,7 @@ impl Answers {
                 adopted: (task.state == TaskState::Running && task.has_attempt).then_some(task.stamp),
                 cancel: task.cancel.clone(),
                 waits: task.holds != Holds::NONE,
+                parents_left: core.dependencies.left(index),
                 expires: task.expires,
                 stored_bytes: task.stored_bytes,
             };
@@ -141,7 +144,10 @@ pub fn finished(core: &Core) -> BTreeMap<Namespace, Vec<TaskId>> {
     let mut finished: BTreeMap<Namespace, Vec<TaskId>> = BTreeMap::new();
     for list in 0..core.finished.lists() {
         let all = core.finished.range(list, Revision(0), core.revision, usize::MAX);
-        for task in all.into_iter().filter(|task| task.is_live(&core.tasks)) {
+        let is_deletable = |task: &super::super::finished::FinishedTask| {
+            task.is_live(&core.tasks) && !core.finished.is_pinned(task.index)
+        };
+        for task in all.into_iter().filter(is_deletable) {
             let spec = &core.tasks.get(task.index).expect("a live entry").spec;
             finished.entry(spec.options.namespace.clone()).or_default().push(spec.id.clone());
         }

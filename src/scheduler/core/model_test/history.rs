@@ -140,6 +140,7 @@ impl History {
         let submission = self.tasks.get(&event.task).map_or(event.revision, |task| task.submission);
         self.observe_in_batch(event, submission);
         self.observe_in_schedule(event);
+        self.observe_dependencies(event);
         match &event.change {
             TaskChange::Submitted { spec } => self.submitted(event, spec),
             TaskChange::Deleted => {
@@ -236,9 +237,10 @@ impl History {
         }
     }
 
+    /// Those that the retention may delete.
     fn finished_of(&self, namespace: &Namespace) -> Vec<&Known> {
-        let own = self.tasks.values().filter(|task| task.spec.options.namespace == *namespace);
-        own.filter(|task| task.ended.is_some()).collect()
+        let own = self.tasks.iter().filter(|(_, task)| task.spec.options.namespace == *namespace);
+        own.filter(|(id, task)| task.ended.is_some() && !self.is_pinned(id)).map(|(_, task)| task).collect()
     }
 
     /// # Panics
@@ -254,9 +256,10 @@ impl History {
         }
     }
 
-    /// The finished tasks of each namespace, in the order of their ends.
+    /// The finished tasks of each namespace that the retention may delete, in the order of their ends.
     pub fn finished(&self) -> BTreeMap<&Namespace, Vec<&TaskId>> {
-        let mut finished: Vec<_> = self.tasks.iter().filter_map(|(id, task)| Some((task.ended?.0, id, task))).collect();
+        let deletable = self.tasks.iter().filter(|(id, _)| !self.is_pinned(id));
+        let mut finished: Vec<_> = deletable.filter_map(|(id, task)| Some((task.ended?.0, id, task))).collect();
         finished.sort_unstable_by_key(|(ended, ..)| *ended);
         let mut by_namespace: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (_, id, task) in finished {

@@ -28,6 +28,7 @@ pub fn check(world: &World) {
     memory_is_bounded(world);
     super::batches::check(world);
     super::schedules::check(world);
+    super::dependencies::check(world);
 }
 
 fn the_core_and_the_events_agree(world: &World) {
@@ -142,7 +143,8 @@ fn tasks_without_a_capable_worker_wait(world: &World) {
 fn nothing_is_overdue(world: &World) {
     for (id, task) in &world.live.tasks {
         let waits_until = task.waits_until(world.live.start);
-        assert!(task.state != TaskState::Waiting || waits_until > world.at(), "{id} waits until {waits_until}");
+        let is_due = |task| waits_until <= world.at() && !world.waits_for_parents(task);
+        assert!(task.state != TaskState::Waiting || !is_due(task), "{id} waits until {waits_until}");
         // An attempt that may have been started is not expired.
         let has_attempt = world.core.ticket(id).is_some();
         let expires_at = task.expires_at(world.live.start).filter(|_| !task.state.is_terminal() && !has_attempt);

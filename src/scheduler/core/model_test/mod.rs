@@ -7,6 +7,7 @@ use proptest::prelude::*;
 mod answers;
 mod batches;
 mod cores;
+mod dependencies;
 mod history;
 mod invariants;
 mod pools;

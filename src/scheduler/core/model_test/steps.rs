@@ -120,6 +120,19 @@ pub struct NewTask {
     pub argument_bytes: usize,
     /// Back-off after the first failed attempt.
     pub back_off_s: u64,
+    pub parents: Vec<ParentName>,
+    pub on_parent_failure: usize,
+}
+
+/// How a submission names a parent.
+#[derive(Clone, Copy, Debug)]
+pub enum ParentName {
+    /// One of the existing tasks of its namespace.
+    Existing(usize),
+    /// A task that may not exist, or in another namespace.
+    Id(u8),
+    /// One of the tasks that are submitted with it.
+    Submitted(usize),
 }
 
 /// Which tasks `DeleteTasks` names.
@@ -156,16 +169,23 @@ fn schedule_step(task: impl Strategy<Value = NewTask> + Clone + 'static) -> impl
     ]
 }
 
-/// A step, and whether its decisions become durable at once. Otherwise they wait for those of the next steps.
-pub fn step() -> impl Strategy<Value = (Step, bool)> {
+fn new_task() -> impl Strategy<Value = NewTask> + Clone + 'static {
     let payload = prop_oneof![3 => 0..40_usize, 1 => 200..700_usize];
+    let parent = prop_oneof![
+        6 => any::<usize>().prop_map(ParentName::Existing),
+        1 => (0..14_u8).prop_map(ParentName::Id),
+        3 => any::<usize>().prop_map(ParentName::Submitted),
+    ];
+    let parents = prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(parent, 1..3)];
     let new = (
         ((0..14_u8, proptest::option::of(0..2_u8)), 0..3_usize, 0..POOLS.len(), 0..4_usize, 0..HANDLERS),
         (prop_oneof![4 => Just(0_u64), 1 => 1..2_000_u64], proptest::option::weighted(0.15, 1..3_000_u64)),
         (prop::bool::weighted(0.1), proptest::option::weighted(0.2, 0..4_u8)),
         (payload, prop_oneof![4 => Just(0_usize), 1 => 200..600_usize], 0..3_u64),
+        (parents, 0..3_usize),
     );
-    let new = new.prop_map(|(named, (delay_ms, expires_ms), (once, request_id), rest)| {
+    new.prop_map(|(named, (delay_ms, expires_ms), (once, request_id), rest, dependencies)| {
+        let (parents, on_parent_failure) = dependencies;
         let (((id, batch), namespace, pool, priority, handler), (payload_bytes, argument_bytes, back_off_s)) =
             (named, rest);
         NewTask {
@@ -182,8 +202,15 @@ pub fn step() -> impl Strategy<Value = (Step, bool)> {
             payload_bytes,
             argument_bytes,
             back_off_s,
+            parents,
+            on_parent_failure,
         }
-    });
+    })
+}
+
+/// A step, and whether its decisions become durable at once. Otherwise they wait for those of the next steps.
+pub fn step() -> impl Strategy<Value = (Step, bool)> {
+    let new = new_task();
     let deleted = prop_oneof![
         Just(Deleted::All),
         (0..3_usize).prop_map(Deleted::Namespace),

@@ -123,8 +123,12 @@ impl World {
             }
             Err(refusal) => {
                 assert_eq!(self.out.events.len(), before, "a refused submission adds nothing");
-                if let Refusal::TaskExists(exists) = refusal {
-                    assert!(self.live.tasks.contains_key(&exists.task), "{} exists", exists.task);
+                match refusal {
+                    Refusal::TaskExists(exists) => {
+                        assert!(self.live.tasks.contains_key(&exists.task), "{} exists", exists.task);
+                    }
+                    Refusal::ParentNotFound(missing) => self.parent_is_missing(&specs, &missing),
+                    _ => {}
                 }
             }
         }

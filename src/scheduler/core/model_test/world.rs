@@ -100,6 +100,7 @@ impl World {
         self.run_schedules();
         self.continue_batch_cancels();
         self.continue_deletion();
+        self.release_children();
         self.core.dispatch(&mut self.out);
         self.reports_of_lost_attempts_change_nothing();
         self.stage();
@@ -111,7 +112,7 @@ impl World {
     fn input(&mut self, step: Step) -> Cause {
         match step {
             Step::Submit(tasks) => {
-                let specs: Vec<_> = tasks.iter().map(|task| self.spec(task)).collect();
+                let specs: Vec<_> = tasks.iter().map(|task| self.spec_with_parents(task, tasks.len())).collect();
                 self.specs.extend(specs.iter().cloned());
                 self.submit(specs);
             }

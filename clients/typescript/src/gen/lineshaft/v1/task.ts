@@ -75,6 +75,13 @@ export enum TraceMode {
   LINK = 3,
 }
 
+export enum OnParentFailure {
+  UNSPECIFIED = 0,
+  FAIL = 1,
+  RUN = 2,
+  CANCEL = 3,
+}
+
 export enum OutputStream {
   UNSPECIFIED = 0,
   STDOUT = 1,
@@ -122,6 +129,14 @@ export interface CancelReceipt {
   requestedBy: string;
 }
 
+export interface TaskDependencies {
+  parentIds: string[];
+  parents: number;
+  onParentFailure: OnParentFailure;
+  unfinishedParents: number;
+  unfinishedParentIds: string[];
+}
+
 export interface Task {
   taskId: string;
   namespace: string;
@@ -157,6 +172,7 @@ export interface Task {
   stderrBytes: bigint;
   args: string[];
   retryOf: string;
+  dependencies: TaskDependencies | undefined;
 }
 
 export interface Task_LabelsEntry {
@@ -795,6 +811,109 @@ export const CancelReceipt: MessageFns<CancelReceipt> = {
   },
 };
 
+function createBaseTaskDependencies(): TaskDependencies {
+  return { parentIds: [], parents: 0, onParentFailure: 0, unfinishedParents: 0, unfinishedParentIds: [] };
+}
+
+export const TaskDependencies: MessageFns<TaskDependencies> = {
+  encode(message: TaskDependencies, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.parentIds) {
+      writer.uint32(10).string(v!);
+    }
+    if (message.parents !== 0) {
+      writer.uint32(16).int32(message.parents);
+    }
+    if (message.onParentFailure !== 0) {
+      writer.uint32(24).int32(message.onParentFailure);
+    }
+    if (message.unfinishedParents !== 0) {
+      writer.uint32(32).int32(message.unfinishedParents);
+    }
+    for (const v of message.unfinishedParentIds) {
+      writer.uint32(42).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TaskDependencies {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTaskDependencies();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.parentIds.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.parents = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.onParentFailure = reader.int32() as any;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.unfinishedParents = reader.int32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.unfinishedParentIds.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<TaskDependencies>, I>>(base?: I): TaskDependencies {
+    return TaskDependencies.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<TaskDependencies>, I>>(object: I): TaskDependencies {
+    const message = createBaseTaskDependencies();
+    message.parentIds = object.parentIds?.map((e) => e) || [];
+    message.parents = object.parents ?? 0;
+    message.onParentFailure = object.onParentFailure ?? 0;
+    message.unfinishedParents = object.unfinishedParents ?? 0;
+    message.unfinishedParentIds = object.unfinishedParentIds?.map((e) => e) || [];
+    return message;
+  },
+};
+
 function createBaseTask(): Task {
   return {
     taskId: "",
@@ -831,6 +950,7 @@ function createBaseTask(): Task {
     stderrBytes: 0n,
     args: [],
     retryOf: "",
+    dependencies: undefined,
   };
 }
 
@@ -946,6 +1066,9 @@ export const Task: MessageFns<Task> = {
     }
     if (message.retryOf !== "") {
       writer.uint32(274).string(message.retryOf);
+    }
+    if (message.dependencies !== undefined) {
+      TaskDependencies.encode(message.dependencies, writer.uint32(282).fork()).join();
     }
     return writer;
   },
@@ -1238,6 +1361,14 @@ export const Task: MessageFns<Task> = {
             message.retryOf = reader.string();
             continue;
           }
+          case 35: {
+            if (tag !== 282) {
+              break;
+            }
+
+            message.dependencies = TaskDependencies.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1315,6 +1446,9 @@ export const Task: MessageFns<Task> = {
       : 0n;
     message.args = object.args?.map((e) => e) || [];
     message.retryOf = object.retryOf ?? "";
+    message.dependencies = (object.dependencies !== undefined && object.dependencies !== null)
+      ? TaskDependencies.fromPartial(object.dependencies)
+      : undefined;
     return message;
   },
 };

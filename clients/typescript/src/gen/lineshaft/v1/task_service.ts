@@ -10,6 +10,7 @@ import { Duration } from "../../google/protobuf/duration.js";
 import {
   CancelMode,
   Durability,
+  OnParentFailure,
   OutputStream,
   Payload,
   Priority,
@@ -46,11 +47,18 @@ export interface SubmitTaskRequest {
   batchId: string;
   traceparent: string;
   tracestate: string;
+  dependencies: Dependencies | undefined;
 }
 
 export interface SubmitTaskRequest_LabelsEntry {
   key: string;
   value: string;
+}
+
+export interface Dependencies {
+  taskIds: string[];
+  batchIndices: number[];
+  onParentFailure: OnParentFailure;
 }
 
 export interface SubmitTaskResponse {
@@ -241,6 +249,7 @@ function createBaseSubmitTaskRequest(): SubmitTaskRequest {
     batchId: "",
     traceparent: "",
     tracestate: "",
+    dependencies: undefined,
   };
 }
 
@@ -305,6 +314,9 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
     }
     if (message.tracestate !== "") {
       writer.uint32(162).string(message.tracestate);
+    }
+    if (message.dependencies !== undefined) {
+      Dependencies.encode(message.dependencies, writer.uint32(170).fork()).join();
     }
     return writer;
   },
@@ -485,6 +497,14 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
             message.tracestate = reader.string();
             continue;
           }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.dependencies = Dependencies.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -540,6 +560,9 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
     message.batchId = object.batchId ?? "";
     message.traceparent = object.traceparent ?? "";
     message.tracestate = object.tracestate ?? "";
+    message.dependencies = (object.dependencies !== undefined && object.dependencies !== null)
+      ? Dependencies.fromPartial(object.dependencies)
+      : undefined;
     return message;
   },
 };
@@ -609,6 +632,99 @@ export const SubmitTaskRequest_LabelsEntry: MessageFns<SubmitTaskRequest_LabelsE
     const message = createBaseSubmitTaskRequest_LabelsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseDependencies(): Dependencies {
+  return { taskIds: [], batchIndices: [], onParentFailure: 0 };
+}
+
+export const Dependencies: MessageFns<Dependencies> = {
+  encode(message: Dependencies, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.taskIds) {
+      writer.uint32(10).string(v!);
+    }
+    if (message.batchIndices.length !== 0) {
+      writer.uint32(18).fork();
+      for (const v of message.batchIndices) {
+        writer.int32(v);
+      }
+      writer.join();
+    }
+    if (message.onParentFailure !== 0) {
+      writer.uint32(24).int32(message.onParentFailure);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Dependencies {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDependencies();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.taskIds.push(reader.string());
+            continue;
+          }
+          case 2: {
+            if (tag === 16) {
+              message.batchIndices.push(reader.int32());
+
+              continue;
+            }
+
+            if (tag === 18) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.batchIndices.push(reader.int32());
+              }
+
+              continue;
+            }
+
+            break;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.onParentFailure = reader.int32() as any;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Dependencies>, I>>(base?: I): Dependencies {
+    return Dependencies.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Dependencies>, I>>(object: I): Dependencies {
+    const message = createBaseDependencies();
+    message.taskIds = object.taskIds?.map((e) => e) || [];
+    message.batchIndices = object.batchIndices?.map((e) => e) || [];
+    message.onParentFailure = object.onParentFailure ?? 0;
     return message;
   },
 };
