@@ -138,12 +138,17 @@ pub async fn start(
 
     let state = StateDirectory::new(&config)?;
     log_memory_limits(&config);
-    let scheduler_options = options::scheduler(&config, &telemetry, &server_options.memory);
+    let modules = state.modules();
+    let scheduler_options = options::scheduler(&config, &telemetry, &server_options.memory, modules.clone());
     let mut recovery = scheduler::Recovery::new(scheduler_options.core.clone());
     let (store, notes) = store::open(&options::store(&config, state.store.clone()), &mut recovery)?;
     telemetry::store_opened(&config, &telemetry, &notes);
-    let mut hosts = state.hosts(&config, instance)?;
-    let registry = Arc::new(Registry::from(registry::build(&config, &functions, &mut hosts)?));
+    let hosts = state.hosts(&config, instance, modules.clone())?;
+    let registry = Arc::new(Registry::from(registry::build(&config, &functions, &hosts)?));
+    for (name, upload) in recovery.uploads() {
+        registry.put(name, &modules.load(name, upload));
+    }
+    modules.remove_unused();
     let clock = server_clock::start();
     let service = scheduler::Service::start(scheduler_options, store, recovery, registry, clock, &runtime);
     let service = service.map_err(failed_to("start the pools"))?;

@@ -2,7 +2,7 @@
 //! who can write to a directory cannot choose what is overwritten.
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -41,15 +41,25 @@ pub fn require_private_directory(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Opens a file for reading.
+///
+/// # Errors
+/// Also if the path is a symbolic link or a directory.
+pub fn open_without_link(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a file")) }
+}
+
 /// Reads a file that no other user can have written.
 ///
 /// # Errors
 /// Also if one can, or the path is a symbolic link.
+#[cfg(any(feature = "wasm", test))]
 pub fn read_private(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    let mut file = open_without_link(path)?;
     let found = file.metadata()?;
-    if !found.is_file() || found.nlink() != 1 {
-        return Err(io::Error::other("it is not a file with one name"));
+    if found.nlink() != 1 {
+        return Err(io::Error::other(format!("it has {} names (hard links), must have one", found.nlink())));
     }
     check_owner(&found)?;
     let mode = found.permissions().mode() & 0o777;
@@ -57,7 +67,7 @@ pub fn read_private(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("it has mode {mode:03o}, must be closed to the group and to others")));
     }
     let mut contents = Vec::new();
-    file.read_to_end(&mut contents)?;
+    io::Read::read_to_end(&mut file, &mut contents)?;
     Ok(contents)
 }
 
@@ -240,7 +250,7 @@ mod tests {
         read_private(&link).unwrap_err();
         let other_name = private.join("other_name");
         std::fs::hard_link(&path, &other_name).unwrap();
-        assert!(refused(&path).contains("one name"));
+        assert!(refused(&path).contains("2 names"));
         std::fs::remove_file(&other_name).unwrap();
         std::fs::set_permissions(&path, Permissions::from_mode(0o620)).unwrap();
         assert!(refused(&path).contains("mode 620"));

@@ -191,7 +191,7 @@ fn services(
         .add_service(BatchServiceServer::new(Batches::new(handle.clone(), callers)))
         .add_service(ScheduleServiceServer::new(Schedules::new(handle.clone(), callers)))
         .add_service(PoolServiceServer::new(pools))
-        .add_service(HandlerServiceServer::new(Handlers::new(handle.clone())))
+        .add_service(HandlerServiceServer::new(Handlers::new(handle.clone(), callers)))
         .add_service(SystemServiceServer::new(system))
         .add_service(WorkerServiceServer::new(workers).max_decoding_message_size(limits::MESSAGE_BYTES_MAX))
         .add_service(keda::service(handle.clone()))

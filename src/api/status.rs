@@ -41,7 +41,8 @@ pub const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::BatchClosed
         | ErrorCode::BatchFinished
         | ErrorCode::BatchNotFinished
-        | ErrorCode::ScheduleBusy => Code::FailedPrecondition,
+        | ErrorCode::ScheduleBusy
+        | ErrorCode::HandlerNotUploaded => Code::FailedPrecondition,
         ErrorCode::RevisionCompacted | ErrorCode::RevisionInFuture => Code::OutOfRange,
         ErrorCode::EtagMismatch | ErrorCode::WorkerReplaced | ErrorCode::WorkerEvicted => Code::Aborted,
         ErrorCode::Draining | ErrorCode::StoreUnavailable | ErrorCode::SchedulerStalled => Code::Unavailable,

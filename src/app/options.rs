@@ -9,11 +9,11 @@ use hyper::Method;
 use crate::config::Wasm;
 use crate::config::{Config, Handler, HttpMethod, HttpRequest, Process, unwritten_bytes};
 use crate::model::{Catalog, MemoryAccount, MemoryPart, PoolName, PoolSpec, RequestRetention, Retention};
-use crate::runners::Runners;
 use crate::runners::http::HttpOptions;
 use crate::runners::process::{Limits, ProcessOptions};
 #[cfg(feature = "wasm")]
 use crate::runners::wasm::WasmOptions;
+use crate::runners::{Modules, Runners};
 use crate::scheduler::{Configuration, WatchWindow};
 use crate::telemetry::host::HostSampler;
 use crate::telemetry::memory_limit::available_memory;
@@ -91,7 +91,12 @@ pub(super) fn configuration(config: &Config, runners: Runners) -> Configuration 
     Configuration { pools, catalog, runners }
 }
 
-pub(super) fn scheduler(config: &Config, telemetry: &Telemetry, memory: &MemoryAccount) -> scheduler::Options {
+pub(super) fn scheduler(
+    config: &Config,
+    telemetry: &Telemetry,
+    memory: &MemoryAccount,
+    modules: Arc<Modules>,
+) -> scheduler::Options {
     let (pools, catalog) = pools_and_catalog(config);
     scheduler::Options {
         core: scheduler::CoreOptions {
@@ -106,6 +111,7 @@ pub(super) fn scheduler(config: &Config, telemetry: &Telemetry, memory: &MemoryA
         watch_window: watch_window(config),
         memory: memory.clone(),
         worker_lease: config.server.worker_lease.0,
+        modules,
         telemetry: telemetry.clone(),
     }
 }

@@ -12,19 +12,14 @@ use crate::runners::builtin::{Compute, Expression, Heavy, Io};
 use crate::runners::http::HttpRunner;
 use crate::runners::process::{Host, ProcessRunner, preflight};
 #[cfg(feature = "wasm")]
-use crate::runners::wasm::{Engine, WasmRunner};
-use crate::runners::{FunctionRunner, Runner, Runners};
+use crate::runners::wasm::WasmRunner;
+use crate::runners::{FunctionRunner, Modules, Runner, Runners};
 
 /// What the runners of all handlers share. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Hosts {
     pub process: Arc<Host>,
-    /// Directory of compiled modules; `None` for a store in memory.
-    #[cfg(feature = "wasm")]
-    pub wasm_cache: Option<PathBuf>,
-    /// `None` until a handler runs a WebAssembly module.
-    #[cfg(feature = "wasm")]
-    pub wasm: Option<Arc<Engine>>,
+    pub modules: Arc<Modules>,
 }
 
 impl Hosts {
@@ -34,23 +29,17 @@ impl Hosts {
         exe.transpose().map_err(failed_to("find the server's own binary"))
     }
 
-    /// Starts what the handlers of the configuration need and earlier ones did not.
-    fn prepare(&mut self, config: &Config) -> Result<(), StartError> {
+    /// Starts the supervisor if the handlers of the configuration need it and earlier ones did not.
+    fn prepare(&self, config: &Config) -> Result<(), StartError> {
         if let Some(exe) = Self::exe_for(config)? {
             self.process.start_supervisor(&exe).map_err(failed_to("prepare the processes of handlers"))?;
-        }
-        #[cfg(feature = "wasm")]
-        if self.wasm.is_none()
-            && config.handlers.iter().any(|handler| matches!(handler.launch(), Some(Launch::Wasm(_))))
-        {
-            self.wasm = Some(Arc::new(Engine::new(self.wasm_cache.as_deref())?));
         }
         Ok(())
     }
 }
 
 /// Blocks.
-pub(super) fn build(config: &Config, functions: &Handlers, hosts: &mut Hosts) -> Result<Runners, StartError> {
+pub(super) fn build(config: &Config, functions: &Handlers, hosts: &Hosts) -> Result<Runners, StartError> {
     hosts.prepare(config)?;
     let catalog = config.catalog();
     let mut runners = Runners::new();
@@ -60,10 +49,6 @@ pub(super) fn build(config: &Config, functions: &Handlers, hosts: &mut Hosts) ->
         if let Some(runner) = runner(launch, handler, spec, functions, hosts)? {
             runners.insert(spec.name.clone(), runner);
         }
-    }
-    #[cfg(feature = "wasm")]
-    if let Some(engine) = &hosts.wasm {
-        engine.remove_unused();
     }
     Ok(runners)
 }
@@ -100,8 +85,7 @@ fn runner(
         }
         #[cfg(feature = "wasm")]
         Launch::Wasm(wasm) => {
-            let Some(engine) = &hosts.wasm else { return Ok(None) };
-            let runner = WasmRunner::new(options::wasm(*wasm), engine.clone());
+            let runner = WasmRunner::new(options::wasm(*wasm), hosts.modules.engine()?);
             Arc::new(runner.map_err(|source| StartError::WasmHandler { handler: name.clone(), source })?)
         }
         // The configuration is not valid then.

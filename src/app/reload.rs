@@ -123,14 +123,15 @@ impl Reload {
     }
 
     async fn try_reload(&mut self) -> Result<(), ReloadError> {
-        let (sources, mut hosts) = (self.file.sources.clone(), self.hosts.clone());
+        let (sources, hosts) = (self.file.sources.clone(), self.hosts.clone());
         // Files are read and modules compiled.
-        let loaded = tokio::task::spawn_blocking(move || load(&sources, &mut hosts).map(|loaded| (loaded, hosts)));
+        let loaded = tokio::task::spawn_blocking(move || load(&sources, &hosts));
         let loaded = loaded.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-        let ((loaded, runners), hosts) = loaded?;
-        self.hosts = hosts;
+        let (loaded, runners) = loaded?;
         let reconfigured = self.handle.reconfigure(options::configuration(&loaded.config, runners)).await;
         reconfigured.map_err(|refusal| located(refusal, &loaded))?;
+        let modules = self.hosts.modules.clone();
+        drop(tokio::task::spawn_blocking(move || modules.remove_unused()));
         let fixed = fixed_settings(&self.running, &loaded.config);
         if !fixed.is_empty() {
             let settings = fixed.join(", ");
@@ -143,7 +144,7 @@ impl Reload {
     }
 }
 
-fn load(sources: &Sources, hosts: &mut Hosts) -> Result<(Loaded, Runners), ReloadError> {
+fn load(sources: &Sources, hosts: &Hosts) -> Result<(Loaded, Runners), ReloadError> {
     let loaded = sources.load()?;
     match registry::build(&loaded.config, &Handlers::new(), hosts) {
         Ok(runners) => Ok((loaded, runners)),

@@ -7,6 +7,7 @@ use super::error::{StartError, failed_to};
 use super::registry::Hosts;
 use crate::config::Config;
 use crate::files::create_new_private_directory;
+use crate::runners::Modules;
 use crate::runners::process::Host;
 
 pub(super) struct StateDirectory {
@@ -37,16 +38,15 @@ impl StateDirectory {
         Ok(Self { store: None, path: path.clone(), _temporary: Some(TemporaryDirectory(path)) })
     }
 
-    /// Prepares the processes and WebAssembly modules of handlers. A supervisor is started only if a handler runs processes.
-    pub fn hosts(&self, config: &Config, instance: &str) -> Result<Hosts, StartError> {
+    /// The WebAssembly modules of handlers.
+    pub fn modules(&self) -> Arc<Modules> {
+        Arc::new(Modules::new(&self.path, self.store.is_some()))
+    }
+
+    /// Prepares the processes of handlers. A supervisor is started only if a handler runs processes.
+    pub fn hosts(&self, config: &Config, instance: &str, modules: Arc<Modules>) -> Result<Hosts, StartError> {
         let exe = Hosts::exe_for(config)?;
         let process = Host::new(&self.path, instance, exe.as_deref());
-        Ok(Hosts {
-            process: Arc::new(process.map_err(failed_to("prepare the processes of handlers"))?),
-            #[cfg(feature = "wasm")]
-            wasm_cache: self.store.as_ref().map(|directory| directory.join("wasm")),
-            #[cfg(feature = "wasm")]
-            wasm: None,
-        })
+        Ok(Hosts { process: Arc::new(process.map_err(failed_to("prepare the processes of handlers"))?), modules })
     }
 }

@@ -9,6 +9,7 @@ use super::complete;
 use super::error::{CommandResult, Exit};
 use super::format;
 use super::printer::Printer;
+use super::put_handler::{self, PutArgs};
 use super::table::{Column, Table, TableArgs};
 use super::view::{self, Text, View};
 
@@ -35,6 +36,19 @@ pub enum Command {
         #[arg(required = true, add = complete::handlers())]
         names: Vec<String>,
     },
+    /// Upload a WebAssembly module as a handler, or replace one that was uploaded
+    ///
+    /// The server compiles the module and does not run it. Running attempts keep the module that they began with. Requires the
+    /// role admin.
+    Put(PutArgs),
+    /// Delete an uploaded handler
+    ///
+    /// Running attempts continue; waiting tasks of it fail when they start. Requires the role admin.
+    Delete {
+        /// Handler name
+        #[arg(add = complete::handlers())]
+        name: String,
+    },
 }
 
 pub async fn run(command: Command, client: Client, printer: Printer) -> CommandResult {
@@ -51,6 +65,17 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
                 Ok(response.handler.unwrap_or_default())
             };
             printer.print_each(names, get, details).await
+        }
+        Command::Put(args) => {
+            let handler = put_handler::put(args, &client).await?.handler.unwrap_or_default();
+            printer.print(&handler, |handler| details(handler, &printer.view()));
+            Ok(Exit::Success)
+        }
+        Command::Delete { name } => {
+            let request = v1::DeleteHandlerRequest { name: name.clone() };
+            let response = client.handlers().delete_handler(request).await?.into_inner();
+            printer.print(&response, |_| format!("{name} deleted"));
+            Ok(Exit::Success)
         }
     }
 }
@@ -70,6 +95,7 @@ fn details(handler: &v1::Handler, view: &View) -> Text {
             ("timeout", format::duration(handler.timeout.as_ref()).into()),
             ("grace", format::duration(handler.grace.as_ref()).into()),
             ("arg pattern", handler.arg_pattern.as_str().into()),
+            ("module sha256", handler.module_sha256.as_str().into()),
         ],
     )
 }

@@ -18,6 +18,7 @@ pub mod output;
 mod pool;
 mod printer;
 mod progress;
+mod put_handler;
 mod reconnect;
 mod schedule;
 mod server_process;
@@ -61,7 +62,7 @@ pub enum Command {
     /// List and change pools
     #[command(subcommand)]
     Pool(pool::Command),
-    /// List handlers
+    /// List handlers, upload and delete WebAssembly modules
     #[command(subcommand)]
     Handler(handler::Command),
     /// Show live what the server does: tasks, workers, pools, failures

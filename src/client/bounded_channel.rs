@@ -15,8 +15,11 @@ use tonic::transport::Channel;
 
 /// Limit for one answer, or for the beginning of a stream; longer than a server waits for the end of a task in one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(90);
+/// The same for a call that sends a module first, which the server then compiles.
+const UPLOAD_TIMEOUT: Duration = Duration::from_mins(15);
+const UPLOAD: &str = "/lineshaft.v1.HandlerService/PutHandler";
 
-/// Fails a call with DEADLINE_EXCEEDED if its answer has not begun after 90 seconds.
+/// Fails a call with DEADLINE_EXCEEDED if its answer has not begun after 90 seconds, or 15 minutes for an upload.
 #[derive(Clone, Debug)]
 pub struct BoundedChannel(pub Channel);
 
@@ -30,10 +33,11 @@ impl Service<Request<Body>> for BoundedChannel {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let call = tokio::time::timeout(CALL_TIMEOUT, self.0.call(request));
+        let limit = if request.uri().path() == UPLOAD { UPLOAD_TIMEOUT } else { CALL_TIMEOUT };
+        let call = tokio::time::timeout(limit, self.0.call(request));
         Box::pin(async move {
             let answered = call.await.map_err(|_| {
-                let seconds = CALL_TIMEOUT.as_secs();
+                let seconds = limit.as_secs();
                 Status::deadline_exceeded(format!("no connection and answer within {seconds}s"))
             });
             answered?.map_err(Into::into)

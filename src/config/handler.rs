@@ -346,7 +346,7 @@ impl Handler {
             runner: match self.runner {
                 RunnerKind::Builtin => "builtin",
                 RunnerKind::Process => "process",
-                RunnerKind::Wasm => "wasm",
+                RunnerKind::Wasm => model::WASM_RUNNER,
                 RunnerKind::Http => "http",
                 RunnerKind::Remote => model::REMOTE_RUNNER,
                 RunnerKind::Function => "function",

@@ -1,4 +1,4 @@
-//! The handlers, configured and registered, and the configured pools.
+//! The handlers, configured, registered and uploaded, and the configured pools.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,14 +12,17 @@ use super::limits::{GRACE_DEFAULT, PayloadLimit};
 use super::payload_schema::PayloadSchema;
 use super::pool::{PoolKind, PoolSpec};
 use super::retry::RetryPolicy;
+use super::upload::{ModuleDigest, Upload};
 
 /// Runner of the handlers that run in remote workers.
 pub const REMOTE_RUNNER: &str = "remote";
+/// Runner of WebAssembly modules.
+pub const WASM_RUNNER: &str = "wasm";
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct HandlerSpec {
     pub name: HandlerName,
-    /// `builtin`, `process`, `wasm`, `http`, `function` or [`REMOTE_RUNNER`].
+    /// `builtin`, `process`, [`WASM_RUNNER`], `http`, `function` or [`REMOTE_RUNNER`].
     pub runner: &'static str,
     pub description: String,
     /// Expected format of the payload, as text for submitters.
@@ -54,6 +57,8 @@ pub enum HandlerSource {
     Program,
     /// By a remote worker.
     Worker,
+    /// By a caller, with this module.
+    Upload(ModuleDigest),
 }
 
 impl HandlerSource {
@@ -63,6 +68,7 @@ impl HandlerSource {
             Self::File => "file",
             Self::Program => "program",
             Self::Worker => "worker",
+            Self::Upload(_) => "upload",
         }
     }
 }
@@ -70,7 +76,7 @@ impl HandlerSource {
 impl HandlerSpec {
     /// Whether it was registered while the server runs, and not by the configuration.
     pub fn is_registered(&self) -> bool {
-        self.source == HandlerSource::Worker
+        matches!(self.source, HandlerSource::Worker | HandlerSource::Upload(_))
     }
 
     /// The pools in which its tasks can run. A task that names none runs in the first that takes its namespace.
@@ -139,11 +145,48 @@ impl Catalog {
         };
         self.handlers.insert(name.clone(), Arc::new(spec));
     }
+
+    /// Whether guests can run in the pool, which occupy a thread.
+    pub fn takes_guests(&self, pool: &PoolName) -> bool {
+        self.pools.get(pool).is_some_and(|spec| spec.kind == PoolKind::Threads)
+    }
+
+    /// Adds or replaces an uploaded handler, unless the configuration has one of this name or has its pool no more.
+    pub fn upload(&mut self, name: &HandlerName, upload: &Upload) {
+        let Upload { pool, module, settings } = upload;
+        if self.is_configured(name) || !self.takes_guests(pool) {
+            return;
+        }
+        let spec = HandlerSpec {
+            name: name.clone(),
+            runner: WASM_RUNNER,
+            description: settings.description.to_string(),
+            payload_description: String::new(),
+            pool: pool.clone(),
+            allowed_pools: Vec::new(),
+            timeout: settings.timeout,
+            retry: RetryPolicy::default(),
+            arg_pattern: settings.arg_pattern.clone(),
+            grace: GRACE_DEFAULT,
+            blocking: true,
+            source: HandlerSource::Upload(*module),
+            payload_schema: None,
+        };
+        self.handlers.insert(name.clone(), Arc::new(spec));
+    }
+
+    /// Removes an uploaded handler, unless the configuration has one of this name.
+    pub fn remove_upload(&mut self, name: &HandlerName) {
+        if !self.is_configured(name) {
+            self.handlers.remove(name);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::UploadSettings;
 
     fn pool(name: &str, kind: PoolKind) -> PoolSpec {
         PoolSpec { kind, ..PoolSpec::with_defaults(PoolName::parse(name).unwrap(), 1) }
@@ -171,5 +214,31 @@ mod tests {
         catalog.handlers.insert(name.clone(), Arc::new(configured));
         catalog.register(&name, &registration(&["b"]));
         assert_eq!((&*catalog.handlers[&name].description, catalog.is_configured(&name)), ("ours", true));
+    }
+
+    #[test]
+    fn an_uploaded_handler_needs_a_pool_of_threads_and_never_hides_a_configured_one() {
+        let pools = [pool("a", PoolKind::Threads), pool("b", PoolKind::Async)];
+        let pools = pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect();
+        let mut catalog = Catalog { pools, ..Catalog::default() };
+        let name = HandlerName::parse("count").unwrap();
+        let upload = |pool: &str| Upload {
+            pool: PoolName::parse(pool).unwrap(),
+            module: ModuleDigest::of(b"module"),
+            settings: UploadSettings { description: "counts".into(), ..UploadSettings::default() },
+        };
+        for pool in ["b", "gone"] {
+            catalog.upload(&name, &upload(pool));
+            assert!(catalog.handlers.is_empty(), "{pool}");
+        }
+        catalog.upload(&name, &upload("a"));
+        let spec = Arc::clone(&catalog.handlers[&name]);
+        assert_eq!((spec.runner, &*spec.description, spec.source.name()), ("wasm", "counts", "upload"));
+        assert!(spec.blocking && spec.is_registered() && !catalog.is_configured(&name));
+        let configured = Arc::new(HandlerSpec { source: HandlerSource::File, ..(*spec).clone() });
+        catalog.handlers.insert(name.clone(), Arc::clone(&configured));
+        catalog.upload(&name, &upload("a"));
+        catalog.remove_upload(&name);
+        assert_eq!(catalog.handlers[&name], configured);
     }
 }

@@ -48,6 +48,8 @@ pub enum ErrorCode {
     ScheduleBusy,
     /// The namespace has as many schedules as it may have.
     TooManySchedules,
+    /// The handler has another source than an upload.
+    HandlerNotUploaded,
     /// The events after the revision were deleted.
     RevisionCompacted,
     RevisionInFuture,
@@ -85,7 +87,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     #[cfg(test)]
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::InvalidField,
         Self::UnknownHandler,
         Self::UnknownPool,
@@ -107,6 +109,7 @@ impl ErrorCode {
         Self::ScheduleExists,
         Self::ScheduleBusy,
         Self::TooManySchedules,
+        Self::HandlerNotUploaded,
         Self::RevisionCompacted,
         Self::RevisionInFuture,
         Self::EtagMismatch,
@@ -151,6 +154,7 @@ impl ErrorCode {
             Self::ScheduleExists => "SCHEDULE_EXISTS",
             Self::ScheduleBusy => "SCHEDULE_BUSY",
             Self::TooManySchedules => "TOO_MANY_SCHEDULES",
+            Self::HandlerNotUploaded => "HANDLER_NOT_UPLOADED",
             Self::RevisionCompacted => "REVISION_COMPACTED",
             Self::RevisionInFuture => "REVISION_IN_FUTURE",
             Self::EtagMismatch => "ETAG_MISMATCH",

@@ -13,6 +13,7 @@ use super::pool::PoolSettings;
 use super::schedule::{ScheduleChange, ScheduleEvent};
 use super::spec::{Payload, TaskOptions, TaskSpec};
 use super::task::TaskState;
+use super::upload::Upload;
 
 /// About the bytes of an event in a commit, without those of variable length.
 const ENCODED_BYTES_FIXED: usize = 128;
@@ -83,6 +84,10 @@ pub struct HandlerEvent {
 pub enum HandlerChange {
     /// A worker offered it for the first time, or for the first time in another pool. Replaces an earlier registration.
     Registered(Registration),
+    /// A caller uploaded it. Replaces an earlier upload.
+    Uploaded(Arc<Upload>),
+    /// A caller deleted the upload.
+    Deleted,
 }
 
 /// Why a running attempt was interrupted.
@@ -225,11 +230,21 @@ impl Event {
                 _ => 0,
             },
             Self::Pool(_) => 0,
-            Self::Handler(event) => {
-                let HandlerChange::Registered(Registration { pools, description }) = &event.change;
+            Self::Handler(event) => event.handler.as_str().len() + event.change.content_bytes(),
+        }
+    }
+}
+
+impl HandlerChange {
+    /// Bytes of everything of variable size.
+    fn content_bytes(&self) -> usize {
+        match self {
+            Self::Registered(Registration { pools, description }) => {
                 let pools: usize = pools.iter().map(|pool| size_of::<PoolName>() + pool.as_str().len()).sum();
-                event.handler.as_str().len() + description.len() + pools
+                description.len() + pools
             }
+            Self::Uploaded(upload) => upload.pool.as_str().len() + upload.settings.bytes(),
+            Self::Deleted => 0,
         }
     }
 }

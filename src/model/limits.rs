@@ -90,6 +90,13 @@ pub const FAILURE_MESSAGE_BYTES_MAX: usize = 1_024;
 pub const FAILURE_DETAIL_BYTES_MAX: usize = 8_192;
 /// Handlers that workers have registered.
 pub const REGISTERED_HANDLERS_MAX: usize = 10_000;
+/// Uploaded handlers. Each has a compiled module in memory, and a backup opens all their files.
+pub const UPLOADED_HANDLERS_MAX: usize = if cfg!(test) { 3 } else { 256 };
+/// Bytes of a WebAssembly module. Interpreters with their libraries have some 30 MiB.
+pub const MODULE_BYTES_MAX: usize = 64 << 20;
+/// Memory of a WebAssembly guest.
+pub const GUEST_MEMORY_MIN: u64 = 1 << 20;
+pub const GUEST_MEMORY_MAX: u64 = 4 << 30;
 /// Time between the request to stop and the kill if neither the caller nor the handler sets one.
 pub const GRACE_DEFAULT: Duration = Duration::from_secs(5);
 /// Bytes of one gRPC request message, unless payloads may be larger.

@@ -12,6 +12,8 @@ mod exit_codes;
 mod fixtures;
 mod function;
 pub mod http;
+mod kept_files;
+mod modules;
 mod output;
 pub mod process;
 mod registry;
@@ -23,6 +25,7 @@ pub(crate) mod sync;
 pub mod wasm;
 
 pub use function::FunctionRunner;
+pub use modules::{Modules, UploadError};
 pub use output::OutputBuffer;
 pub use registry::{Registry, Runners};
 pub use runner::{BoxFuture, Outcome, ProgressSink, Run, RunReport, Runner};

@@ -14,6 +14,7 @@ use crate::model::{
     SharedCatalog, Sharer, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::{Attempt, RemoteWorkers, WeakRemoteWorkers};
+use crate::runners::Modules;
 use crate::store::Store;
 use crate::telemetry::liveness::{Component, Liveness, NotReady};
 
@@ -49,6 +50,9 @@ pub(super) struct HandleInner {
     pub request_lookup: Arc<RequestLookup>,
     /// Of the configured remote pools, in the order of the configuration; those that were added later come last.
     pub remote_workers: Mutex<Vec<WeakRemoteWorkers>>,
+    pub modules: Arc<Modules>,
+    /// Held by the upload whose module is being compiled, and by a deletion.
+    pub upload_turn: tokio::sync::Mutex<()>,
 }
 
 /// Memory of a request besides its parts of variable size: the message, its events and the reply.

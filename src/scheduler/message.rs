@@ -6,14 +6,15 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::model::{
-    BatchId, BatchKey, BatchSpec, HandlerName, PoolName, Reservation, Revision, Schedule, ScheduleKey, ScheduleSpec,
-    TaskFilter, TaskId, TaskState,
+    BatchId, BatchKey, BatchSpec, HandlerName, ModuleDigest, PoolName, Reservation, Revision, Schedule, ScheduleKey,
+    ScheduleSpec, TaskFilter, TaskId, TaskState,
 };
 use crate::pool::{Attempt, Report};
+use crate::runners::Runner;
 use crate::store::AppendError;
 
 use super::core::{
-    BatchFilter, BatchPage, PoolUpdate, PoolView, ScheduleFilter, SchedulePage, ScheduleUpdate, Submission,
+    BatchFilter, BatchPage, NewUpload, PoolUpdate, PoolView, ScheduleFilter, SchedulePage, ScheduleUpdate, Submission,
     UnfinishedParents, Verdict,
 };
 use super::refusal::Refusal;
@@ -54,6 +55,8 @@ pub(super) enum Request {
     Schedule(Box<ScheduleRequest>),
     Pools { reply: Reply<(Vec<PoolView>, Revision)> },
     RegisterHandlers { pool: PoolName, handlers: Vec<(HandlerName, Box<str>)>, reply: Reply<()> },
+    PutHandler { upload: Box<NewUpload>, module: ModuleDigest, runner: Arc<dyn Runner>, reply: Reply<()> },
+    DeleteHandler { name: HandlerName, reply: Reply<()> },
     Reconfigure { configuration: Box<Configuration>, reply: Reply<()> },
     UpdatePool { update: PoolUpdate, reply: Reply<(PoolView, Revision)> },
     PoolMetrics { pools: Vec<PoolName>, workers: bool, reply: Reply<(Vec<PoolMetrics>, Revision)> },

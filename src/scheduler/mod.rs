@@ -2,7 +2,7 @@
 //!
 //! `core` makes the decisions and is pure. `service` is the loop around it: it makes the events of the core
 //! durable and only then releases effects. Callers use a [`Handle`]: its commands and some queries are messages
-//! to the loop (`message`), submissions after a look at the store (`submissions`, `request_lookup`), other queries read the projection (`queries`) within time limits (`timeouts`).
+//! to the loop (`message`), submissions after a look at the store (`submissions`, `request_lookup`), uploads after their module is compiled (`uploads`), other queries read the projection (`queries`) within time limits (`timeouts`).
 //! `hub` publishes durable events, and `watch` finds those of one watcher: old ones in the journal (`journal_reads`), where
 //! `journal_trim` deletes them.
 
@@ -23,11 +23,12 @@ mod schedules;
 mod service;
 mod submissions;
 mod timeouts;
+mod uploads;
 mod views;
 mod watch;
 
 pub use self::core::{
-    Accepted, BatchFilter, CoreOptions, DurationStats, PoolSnapshot, PoolUpdate, PoolView, RecoveryCounts,
+    Accepted, BatchFilter, CoreOptions, DurationStats, NewUpload, PoolSnapshot, PoolUpdate, PoolView, RecoveryCounts,
     ScheduleFilter, ScheduleUpdate, Submitted, UnfinishedParents,
 };
 pub use crate::pool::{RemoteConnection, WorkerInfo, WorkerStats};

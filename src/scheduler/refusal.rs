@@ -1,6 +1,7 @@
 //! Why the scheduler refuses a call: one struct per condition, and [`Refusal`] for any of them.
 
 mod batch;
+mod handler;
 mod internal;
 mod pool;
 mod revision;
@@ -9,6 +10,7 @@ mod task;
 mod unavailable;
 
 pub use batch::{BatchClosed, BatchExists, BatchFinished, BatchNotFinished, BatchNotFound};
+pub use handler::{HandlerNotUploaded, WasmUnsupported};
 pub use internal::Internal;
 pub use pool::{EtagMismatch, NotRemotePool, QueueFull, UnknownPool};
 pub use revision::{RevisionCompacted, RevisionInFuture};
@@ -73,6 +75,8 @@ refusals! {
     ScheduleExists,
     ScheduleBusy,
     TooManySchedules,
+    HandlerNotUploaded,
+    WasmUnsupported,
     RevisionCompacted,
     RevisionInFuture,
     EtagMismatch,

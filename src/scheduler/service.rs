@@ -6,7 +6,7 @@
 //! appended while others are in flight.
 //!
 //! `start` builds the service, `run` is the loop, `requests` and `batches` serve callers, `configuration`
-//! replaces handlers and pools, `retention` deletes finished tasks,
+//! replaces handlers and pools, `handlers` registers single ones, `retention` deletes finished tasks,
 //! `pending` collects decisions, `commit` makes them durable.
 
 mod batches;
@@ -14,6 +14,7 @@ mod commit;
 mod configuration;
 #[cfg(test)]
 mod first_turn_tests;
+mod handlers;
 mod pending;
 #[cfg(test)]
 mod registration_tests;

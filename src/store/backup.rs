@@ -1,7 +1,8 @@
 //! Copies a store directory, also while a server uses it, and checks a store or a copy.
 //!
 //! A copy shows one moment: both files are read inside transactions, and the transaction of the projection starts
-//! first, so that the journal never ends before the projection. The store itself is not changed.
+//! first, so that the journal never ends before the projection. The modules of uploaded handlers are opened while both last.
+//! The store itself is not changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,7 +17,9 @@ use serde::Serialize;
 use super::error::StoreError;
 use super::filesystem::{database_file, require_file, sync_directory, try_lock};
 use super::journal::Bounds;
+use super::modules::{self, ModuleFile};
 use super::paths::{JOURNAL, LOCK, PROJECTION, wal_path, with_suffix};
+use super::record::Subjects;
 use super::sqlite::{
     Schema, connect, connect_immutable, keep_wal_on_close, schema_version, sqlite_error, verify_structure,
 };
@@ -25,7 +28,7 @@ use super::{journal, projection, wal_check};
 use crate::files::{create_new_private_directory, make_private};
 use crate::model::{Event, Task, TaskState};
 
-/// How often both transactions are restarted when the journal is trimmed between them.
+/// How often both transactions are restarted when the journal is trimmed between them, or a module is replaced after them.
 const ATTEMPTS_MAX: usize = 20;
 /// Pages copied at a time.
 const PAGES: i32 = 1024;
@@ -48,6 +51,8 @@ pub struct CheckReport {
     pub tasks: BTreeMap<&'static str, u64>,
     /// Pools whose settings were changed while a server ran.
     pub pools: Vec<String>,
+    /// Modules of uploaded handlers.
+    pub modules: usize,
 }
 
 impl fmt::Display for CheckReport {
@@ -68,6 +73,9 @@ impl fmt::Display for CheckReport {
         writeln!(f, "tasks       {tasks}{at}")?;
         if !self.pools.is_empty() {
             writeln!(f, "pools       settings changed at run time: {}", self.pools.join(", "))?;
+        }
+        if self.modules > 0 {
+            writeln!(f, "modules     {}", self.modules)?;
         }
         writeln!(f, "all checksums match{}", if self.in_use { "; a server is using the store" } else { "" })
     }
@@ -172,6 +180,7 @@ fn examine(source: &Source) -> Result<CheckReport, StoreError> {
         projection::verify_schedules(&projection.connection, &projection.path)?;
     }
     let pools = changed_pools(journal, projection)?;
+    source.modules.iter().try_for_each(ModuleFile::verify)?;
     if !source.in_use {
         WatermarkRecord::read(&journal.path)?.check(&journal.path, end)?;
         WatermarkRecord::read(&projection.path)?.check(&projection.path, projected.0)?;
@@ -190,6 +199,7 @@ fn examine(source: &Source) -> Result<CheckReport, StoreError> {
         projection_bytes: projection.bytes(),
         tasks: tasks.filter(|(_, count)| *count > 0).collect(),
         pools,
+        modules: source.modules.len(),
     })
 }
 
@@ -197,21 +207,27 @@ fn examine(source: &Source) -> Result<CheckReport, StoreError> {
 fn changed_pools(journal: &OpenFile, projection: &OpenFile) -> Result<Vec<String>, StoreError> {
     let table = journal::load_pool_table(&journal.connection, &journal.path)?;
     let mut names: BTreeSet<String> = table.into_iter().map(|(name, _)| name.to_string()).collect();
-    // The table of subjects was added in version 2.
-    if projection.version >= 2 {
-        let subjects = projection::load_subjects(&projection.connection, &projection.path)?;
-        names.extend(subjects.events().iter().filter_map(|event| match event {
-            Event::Pool(event) => Some(event.pool.to_string()),
-            Event::Task(_) | Event::Batch(_) | Event::Schedule(_) | Event::Handler(_) => None,
-        }));
-    }
+    names.extend(subjects(projection)?.events().iter().filter_map(|event| match event {
+        Event::Pool(event) => Some(event.pool.to_string()),
+        Event::Task(_) | Event::Batch(_) | Event::Schedule(_) | Event::Handler(_) => None,
+    }));
     Ok(names.into_iter().collect())
+}
+
+/// The pools and handlers in the projection.
+fn subjects(projection: &OpenFile) -> Result<Subjects, StoreError> {
+    // The table of subjects was added in version 2.
+    if projection.version < 2 {
+        return Ok(Subjects::default());
+    }
+    projection::load_subjects(&projection.connection, &projection.path)
 }
 
 /// A store whose files are open, each inside a transaction.
 struct Source {
     projection: OpenFile,
     journal: OpenFile,
+    modules: Vec<ModuleFile>,
     in_use: bool,
     /// Keeps servers from starting, unless one is running.
     _lock: Option<File>,
@@ -227,20 +243,32 @@ impl Source {
         if !in_use {
             wal_check::check(&journal, WatermarkRecord::read(&journal)?.unsynced)?;
         }
+        let mut last_error = None;
         for _ in 0..ATTEMPTS_MAX {
             let projection = OpenFile::open(&projection, &projection::SCHEMA, in_use)?;
             let projected = projection::Meta::load(&projection.connection, &projection.path)?.revision;
             let journal = OpenFile::open(&journal, &journal::SCHEMA, in_use)?;
             let Bounds { trimmed, .. } = Bounds::load(&journal.connection, &journal.path)?;
-            if trimmed <= projected.0 || !in_use {
-                return Ok(Self { projection, journal, in_use, _lock: lock });
+            if trimmed > projected.0 && in_use {
+                continue;
+            }
+            let mut subjects = subjects(&projection)?;
+            let later = journal::handler_events(&journal.connection, &journal.path, projected)?;
+            for event in &later {
+                subjects.apply(event);
+            }
+            match modules::open(directory, &subjects) {
+                Ok(modules) => return Ok(Self { projection, journal, modules, in_use, _lock: lock }),
+                // The server may have removed it after the transactions had begun.
+                Err(error) if in_use => last_error = Some(error),
+                Err(error) => return Err(error),
             }
         }
-        Err(StoreError::Io {
+        Err(last_error.unwrap_or_else(|| StoreError::Io {
             action: "copy",
             path: journal,
             detail: "the server trims the journal faster than it can be read; try again".to_owned(),
-        })
+        }))
     }
 }
 
@@ -307,6 +335,7 @@ impl OpenFile {
 fn copy_all(source: &Source, to: &Path) -> Result<(), StoreError> {
     source.journal.copy(&to.join(JOURNAL))?;
     source.projection.copy(&to.join(PROJECTION))?;
+    modules::copy(&source.modules, to)?;
     sync_directory(to)
 }
 

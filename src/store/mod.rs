@@ -16,6 +16,7 @@
 //! | `journal` | the journal in SQLite |
 //! | `projection` | the projection in SQLite |
 //! | `memory` | both in memory |
+//! | `modules` | files of uploaded WebAssembly modules |
 //! | `open`, `backup` | open, rebuild, check and copy a store directory |
 
 mod backup;
@@ -24,6 +25,7 @@ mod filesystem;
 mod journal;
 mod journal_sizes;
 mod memory;
+mod modules;
 mod open;
 mod page;
 mod paths;

@@ -67,6 +67,7 @@ mod telemetry_lost;
 mod telemetry_tls;
 mod top;
 mod upgrade;
+mod uploaded_handlers;
 #[cfg(feature = "wasm")]
 mod wasm_handlers;
 mod watch;

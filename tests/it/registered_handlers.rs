@@ -19,7 +19,7 @@ pub fn offer(handlers: &[(&str, &str)]) -> v1::WorkRequest {
 }
 
 /// Connects a worker, until it is welcome, and disconnects it.
-async fn connect(server: &Server, first: v1::WorkRequest) -> Result<(), Status> {
+pub async fn connect(server: &Server, first: v1::WorkRequest) -> Result<(), Status> {
     let (requests, sent) = mpsc::unbounded_channel();
     requests.send(first).unwrap();
     let mut responses = server.workers().work(UnboundedReceiverStream::new(sent)).await?.into_inner();
@@ -27,7 +27,7 @@ async fn connect(server: &Server, first: v1::WorkRequest) -> Result<(), Status> 
     Ok(())
 }
 
-async fn handler(server: &Server, name: &str) -> Result<v1::Handler, Status> {
+pub async fn handler(server: &Server, name: &str) -> Result<v1::Handler, Status> {
     let found = server.handlers().get_handler(v1::GetHandlerRequest { name: name.to_owned() }).await?;
     Ok(found.into_inner().handler.unwrap())
 }

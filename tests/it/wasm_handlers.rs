@@ -7,17 +7,20 @@ use rustix::process::Signal;
 
 use crate::support::{Server, bytes, noop, task};
 
+/// A guest of `tests/wasm/guests`.
+pub fn guest(name: &str) -> Vec<u8> {
+    let text = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wasm/guests").join(name).with_extension("wat");
+    wat::parse_file(text).unwrap()
+}
+
 /// Guests of `tests/wasm/guests` as files, and the server with a handler for each.
 struct Modules(tempfile::TempDir);
 
 impl Modules {
     fn new(guests: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        for guest in guests {
-            let text =
-                Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wasm/guests").join(guest).with_extension("wat");
-            std::fs::write(directory.path().join(guest).with_extension("wasm"), wat::parse_file(text).unwrap())
-                .unwrap();
+        for name in guests {
+            std::fs::write(directory.path().join(name).with_extension("wasm"), guest(name)).unwrap();
         }
         Self(directory)
     }

@@ -45,11 +45,13 @@ type Handler struct {
 	ArgPattern string `protobuf:"bytes,9,opt,name=arg_pattern,json=argPattern,proto3" json:"arg_pattern,omitempty"`
 	// Time between asking a task to stop and stopping it by force, if the cancellation does not set one.
 	Grace *durationpb.Duration `protobuf:"bytes,10,opt,name=grace,proto3" json:"grace,omitempty"`
-	// Where the handler was registered: `builtin`, `file` (the configuration), `worker` (a remote worker), or `program` (the
-	// program that the server is a part of).
+	// Where the handler was registered: `builtin`, `file` (the configuration), `worker` (a remote worker), `upload`, or `program`
+	// (the program that the server is a part of).
 	Source string `protobuf:"bytes,11,opt,name=source,proto3" json:"source,omitempty"`
 	// JSON schema that the payload of a task must match; empty if there is none.
 	PayloadSchema string `protobuf:"bytes,12,opt,name=payload_schema,json=payloadSchema,proto3" json:"payload_schema,omitempty"`
+	// SHA-256 of an uploaded module, in hexadecimal; empty for other handlers.
+	ModuleSha256  string `protobuf:"bytes,13,opt,name=module_sha256,json=moduleSha256,proto3" json:"module_sha256,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -164,6 +166,13 @@ func (x *Handler) GetSource() string {
 func (x *Handler) GetPayloadSchema() string {
 	if x != nil {
 		return x.PayloadSchema
+	}
+	return ""
+}
+
+func (x *Handler) GetModuleSha256() string {
+	if x != nil {
+		return x.ModuleSha256
 	}
 	return ""
 }
@@ -343,11 +352,322 @@ func (x *GetHandlerResponse) GetHandler() *Handler {
 	return nil
 }
 
+// A WebAssembly module as a handler: a command for WASI preview 1, or a component for WASI 0.2 (`wasi:cli`).
+type WasmHandler struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Handler name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Bytes of the module, at most 64 MiB. The messages must have exactly this number.
+	ModuleBytes int64 `protobuf:"varint,2,opt,name=module_bytes,json=moduleBytes,proto3" json:"module_bytes,omitempty"`
+	// Human-readable description, at most 1,024 bytes.
+	Description string `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`
+	// Pool in which its tasks run, of kind `threads`. Default: the first one.
+	Pool string `protobuf:"bytes,4,opt,name=pool,proto3" json:"pool,omitempty"`
+	// Timeout of an attempt if the task does not set one, 1 ms to 24 h. Default: that of the pool.
+	Timeout *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// Name and arguments that the module sees, at most 64 of 4,096 bytes. Default: the name of the handler.
+	Argv []string `protobuf:"bytes,6,rep,name=argv,proto3" json:"argv,omitempty"`
+	// Regular expression that each argument of a task must match as a whole. Default: tasks cannot add arguments.
+	ArgPattern string `protobuf:"bytes,7,opt,name=arg_pattern,json=argPattern,proto3" json:"arg_pattern,omitempty"`
+	// Content type of the result, which is what the module writes to stdout. Default: `text/plain`.
+	ContentType string `protobuf:"bytes,8,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	// Memory of an attempt, 1 MiB to 4 GiB. Default: 128 MiB.
+	MemoryBytes int64 `protobuf:"varint,9,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// Whether the module sees the time. Otherwise its clocks stand still.
+	Clock         bool `protobuf:"varint,10,opt,name=clock,proto3" json:"clock,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WasmHandler) Reset() {
+	*x = WasmHandler{}
+	mi := &file_lineshaft_v1_handler_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WasmHandler) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WasmHandler) ProtoMessage() {}
+
+func (x *WasmHandler) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_handler_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WasmHandler.ProtoReflect.Descriptor instead.
+func (*WasmHandler) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_handler_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *WasmHandler) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *WasmHandler) GetModuleBytes() int64 {
+	if x != nil {
+		return x.ModuleBytes
+	}
+	return 0
+}
+
+func (x *WasmHandler) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+func (x *WasmHandler) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *WasmHandler) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *WasmHandler) GetArgv() []string {
+	if x != nil {
+		return x.Argv
+	}
+	return nil
+}
+
+func (x *WasmHandler) GetArgPattern() string {
+	if x != nil {
+		return x.ArgPattern
+	}
+	return ""
+}
+
+func (x *WasmHandler) GetContentType() string {
+	if x != nil {
+		return x.ContentType
+	}
+	return ""
+}
+
+func (x *WasmHandler) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *WasmHandler) GetClock() bool {
+	if x != nil {
+		return x.Clock
+	}
+	return false
+}
+
+// Request of PutHandler.
+type PutHandlerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the first message only.
+	Handler *WasmHandler `protobuf:"bytes,1,opt,name=handler,proto3" json:"handler,omitempty"`
+	// The next part of the module. Parts of 64 KiB delay other calls of the connection by little.
+	Module        []byte `protobuf:"bytes,2,opt,name=module,proto3" json:"module,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutHandlerRequest) Reset() {
+	*x = PutHandlerRequest{}
+	mi := &file_lineshaft_v1_handler_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutHandlerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutHandlerRequest) ProtoMessage() {}
+
+func (x *PutHandlerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_handler_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutHandlerRequest.ProtoReflect.Descriptor instead.
+func (*PutHandlerRequest) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_handler_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PutHandlerRequest) GetHandler() *WasmHandler {
+	if x != nil {
+		return x.Handler
+	}
+	return nil
+}
+
+func (x *PutHandlerRequest) GetModule() []byte {
+	if x != nil {
+		return x.Module
+	}
+	return nil
+}
+
+// Response of PutHandler.
+type PutHandlerResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The handler.
+	Handler       *Handler `protobuf:"bytes,1,opt,name=handler,proto3" json:"handler,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutHandlerResponse) Reset() {
+	*x = PutHandlerResponse{}
+	mi := &file_lineshaft_v1_handler_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutHandlerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutHandlerResponse) ProtoMessage() {}
+
+func (x *PutHandlerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_handler_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutHandlerResponse.ProtoReflect.Descriptor instead.
+func (*PutHandlerResponse) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_handler_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *PutHandlerResponse) GetHandler() *Handler {
+	if x != nil {
+		return x.Handler
+	}
+	return nil
+}
+
+// Request of DeleteHandler.
+type DeleteHandlerRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Handler name.
+	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteHandlerRequest) Reset() {
+	*x = DeleteHandlerRequest{}
+	mi := &file_lineshaft_v1_handler_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteHandlerRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteHandlerRequest) ProtoMessage() {}
+
+func (x *DeleteHandlerRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_handler_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteHandlerRequest.ProtoReflect.Descriptor instead.
+func (*DeleteHandlerRequest) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_handler_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DeleteHandlerRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// Response of DeleteHandler.
+type DeleteHandlerResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteHandlerResponse) Reset() {
+	*x = DeleteHandlerResponse{}
+	mi := &file_lineshaft_v1_handler_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteHandlerResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteHandlerResponse) ProtoMessage() {}
+
+func (x *DeleteHandlerResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_handler_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteHandlerResponse.ProtoReflect.Descriptor instead.
+func (*DeleteHandlerResponse) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_handler_service_proto_rawDescGZIP(), []int{9}
+}
+
 var File_lineshaft_v1_handler_service_proto protoreflect.FileDescriptor
 
 const file_lineshaft_v1_handler_service_proto_rawDesc = "" +
 	"\n" +
-	"\"lineshaft/v1/handler_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17lineshaft/v1/task.proto\"\xb8\x03\n" +
+	"\"lineshaft/v1/handler_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17lineshaft/v1/task.proto\"\xdd\x03\n" +
 	"\aHandler\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06runner\x18\x02 \x01(\tR\x06runner\x12 \n" +
@@ -362,18 +682,43 @@ const file_lineshaft_v1_handler_service_proto_rawDesc = "" +
 	"\x05grace\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\x05grace\x12\x16\n" +
 	"\x06source\x18\v \x01(\tR\x06source\x12%\n" +
-	"\x0epayload_schema\x18\f \x01(\tR\rpayloadSchema\"\x15\n" +
+	"\x0epayload_schema\x18\f \x01(\tR\rpayloadSchema\x12#\n" +
+	"\rmodule_sha256\x18\r \x01(\tR\fmoduleSha256\"\x15\n" +
 	"\x13ListHandlersRequest\"I\n" +
 	"\x14ListHandlersResponse\x121\n" +
 	"\bhandlers\x18\x01 \x03(\v2\x15.lineshaft.v1.HandlerR\bhandlers\"'\n" +
 	"\x11GetHandlerRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"E\n" +
 	"\x12GetHandlerResponse\x12/\n" +
-	"\ahandler\x18\x01 \x01(\v2\x15.lineshaft.v1.HandlerR\ahandler2\xb8\x01\n" +
+	"\ahandler\x18\x01 \x01(\v2\x15.lineshaft.v1.HandlerR\ahandler\"\xc0\x02\n" +
+	"\vWasmHandler\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
+	"\fmodule_bytes\x18\x02 \x01(\x03R\vmoduleBytes\x12 \n" +
+	"\vdescription\x18\x03 \x01(\tR\vdescription\x12\x12\n" +
+	"\x04pool\x18\x04 \x01(\tR\x04pool\x123\n" +
+	"\atimeout\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x12\n" +
+	"\x04argv\x18\x06 \x03(\tR\x04argv\x12\x1f\n" +
+	"\varg_pattern\x18\a \x01(\tR\n" +
+	"argPattern\x12!\n" +
+	"\fcontent_type\x18\b \x01(\tR\vcontentType\x12!\n" +
+	"\fmemory_bytes\x18\t \x01(\x03R\vmemoryBytes\x12\x14\n" +
+	"\x05clock\x18\n" +
+	" \x01(\bR\x05clock\"`\n" +
+	"\x11PutHandlerRequest\x123\n" +
+	"\ahandler\x18\x01 \x01(\v2\x19.lineshaft.v1.WasmHandlerR\ahandler\x12\x16\n" +
+	"\x06module\x18\x02 \x01(\fR\x06module\"E\n" +
+	"\x12PutHandlerResponse\x12/\n" +
+	"\ahandler\x18\x01 \x01(\v2\x15.lineshaft.v1.HandlerR\ahandler\"*\n" +
+	"\x14DeleteHandlerRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x17\n" +
+	"\x15DeleteHandlerResponse2\xe5\x02\n" +
 	"\x0eHandlerService\x12U\n" +
 	"\fListHandlers\x12!.lineshaft.v1.ListHandlersRequest\x1a\".lineshaft.v1.ListHandlersResponse\x12O\n" +
 	"\n" +
-	"GetHandler\x12\x1f.lineshaft.v1.GetHandlerRequest\x1a .lineshaft.v1.GetHandlerResponseB\xbb\x01\n" +
+	"GetHandler\x12\x1f.lineshaft.v1.GetHandlerRequest\x1a .lineshaft.v1.GetHandlerResponse\x12Q\n" +
+	"\n" +
+	"PutHandler\x12\x1f.lineshaft.v1.PutHandlerRequest\x1a .lineshaft.v1.PutHandlerResponse(\x01\x12X\n" +
+	"\rDeleteHandler\x12\".lineshaft.v1.DeleteHandlerRequest\x1a#.lineshaft.v1.DeleteHandlerResponseB\xbb\x01\n" +
 	"\x10com.lineshaft.v1B\x13HandlerServiceProtoP\x01ZAgithub.com/lineshaft/lineshaft/clients/go/lineshaftv1;lineshaftv1\xa2\x02\x03LXX\xaa\x02\fLineshaft.V1\xca\x02\fLineshaft\\V1\xe2\x02\x18Lineshaft\\V1\\GPBMetadata\xea\x02\rLineshaft::V1b\x06proto3"
 
 var (
@@ -388,31 +733,43 @@ func file_lineshaft_v1_handler_service_proto_rawDescGZIP() []byte {
 	return file_lineshaft_v1_handler_service_proto_rawDescData
 }
 
-var file_lineshaft_v1_handler_service_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_lineshaft_v1_handler_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_lineshaft_v1_handler_service_proto_goTypes = []any{
-	(*Handler)(nil),              // 0: lineshaft.v1.Handler
-	(*ListHandlersRequest)(nil),  // 1: lineshaft.v1.ListHandlersRequest
-	(*ListHandlersResponse)(nil), // 2: lineshaft.v1.ListHandlersResponse
-	(*GetHandlerRequest)(nil),    // 3: lineshaft.v1.GetHandlerRequest
-	(*GetHandlerResponse)(nil),   // 4: lineshaft.v1.GetHandlerResponse
-	(*durationpb.Duration)(nil),  // 5: google.protobuf.Duration
-	(*RetryPolicy)(nil),          // 6: lineshaft.v1.RetryPolicy
+	(*Handler)(nil),               // 0: lineshaft.v1.Handler
+	(*ListHandlersRequest)(nil),   // 1: lineshaft.v1.ListHandlersRequest
+	(*ListHandlersResponse)(nil),  // 2: lineshaft.v1.ListHandlersResponse
+	(*GetHandlerRequest)(nil),     // 3: lineshaft.v1.GetHandlerRequest
+	(*GetHandlerResponse)(nil),    // 4: lineshaft.v1.GetHandlerResponse
+	(*WasmHandler)(nil),           // 5: lineshaft.v1.WasmHandler
+	(*PutHandlerRequest)(nil),     // 6: lineshaft.v1.PutHandlerRequest
+	(*PutHandlerResponse)(nil),    // 7: lineshaft.v1.PutHandlerResponse
+	(*DeleteHandlerRequest)(nil),  // 8: lineshaft.v1.DeleteHandlerRequest
+	(*DeleteHandlerResponse)(nil), // 9: lineshaft.v1.DeleteHandlerResponse
+	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
+	(*RetryPolicy)(nil),           // 11: lineshaft.v1.RetryPolicy
 }
 var file_lineshaft_v1_handler_service_proto_depIdxs = []int32{
-	5, // 0: lineshaft.v1.Handler.timeout:type_name -> google.protobuf.Duration
-	6, // 1: lineshaft.v1.Handler.retry:type_name -> lineshaft.v1.RetryPolicy
-	5, // 2: lineshaft.v1.Handler.grace:type_name -> google.protobuf.Duration
-	0, // 3: lineshaft.v1.ListHandlersResponse.handlers:type_name -> lineshaft.v1.Handler
-	0, // 4: lineshaft.v1.GetHandlerResponse.handler:type_name -> lineshaft.v1.Handler
-	1, // 5: lineshaft.v1.HandlerService.ListHandlers:input_type -> lineshaft.v1.ListHandlersRequest
-	3, // 6: lineshaft.v1.HandlerService.GetHandler:input_type -> lineshaft.v1.GetHandlerRequest
-	2, // 7: lineshaft.v1.HandlerService.ListHandlers:output_type -> lineshaft.v1.ListHandlersResponse
-	4, // 8: lineshaft.v1.HandlerService.GetHandler:output_type -> lineshaft.v1.GetHandlerResponse
-	7, // [7:9] is the sub-list for method output_type
-	5, // [5:7] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	10, // 0: lineshaft.v1.Handler.timeout:type_name -> google.protobuf.Duration
+	11, // 1: lineshaft.v1.Handler.retry:type_name -> lineshaft.v1.RetryPolicy
+	10, // 2: lineshaft.v1.Handler.grace:type_name -> google.protobuf.Duration
+	0,  // 3: lineshaft.v1.ListHandlersResponse.handlers:type_name -> lineshaft.v1.Handler
+	0,  // 4: lineshaft.v1.GetHandlerResponse.handler:type_name -> lineshaft.v1.Handler
+	10, // 5: lineshaft.v1.WasmHandler.timeout:type_name -> google.protobuf.Duration
+	5,  // 6: lineshaft.v1.PutHandlerRequest.handler:type_name -> lineshaft.v1.WasmHandler
+	0,  // 7: lineshaft.v1.PutHandlerResponse.handler:type_name -> lineshaft.v1.Handler
+	1,  // 8: lineshaft.v1.HandlerService.ListHandlers:input_type -> lineshaft.v1.ListHandlersRequest
+	3,  // 9: lineshaft.v1.HandlerService.GetHandler:input_type -> lineshaft.v1.GetHandlerRequest
+	6,  // 10: lineshaft.v1.HandlerService.PutHandler:input_type -> lineshaft.v1.PutHandlerRequest
+	8,  // 11: lineshaft.v1.HandlerService.DeleteHandler:input_type -> lineshaft.v1.DeleteHandlerRequest
+	2,  // 12: lineshaft.v1.HandlerService.ListHandlers:output_type -> lineshaft.v1.ListHandlersResponse
+	4,  // 13: lineshaft.v1.HandlerService.GetHandler:output_type -> lineshaft.v1.GetHandlerResponse
+	7,  // 14: lineshaft.v1.HandlerService.PutHandler:output_type -> lineshaft.v1.PutHandlerResponse
+	9,  // 15: lineshaft.v1.HandlerService.DeleteHandler:output_type -> lineshaft.v1.DeleteHandlerResponse
+	12, // [12:16] is the sub-list for method output_type
+	8,  // [8:12] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_handler_service_proto_init() }
@@ -427,7 +784,7 @@ func file_lineshaft_v1_handler_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_handler_service_proto_rawDesc), len(file_lineshaft_v1_handler_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

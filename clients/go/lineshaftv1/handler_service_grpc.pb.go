@@ -19,15 +19,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	HandlerService_ListHandlers_FullMethodName = "/lineshaft.v1.HandlerService/ListHandlers"
-	HandlerService_GetHandler_FullMethodName   = "/lineshaft.v1.HandlerService/GetHandler"
+	HandlerService_ListHandlers_FullMethodName  = "/lineshaft.v1.HandlerService/ListHandlers"
+	HandlerService_GetHandler_FullMethodName    = "/lineshaft.v1.HandlerService/GetHandler"
+	HandlerService_PutHandler_FullMethodName    = "/lineshaft.v1.HandlerService/PutHandler"
+	HandlerService_DeleteHandler_FullMethodName = "/lineshaft.v1.HandlerService/DeleteHandler"
 )
 
 // HandlerServiceClient is the client API for HandlerService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// Inspect the handlers: those of the configuration, and those that workers have registered.
+// Inspect the handlers: those of the configuration, those that workers have registered, and those that were uploaded. Upload
+// WebAssembly modules as handlers.
 //
 // Errors. Every error carries a google.rpc.ErrorInfo with domain `lineshaft.dev` and a `reason`. Each RPC below lists
 // its own reasons with the gRPC code in parentheses. In addition, every RPC can fail with OVERLOADED
@@ -42,6 +45,17 @@ type HandlerServiceClient interface {
 	// Returns one handler.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_HANDLER (NOT_FOUND).
 	GetHandler(ctx context.Context, in *GetHandlerRequest, opts ...grpc.CallOption) (*GetHandlerResponse, error)
+	// Uploads a WebAssembly module as a handler, or replaces one that was uploaded; running attempts keep the module that they
+	// began with. The first message has `handler`; the messages together have the module. Responds when the module was checked
+	// and compiled, and the handler is durable and in use. Nothing of the module is run.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), with the field `module` if it cannot be a handler; HANDLER_NOT_UPLOADED
+	// (FAILED_PRECONDITION) if the name is that of a handler of the configuration or of workers; UNKNOWN_POOL (NOT_FOUND),
+	// STORE_UNAVAILABLE (UNAVAILABLE), UNSUPPORTED (UNIMPLEMENTED) if the server was built without WebAssembly.
+	PutHandler(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PutHandlerRequest, PutHandlerResponse], error)
+	// Deletes a handler that was uploaded. Running attempts continue; waiting tasks of it fail when they start.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_HANDLER (NOT_FOUND), HANDLER_NOT_UPLOADED (FAILED_PRECONDITION),
+	// STORE_UNAVAILABLE (UNAVAILABLE).
+	DeleteHandler(ctx context.Context, in *DeleteHandlerRequest, opts ...grpc.CallOption) (*DeleteHandlerResponse, error)
 }
 
 type handlerServiceClient struct {
@@ -72,11 +86,35 @@ func (c *handlerServiceClient) GetHandler(ctx context.Context, in *GetHandlerReq
 	return out, nil
 }
 
+func (c *handlerServiceClient) PutHandler(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PutHandlerRequest, PutHandlerResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &HandlerService_ServiceDesc.Streams[0], HandlerService_PutHandler_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PutHandlerRequest, PutHandlerResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type HandlerService_PutHandlerClient = grpc.ClientStreamingClient[PutHandlerRequest, PutHandlerResponse]
+
+func (c *handlerServiceClient) DeleteHandler(ctx context.Context, in *DeleteHandlerRequest, opts ...grpc.CallOption) (*DeleteHandlerResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteHandlerResponse)
+	err := c.cc.Invoke(ctx, HandlerService_DeleteHandler_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // HandlerServiceServer is the server API for HandlerService service.
 // All implementations must embed UnimplementedHandlerServiceServer
 // for forward compatibility.
 //
-// Inspect the handlers: those of the configuration, and those that workers have registered.
+// Inspect the handlers: those of the configuration, those that workers have registered, and those that were uploaded. Upload
+// WebAssembly modules as handlers.
 //
 // Errors. Every error carries a google.rpc.ErrorInfo with domain `lineshaft.dev` and a `reason`. Each RPC below lists
 // its own reasons with the gRPC code in parentheses. In addition, every RPC can fail with OVERLOADED
@@ -91,6 +129,17 @@ type HandlerServiceServer interface {
 	// Returns one handler.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_HANDLER (NOT_FOUND).
 	GetHandler(context.Context, *GetHandlerRequest) (*GetHandlerResponse, error)
+	// Uploads a WebAssembly module as a handler, or replaces one that was uploaded; running attempts keep the module that they
+	// began with. The first message has `handler`; the messages together have the module. Responds when the module was checked
+	// and compiled, and the handler is durable and in use. Nothing of the module is run.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), with the field `module` if it cannot be a handler; HANDLER_NOT_UPLOADED
+	// (FAILED_PRECONDITION) if the name is that of a handler of the configuration or of workers; UNKNOWN_POOL (NOT_FOUND),
+	// STORE_UNAVAILABLE (UNAVAILABLE), UNSUPPORTED (UNIMPLEMENTED) if the server was built without WebAssembly.
+	PutHandler(grpc.ClientStreamingServer[PutHandlerRequest, PutHandlerResponse]) error
+	// Deletes a handler that was uploaded. Running attempts continue; waiting tasks of it fail when they start.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_HANDLER (NOT_FOUND), HANDLER_NOT_UPLOADED (FAILED_PRECONDITION),
+	// STORE_UNAVAILABLE (UNAVAILABLE).
+	DeleteHandler(context.Context, *DeleteHandlerRequest) (*DeleteHandlerResponse, error)
 	mustEmbedUnimplementedHandlerServiceServer()
 }
 
@@ -106,6 +155,12 @@ func (UnimplementedHandlerServiceServer) ListHandlers(context.Context, *ListHand
 }
 func (UnimplementedHandlerServiceServer) GetHandler(context.Context, *GetHandlerRequest) (*GetHandlerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetHandler not implemented")
+}
+func (UnimplementedHandlerServiceServer) PutHandler(grpc.ClientStreamingServer[PutHandlerRequest, PutHandlerResponse]) error {
+	return status.Error(codes.Unimplemented, "method PutHandler not implemented")
+}
+func (UnimplementedHandlerServiceServer) DeleteHandler(context.Context, *DeleteHandlerRequest) (*DeleteHandlerResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteHandler not implemented")
 }
 func (UnimplementedHandlerServiceServer) mustEmbedUnimplementedHandlerServiceServer() {}
 func (UnimplementedHandlerServiceServer) testEmbeddedByValue()                        {}
@@ -164,6 +219,31 @@ func _HandlerService_GetHandler_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _HandlerService_PutHandler_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(HandlerServiceServer).PutHandler(&grpc.GenericServerStream[PutHandlerRequest, PutHandlerResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type HandlerService_PutHandlerServer = grpc.ClientStreamingServer[PutHandlerRequest, PutHandlerResponse]
+
+func _HandlerService_DeleteHandler_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteHandlerRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(HandlerServiceServer).DeleteHandler(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: HandlerService_DeleteHandler_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(HandlerServiceServer).DeleteHandler(ctx, req.(*DeleteHandlerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // HandlerService_ServiceDesc is the grpc.ServiceDesc for HandlerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -179,7 +259,17 @@ var HandlerService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "GetHandler",
 			Handler:    _HandlerService_GetHandler_Handler,
 		},
+		{
+			MethodName: "DeleteHandler",
+			Handler:    _HandlerService_DeleteHandler_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "PutHandler",
+			Handler:       _HandlerService_PutHandler_Handler,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "lineshaft/v1/handler_service.proto",
 }

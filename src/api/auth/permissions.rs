@@ -28,7 +28,7 @@ use CallKind::{Streaming, Unary};
 use Permission::{AllNamespaces, AnyNamespace, Authenticated, Public};
 use Role::{Admin, Operator, Submitter, Viewer, Worker};
 
-const TABLE: [(&str, Permission, CallKind); 55] = [
+const TABLE: [(&str, Permission, CallKind); 57] = [
     ("/lineshaft.v1.TaskService/SubmitTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/BatchSubmitTasks", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/SubmitTasks", AnyNamespace(Submitter), Streaming),
@@ -68,6 +68,9 @@ const TABLE: [(&str, Permission, CallKind); 55] = [
     ("/lineshaft.v1.PoolService/ResetPoolCounters", AllNamespaces(Operator), Unary),
     ("/lineshaft.v1.HandlerService/ListHandlers", AnyNamespace(Viewer), Unary),
     ("/lineshaft.v1.HandlerService/GetHandler", AnyNamespace(Viewer), Unary),
+    // Code that runs in the server.
+    (PUT_HANDLER, AllNamespaces(Admin), Streaming),
+    ("/lineshaft.v1.HandlerService/DeleteHandler", AllNamespaces(Admin), Unary),
     ("/lineshaft.v1.WorkerService/Work", AnyNamespace(Worker), Streaming),
     ("/lineshaft.v1.SystemService/GetServerInfo", Authenticated, Unary),
     ("/lineshaft.v1.SystemService/GetSystemHealth", AllNamespaces(Viewer), Unary),
@@ -127,9 +130,13 @@ pub fn is_public(path: &str) -> bool {
 /// The stream of a remote worker.
 pub const WORK: &str = "/lineshaft.v1.WorkerService/Work";
 
+/// The upload of a handler.
+pub const PUT_HANDLER: &str = "/lineshaft.v1.HandlerService/PutHandler";
+
 /// Calls whose request is a stream of messages.
-const TAKES_STREAM: [&str; 4] = [
+const TAKES_STREAM: [&str; 5] = [
     "/lineshaft.v1.TaskService/SubmitTasks",
+    PUT_HANDLER,
     WORK,
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",

@@ -7,6 +7,7 @@ pub mod batch;
 mod dependencies;
 pub mod event;
 pub mod filter;
+pub mod handler;
 mod invalid_fields;
 mod json;
 pub mod numbers;

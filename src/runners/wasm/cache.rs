@@ -4,29 +4,24 @@
 //! content has not changed since it was written. The name of a file depends on the module, and on the version and the settings
 //! of the compiler.
 
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::hash::{Hash as _, Hasher as _};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use parking_lot::Mutex;
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use siphasher::sip::SipHasher24;
 use wasmtime::Module;
 use wasmtime::component::Component;
 
 use super::program::Compiled;
-use crate::files::{self, read_private, require_private_directory};
-
-const FILE_MODE: u32 = 0o600;
+use crate::files::{read_private, require_private_directory};
+use crate::model::ModuleDigest;
+use crate::runners::kept_files::{InUse, KeptFiles};
 
 pub(super) struct Cache {
-    directory: PathBuf,
+    files: KeptFiles,
     /// Of the compiler.
     version: u64,
-    /// Names of files.
-    used: Mutex<BTreeSet<String>>,
 }
 
 impl Cache {
@@ -39,20 +34,21 @@ impl Cache {
         }
         let mut hasher = SipHasher24::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
-        Some(Self { directory: directory.to_owned(), version: hasher.finish(), used: Mutex::default() })
+        Some(Self { files: KeptFiles::new(directory.to_owned()), version: hasher.finish() })
+    }
+
+    /// Keeps the compiled form of a module as long as the returned mark exists.
+    pub(super) fn mark(&self, binary: &[u8]) -> InUse {
+        self.files.mark(&self.name(binary))
     }
 
     /// The compiled form of a module, if it is here.
     pub(super) fn load(&self, engine: &wasmtime::Engine, binary: &[u8], is_component: bool) -> Option<Compiled> {
-        let name = self.name(binary);
-        let path = self.directory.join(&name);
+        let path = self.files.path(&self.name(binary));
         let loaded =
             read_private(&path).and_then(|file| deserialize(engine, &file, is_component).map_err(io::Error::other));
         match loaded {
-            Ok(compiled) => {
-                self.used.lock().insert(name);
-                Some(compiled)
-            }
+            Ok(compiled) => Some(compiled),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
                 let path = path.display();
@@ -65,47 +61,31 @@ impl Cache {
     /// Writes the compiled form of a module, or logs why it cannot.
     pub(super) fn keep(&self, binary: &[u8], compiled: &Compiled) {
         let name = self.name(binary);
-        let path = self.directory.join(&name);
-        if let Err(error) = write(&path, compiled) {
+        if let Err(error) = self.write(&name, compiled) {
+            let path = self.files.path(&name);
             let path = path.display();
             tracing::warn!(%error, %path, "failed to keep a compiled WebAssembly module; it is compiled again at the next start");
         }
-        self.used.lock().insert(name);
     }
 
-    /// Removes the files that were not used since the last call, and drafts of a crash.
+    /// The digest of the code, and the code.
+    fn write(&self, name: &str, compiled: &Compiled) -> io::Result<()> {
+        let code = match compiled {
+            Compiled::Module(module) => module.serialize(),
+            Compiled::Component(component) => component.serialize(),
+        };
+        let code = code.map_err(io::Error::other)?;
+        self.files.write(name, &[digest(&SHA256, &code).as_ref(), &code].concat())
+    }
+
+    /// Removes the files that are not in use.
     pub(super) fn remove_unused(&self) {
-        let used = std::mem::take(&mut *self.used.lock());
-        let Ok(entries) = std::fs::read_dir(&self.directory) else { return };
-        for entry in entries.flatten().filter(|entry| !used.contains(&*entry.file_name().to_string_lossy())) {
-            // What cannot be removed now is tried again at the next start.
-            let _ = std::fs::remove_file(entry.path());
-        }
+        self.files.remove_unused();
     }
 
     fn name(&self, binary: &[u8]) -> String {
-        let mut name = String::new();
-        for byte in digest(&SHA256, binary).as_ref() {
-            let _ = write!(name, "{byte:02x}");
-        }
-        format!("{name}-{:016x}", self.version)
+        format!("{}-{:016x}", ModuleDigest::of(binary), self.version)
     }
-}
-
-/// The digest of the code, and the code.
-fn write(path: &Path, compiled: &Compiled) -> io::Result<()> {
-    let code = match compiled {
-        Compiled::Module(module) => module.serialize(),
-        Compiled::Component(component) => component.serialize(),
-    };
-    let code = code.map_err(io::Error::other)?;
-    let file = [digest(&SHA256, &code).as_ref(), &code].concat();
-    // A file that cannot be trusted would keep its owner and mode.
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    files::replace(path, &file, FILE_MODE)
 }
 
 #[expect(unsafe_code, reason = "wasmtime cannot check compiled code")]

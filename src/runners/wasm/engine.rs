@@ -69,7 +69,7 @@ impl Engine {
         Ok(Self { wasmtime, ticker, cache, modules, components })
     }
 
-    /// Removes compiled modules that none of the present handlers has loaded.
+    /// Removes compiled modules that no handler and no attempt uses.
     pub fn remove_unused(&self) {
         if let Some(cache) = &self.cache {
             cache.remove_unused();

@@ -10,11 +10,12 @@ use super::engine::Engine;
 use super::guest::GuestState;
 use super::limits::{GuestLimits, MEMORY_DEFAULT};
 use super::module;
-use super::options::{OptionsError, WasmOptions};
+use super::options::{ModuleError, OptionsError, WasmOptions};
 use super::program::Program;
 use super::streams::{LogStream, Pipe, ResultStream};
 use crate::runners::Run;
 use crate::runners::environment::{of_attempt, registered};
+use crate::runners::kept_files::InUse;
 
 pub(super) struct WasmHandler {
     pub(super) options: WasmOptions,
@@ -22,10 +23,12 @@ pub(super) struct WasmHandler {
     pub(super) program: Program,
     env: Vec<(String, String)>,
     memory_max: usize,
+    /// Keeps the compiled module on disk.
+    _compiled: Option<InUse>,
 }
 
 impl WasmHandler {
-    /// Blocks.
+    /// Reads, compiles and tries the module. Blocks.
     pub(super) fn new(mut options: WasmOptions, engine: Arc<Engine>) -> Result<Self, OptionsError> {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             let name = name.to_string_lossy().into_owned();
@@ -39,9 +42,26 @@ impl WasmHandler {
             let name = options.module.file_name().unwrap_or_default();
             options.argv.push(name.to_string_lossy().into_owned());
         }
+        let binary = module::read(&options.module)?;
+        let path = options.module.clone();
+        let handler = Self::compiled(options, &binary, env, engine).and_then(|handler| {
+            module::try_start(&handler.engine, &handler.program, handler.memory_max)?;
+            Ok(handler)
+        });
+        handler.map_err(|problem| OptionsError::Module { path, problem })
+    }
+
+    /// Compiles a module and runs nothing of it. Blocks.
+    pub(super) fn compiled(
+        options: WasmOptions,
+        binary: &[u8],
+        env: Vec<(String, String)>,
+        engine: Arc<Engine>,
+    ) -> Result<Self, ModuleError> {
         let memory_max = usize::try_from(options.memory_bytes.unwrap_or(MEMORY_DEFAULT)).unwrap_or(usize::MAX);
-        let program = module::load(&engine, &options.module, memory_max)?;
-        Ok(Self { options, engine, program, env, memory_max })
+        let compiled = engine.cache.as_ref().map(|cache| cache.mark(binary));
+        let program = module::compile(&engine, binary, memory_max)?;
+        Ok(Self { options, engine, program, env, memory_max, _compiled: compiled })
     }
 
     /// A guest for one attempt, which writes its result to the stream.

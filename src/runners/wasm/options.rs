@@ -7,11 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{ArgPattern, Secret};
+use crate::model::limits::MODULE_BYTES_MAX;
+use crate::model::{ArgPattern, HandlerName, Secret, UploadSettings};
 use crate::runners::environment::VariableError;
 
-/// Largest file of a module. Interpreters with their libraries have some 30 MiB.
-pub(super) const MODULE_BYTES_MAX: u64 = 64 << 20;
 /// Time for the start functions of a module, which run in each attempt before it is called.
 pub(super) const START_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -37,6 +36,24 @@ pub struct WasmOptions {
     pub retry_exit_codes: Vec<RangeInclusive<i32>>,
 }
 
+impl WasmOptions {
+    /// Those of an uploaded module.
+    pub fn of_upload(name: &HandlerName, settings: &UploadSettings) -> Self {
+        let argv = match &*settings.argv {
+            [] => vec![name.to_string()],
+            argv => argv.iter().map(ToString::to_string).collect(),
+        };
+        Self {
+            argv,
+            arg_pattern: settings.arg_pattern.clone(),
+            memory_bytes: settings.memory_bytes,
+            clock: settings.clock,
+            content_type: settings.content_type.clone(),
+            ..Self::default()
+        }
+    }
+}
+
 /// Why a WebAssembly handler cannot be registered.
 #[derive(Debug, thiserror::Error)]
 pub enum OptionsError {
@@ -46,27 +63,31 @@ pub enum OptionsError {
     NotText(String),
     #[error("failed to read `{path}`: {source}", path = path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("`{path}` has more than {MODULE_BYTES_MAX} bytes, which is the limit of a module", path = path.display())]
-    TooLarge { path: PathBuf },
-    #[error("`{path}` is not a WebAssembly module or component in binary form", path = path.display())]
-    NotWasm { path: PathBuf },
-    #[error("`{path}` is not valid: {reason}", path = path.display())]
-    Invalid { path: PathBuf, reason: String },
-    #[error(
-        "`{path}` needs more than a guest gets, which is WASI preview 1 for modules and WASI 0.2 for components: {reason}",
-        path = path.display()
-    )]
-    Import { path: PathBuf, reason: String },
-    #[error("`{path}` exports no function `_start`, must be a WASI command and not a library", path = path.display())]
-    NoStart { path: PathBuf },
-    #[error("`{path}` does not export `wasi:cli/run@0.2`, must be a WASI command: {reason}", path = path.display())]
-    NoRun { path: PathBuf, reason: String },
-    #[error("`{path}` needs more than {bytes} bytes of memory to start; set `limits.memory`", path = path.display())]
-    Memory { path: PathBuf, bytes: usize },
-    #[error("`{path}` cannot be instantiated: {reason}", path = path.display())]
-    Instantiation { path: PathBuf, reason: String },
-    #[error("the start function of `{path}` did not end within {START_TIMEOUT:?}", path = path.display())]
-    StartTimeout { path: PathBuf },
-    #[error("failed to start a thread: {0}")]
+    #[error("`{path}` {problem}", path = path.display())]
+    Module { path: PathBuf, problem: ModuleError },
+}
+
+/// Why a module cannot be a handler, as the end of a sentence about it.
+#[derive(Debug, thiserror::Error)]
+pub enum ModuleError {
+    #[error("has more than {MODULE_BYTES_MAX} bytes, which is the limit of a module")]
+    TooLarge,
+    #[error("is not a WebAssembly module or component in binary form")]
+    NotWasm,
+    #[error("is not valid: {0}")]
+    Invalid(String),
+    #[error("needs more than a guest gets, which is WASI preview 1 for modules and WASI 0.2 for components: {0}")]
+    Import(String),
+    #[error("exports no function `_start`, must be a WASI command and not a library")]
+    NoStart,
+    #[error("does not export `wasi:cli/run@0.2`, must be a WASI command: {0}")]
+    NoRun(String),
+    #[error("needs more than {bytes} bytes of memory to start; raise the limit of the memory of its guests")]
+    Memory { bytes: usize },
+    #[error("cannot be instantiated: {0}")]
+    Instantiation(String),
+    #[error("has a start function that did not end within {START_TIMEOUT:?}")]
+    StartTimeout,
+    #[error("cannot be tried: failed to start a thread: {0}")]
     Thread(io::Error),
 }

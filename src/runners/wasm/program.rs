@@ -7,6 +7,9 @@ use wasmtime_wasi::p2::bindings::CommandPre;
 
 use super::guest::GuestState;
 
+/// Of a memory.
+const PAGE_BYTES: u64 = 64 << 10;
+
 pub(super) enum Program {
     /// A command of WASI preview 1.
     Module { instance: InstancePre<GuestState>, start: ModuleExport },
@@ -18,6 +21,18 @@ pub(super) enum Program {
 pub(super) enum Compiled {
     Module(Module),
     Component(Component),
+}
+
+impl Compiled {
+    /// Bytes with which the largest memory of an instance begins; 0 if the modules of a component are not known.
+    pub(super) fn initial_memory(&self) -> u64 {
+        let required = match self {
+            Self::Module(module) => Some(module.resources_required()),
+            Self::Component(component) => component.resources_required(),
+        };
+        let pages = required.and_then(|required| required.max_initial_memory_size).unwrap_or(0);
+        pages.saturating_mul(PAGE_BYTES)
+    }
 }
 
 impl Program {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::options::ModuleError;
 use super::test_guests::{Guests, component, module};
 use super::{Engine, OptionsError, WasmOptions, WasmRunner};
 use crate::model::limits::{OUTPUT_KEPT_BYTES, RESULT_BYTES_MAX};
@@ -220,7 +221,7 @@ fn a_module_that_cannot_run_is_refused_with_the_reason() {
         (wat::parse_str(r#"(component (import "a:b/c" (instance (export "f" (func)))))"#).unwrap(), "a:b/c"),
         (
             wat::parse_str(r#"(module (memory 3000) (func (export "_start")))"#).unwrap(),
-            "needs more than 134217728 bytes of memory to start; set `limits.memory`",
+            "needs more than 134217728 bytes of memory to start; raise the limit",
         ),
         (
             wat::parse_str(r#"(module (func $f unreachable) (start $f) (func (export "_start")))"#).unwrap(),
@@ -252,7 +253,7 @@ fn a_module_that_is_too_large_is_not_read() {
 #[test]
 fn a_start_function_that_loops_is_an_error_after_some_seconds() {
     let error = Guests::new().load(&module("loop_in_start"), WasmOptions::default()).err().unwrap();
-    assert!(matches!(error, OptionsError::StartTimeout { .. }), "{error}");
+    assert!(matches!(error, OptionsError::Module { problem: ModuleError::StartTimeout, .. }), "{error}");
 }
 
 /// The only file in a directory.
@@ -305,7 +306,7 @@ fn compiled_modules_that_no_handler_uses_are_removed() {
     for guest in ["echo", "divide"] {
         let engine = Arc::new(Engine::new(Some(&cache)).unwrap());
         let options = WasmOptions { module: guests.file(&module(guest)), ..WasmOptions::default() };
-        WasmRunner::new(options, Arc::clone(&engine)).unwrap();
+        let _runner = WasmRunner::new(options, Arc::clone(&engine)).unwrap();
         engine.remove_unused();
         only_file(&cache);
     }

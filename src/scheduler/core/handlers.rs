@@ -1,11 +1,12 @@
-//! Handlers that workers register.
+//! Handlers that workers register, and the catalog of all handlers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::model::limits::REGISTERED_HANDLERS_MAX;
 use crate::model::{
     Catalog, Event, HandlerChange, HandlerEvent, HandlerName, PoolKind, PoolName, REMOTE_RUNNER, Registration,
-    Timestamp,
+    Timestamp, WASM_RUNNER,
 };
 use crate::scheduler::refusal::{BadField, NotRemotePool, Refusal};
 
@@ -57,9 +58,10 @@ impl Core {
 
     /// Why workers of the pool cannot offer the handler, as the end of a sentence about its name.
     fn not_offerable(&self, handler: &HandlerName, pool: &PoolName) -> Option<String> {
-        let configured = self.options.catalog.handlers.get(handler)?;
-        if configured.runner != REMOTE_RUNNER {
-            let runner = configured.runner;
+        let configured = self.options.catalog.handlers.get(handler);
+        let uploaded = self.uploads.contains_key(handler).then_some(WASM_RUNNER);
+        let runner = configured.map(|spec| spec.runner).or(uploaded)?;
+        if runner != REMOTE_RUNNER {
             return Some(format!(
                 "is `{handler}`, which the server itself runs (runner `{runner}`); choose another name"
             ));
@@ -69,7 +71,7 @@ impl Core {
                 "is `{handler}`, which the configuration does not allow in pool `{pool}`; add it to `allowed_pools`"
             )
         };
-        (!configured.runs_in(pool)).then(reason)
+        (!configured?.runs_in(pool)).then(reason)
     }
 
     /// The new registration of a handler that is offered in the pool; `None` if the present one already has the pool, or if
@@ -94,15 +96,22 @@ impl Core {
     /// Applies an event of a handler.
     pub(super) fn apply_handler(&mut self, event: &HandlerEvent) {
         self.revision = event.revision;
-        let HandlerChange::Registered(registration) = &event.change;
-        self.registered.insert(event.handler.clone(), registration.clone());
+        let handler = event.handler.clone();
+        match &event.change {
+            HandlerChange::Registered(registration) => drop(self.registered.insert(handler, registration.clone())),
+            HandlerChange::Uploaded(upload) => drop(self.uploads.insert(handler, Arc::clone(upload))),
+            HandlerChange::Deleted => drop(self.uploads.remove(&handler)),
+        }
     }
 
-    /// The configured pools, and the handlers: configured and registered.
+    /// The configured pools, and the handlers: configured, registered and uploaded.
     pub fn catalog(&self) -> Catalog {
         let mut catalog = (*self.options.catalog).clone();
         for (handler, registration) in &self.registered {
             catalog.register(handler, registration);
+        }
+        for (handler, upload) in &self.uploads {
+            catalog.upload(handler, upload);
         }
         catalog
     }

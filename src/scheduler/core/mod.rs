@@ -42,6 +42,7 @@ mod submit;
 mod suspects;
 mod table;
 mod timers;
+mod uploads;
 
 #[cfg(test)]
 mod configuration_tests;
@@ -67,6 +68,8 @@ mod retention_tests;
 mod staleness_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod uploads_tests;
 
 pub use attempts::AttemptEnd;
 pub use batches::{BatchCancel, BatchFilter, BatchPage};
@@ -80,3 +83,4 @@ pub use retention::Deletion;
 pub use schedules::{ScheduleFilter, SchedulePage, ScheduleUpdate};
 pub use state::{Core, CoreOptions};
 pub use submission::{Accepted, StoredIds, Submission, Submitted, Undecided, Verdict};
+pub use uploads::NewUpload;

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 
 use crate::model::{
     CancelRequest, Catalog, Event, HandlerName, PoolChange, PoolName, PoolSpec, Registration, Retention, Revision,
-    TaskChange, TaskEvent, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
+    TaskChange, TaskEvent, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp, Upload,
 };
 use crate::pool::Ticket;
 
@@ -59,6 +59,8 @@ pub struct Core {
     pub(super) unapplied_changes: HashMap<PoolName, (Revision, PoolChange)>,
     /// Handlers that workers have registered, also those that the configuration has too.
     pub(super) registered: BTreeMap<HandlerName, Registration>,
+    /// Uploaded handlers, also those that the configuration has too. Workers have registered none of them.
+    pub(super) uploads: BTreeMap<HandlerName, Arc<Upload>>,
     pub(super) finished: FinishedTasks,
     pub(super) requests: RecentRequests,
     pub(super) revision: Revision,
@@ -106,6 +108,7 @@ impl Core {
             pool_names: HashMap::new(),
             unapplied_changes: HashMap::new(),
             registered: BTreeMap::new(),
+            uploads: BTreeMap::new(),
             finished: FinishedTasks::default(),
             requests: RecentRequests::default(),
             revision: Revision::default(),

@@ -201,8 +201,8 @@ impl Service {
             let applied = match what {
                 Change::Pool(pool, view) => self.apply_pool_update(pool, view),
                 Change::Configuration(new) => self.apply_configuration(*new),
-                Change::Handlers(events) => {
-                    self.apply_registrations(&events);
+                Change::Handlers(events, runner) => {
+                    self.apply_handlers(&events, runner);
                     Ok(())
                 }
             };

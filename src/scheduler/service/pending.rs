@@ -4,10 +4,10 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::model::{Catalog, Durability, Event, HandlerEvent, Priority, TaskChange};
+use crate::model::{Catalog, Durability, Event, HandlerEvent, HandlerName, Priority, TaskChange};
 use crate::pool::{Batch, Ticket, WorkerLink};
-use crate::runners::Runners;
 use crate::runners::remote::Token;
+use crate::runners::{Runner, Runners};
 use crate::scheduler::core::PoolView;
 use crate::scheduler::message::PendingReply;
 use crate::scheduler::refusal::Refusal;
@@ -58,8 +58,8 @@ pub(super) struct Changed {
 pub(super) enum Change {
     /// Index and new settings of a pool.
     Pool(u16, PoolView),
-    /// New registrations.
-    Handlers(Vec<HandlerEvent>),
+    /// Registrations, uploads and deletions, and the runner of an upload.
+    Handlers(Vec<HandlerEvent>, Option<(HandlerName, Arc<dyn Runner>)>),
     Configuration(Box<NewConfiguration>),
 }
 

@@ -1,12 +1,10 @@
 //! Serving the requests of callers.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::limits::GRACE_DEFAULT;
 use crate::model::{
-    CancelMode, CancelRequest, Catalog, Durability, Event, HandlerChange, HandlerEvent, HandlerName, PoolKind,
-    PoolName, Revision, TaskState, Timestamp,
+    CancelMode, CancelRequest, Durability, HandlerName, PoolKind, PoolName, Revision, TaskState, Timestamp,
 };
 use crate::scheduler::core::{Decisions, PoolView, Submission, Submitted, Verdict};
 use crate::scheduler::message::{PendingReply, Reply, Request, send};
@@ -16,14 +14,15 @@ use crate::scheduler::views::{CancelCommand, PoolMetrics};
 use super::pending::{Change, Changed};
 use super::state::Service;
 
-/// Whether a refusal reports the state of a task, batch, schedule or pool, which may not be durable yet.
+/// Whether a refusal reports the state of a task, batch, schedule, handler or pool, which may not be durable yet.
 ///
 /// A full queue is reported at once, although a crash may empty it: the caller tries again in any case, and a server
 /// under overload must not keep the calls that it refuses.
 fn depends_on_state(refusal: &Refusal) -> bool {
     use Refusal::{
-        BatchClosed, BatchExists, BatchFinished, BatchNotFinished, BatchNotFound, EtagMismatch, ParentNotFound,
-        RequestIdReused, ScheduleBusy, ScheduleExists, ScheduleNotFound, TaskFinished, TaskNotFound, TooManySchedules,
+        BatchClosed, BatchExists, BatchFinished, BatchNotFinished, BatchNotFound, EtagMismatch, HandlerNotUploaded,
+        ParentNotFound, RequestIdReused, ScheduleBusy, ScheduleExists, ScheduleNotFound, TaskFinished, TaskNotFound,
+        TooManySchedules, UnknownHandler,
     };
     matches!(
         refusal,
@@ -41,6 +40,8 @@ fn depends_on_state(refusal: &Refusal) -> bool {
             | ScheduleExists(_)
             | ScheduleBusy(_)
             | TooManySchedules(_)
+            | HandlerNotUploaded(_)
+            | UnknownHandler(_)
     )
 }
 
@@ -75,6 +76,10 @@ impl Service {
             Request::RegisterHandlers { pool, handlers, reply } => {
                 self.register_handlers(now, &pool, &handlers, reply, out);
             }
+            Request::PutHandler { upload, module, runner, reply } => {
+                self.put_handler(now, *upload, module, runner, reply, out);
+            }
+            Request::DeleteHandler { name, reply } => self.delete_handler(now, name, reply, out),
             Request::Reconfigure { configuration, reply } => self.reconfigure(*configuration, reply),
             Request::ResetCounters { pool, reply } => send(reply, self.reset_counters(now, &pool)),
             Request::Pools { reply } => {
@@ -180,39 +185,6 @@ impl Service {
             let cause = format!("the settings are stored, but workers of pool `{name}` cannot be started: {error}");
             Internal { cause }.into()
         })
-    }
-
-    /// Replies when the registrations are durable and in the catalog.
-    fn register_handlers(
-        &mut self,
-        now: Timestamp,
-        pool: &PoolName,
-        handlers: &[(HandlerName, Box<str>)],
-        reply: Reply<()>,
-        out: &mut Decisions,
-    ) {
-        let before = out.events.len();
-        let result = self.check_store().and_then(|()| self.core.register_handlers(now, pool, handlers, out));
-        let events = out.events[before..].iter().filter_map(|event| match event {
-            Event::Handler(event) => Some(event.clone()),
-            Event::Task(_) | Event::Batch(_) | Event::Schedule(_) | Event::Pool(_) => None,
-        });
-        let events: Vec<_> = events.collect();
-        if events.is_empty() {
-            return self.reply_when_durable(reply, result);
-        }
-        let reply = Some(PendingReply::new(reply, result));
-        self.pending.effects.changes.push(Changed { what: Change::Handlers(events), reply });
-    }
-
-    /// Adds durable registrations to the catalog.
-    pub(super) fn apply_registrations(&self, events: &[HandlerEvent]) {
-        let mut catalog = Catalog::clone(&self.shared.catalog.load());
-        for HandlerEvent { handler, change: HandlerChange::Registered(registration), .. } in events {
-            tracing::info!(%handler, pool = %registration.pools[registration.pools.len() - 1], "a worker registered a handler");
-            catalog.register(handler, registration);
-        }
-        self.shared.catalog.store(Arc::new(catalog));
     }
 
     fn pool_metrics(

@@ -11,10 +11,11 @@ use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{
-    Batch, Clock, Event, MemoryAccount, PoolSettings, RecoveredTask, Revision, Schedule, SharedCatalog, Timestamp,
+    Batch, Clock, Event, HandlerName, MemoryAccount, PoolSettings, RecoveredTask, Revision, Schedule, SharedCatalog,
+    Timestamp, Upload,
 };
 use crate::pool::{Pool, WorkerContext};
-use crate::runners::Registry;
+use crate::runners::{Modules, Registry};
 use crate::scheduler::core::{Adoption, Core, CoreOptions, Decisions, PoolView};
 use crate::scheduler::handle::{Handle, HandleInner};
 use crate::scheduler::hub::Hub;
@@ -37,6 +38,7 @@ pub struct Options {
     pub memory: MemoryAccount,
     /// How long a remote worker may be silent or disconnected before its attempts are given to others.
     pub worker_lease: Duration,
+    pub modules: Arc<Modules>,
     pub telemetry: Telemetry,
 }
 
@@ -66,6 +68,7 @@ impl Options {
             watch_window: WatchWindow { events: 1_000, bytes: u64::MAX },
             memory: MemoryAccount::new(|_| 64 << 20),
             worker_lease: Duration::from_secs(30),
+            modules: Arc::new(Modules::new(std::path::Path::new(""), false)),
             telemetry: Telemetry::off(),
         }
     }
@@ -157,6 +160,8 @@ fn handle_inner(
         options: Mutex::default(),
         memory: options.memory.clone(),
         request_lookup: Arc::default(),
+        modules: options.modules.clone(),
+        upload_turn: tokio::sync::Mutex::default(),
         remote_workers: Mutex::default(),
     }
 }
@@ -209,6 +214,11 @@ pub struct Recovery {
 impl Recovery {
     pub fn new(options: CoreOptions) -> Self {
         Self { core: Core::new(options.clone()), options, crashed: false }
+    }
+
+    /// Uploaded handlers, also those that the configuration hides.
+    pub fn uploads(&self) -> impl Iterator<Item = (&HandlerName, &Arc<Upload>)> {
+        self.core.uploads()
     }
 
     /// Decides about the tasks that were running.

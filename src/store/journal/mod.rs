@@ -18,5 +18,5 @@ pub use handle::SqliteJournal;
 pub use identity::load as load_store_id;
 pub use lease::load as load_epoch;
 pub use pool_table::load as load_pool_table;
-pub use rows::verify;
+pub use rows::{handler_events, verify};
 pub use schema::{Bounds, SCHEMA};

@@ -106,17 +106,35 @@ pub(super) fn read(
         if let Some(next) = next.filter(|next| *next != commit.first) {
             return Err(missing_commit(path, next));
         }
-        let decoded = decode_commit(Revision(commit.first), commit.body);
-        let decoded = decoded.map_err(|corruption| corrupt_commit(path, commit.first, corruption))?;
-        if decoded.len() as u64 != commit.count {
-            let detail = format!("{} events instead of {}", decoded.len(), commit.count);
-            return Err(corrupt_commit(path, commit.first, detail));
-        }
         next = Some(commit.first + commit.count);
-        events.extend(decoded.into_iter().filter(|event| event.revision() > after));
+        events.extend(decode(&commit, path)?.into_iter().filter(|event| event.revision() > after));
     }
     match events.first() {
         Some(first) if first.revision() == after.next() => Ok(events),
         _ => Err(missing_commit(path, after.next().0)),
     }
+}
+
+fn decode(commit: &CommitRow<'_>, path: &Path) -> Result<Vec<Event>, StoreError> {
+    let decoded = decode_commit(Revision(commit.first), commit.body);
+    let decoded = decoded.map_err(|corruption| corrupt_commit(path, commit.first, corruption))?;
+    if decoded.len() as u64 != commit.count {
+        let detail = format!("{} events instead of {}", decoded.len(), commit.count);
+        return Err(corrupt_commit(path, commit.first, detail));
+    }
+    Ok(decoded)
+}
+
+/// The events of handlers after `after`.
+pub fn handler_events(connection: &Connection, path: &Path, after: Revision) -> Result<Vec<Event>, StoreError> {
+    let failed = |error| sqlite_error("read", path, &error);
+    let sql = "SELECT first, count, checksum, body FROM commits WHERE first + count > ?1 ORDER BY first";
+    let mut statement = connection.prepare(sql).map_err(failed)?;
+    let mut rows = statement.query([after.next().0.cast_signed()]).map_err(failed)?;
+    let mut events = Vec::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        let is_wanted = |event: &Event| matches!(event, Event::Handler(_)) && event.revision() > after;
+        events.extend(decode(&commit_row(row, path)?, path)?.into_iter().filter(is_wanted));
+    }
+    Ok(events)
 }

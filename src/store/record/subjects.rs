@@ -4,9 +4,9 @@ use prost::Message;
 
 use super::commit::{decode_commit, encode_commit};
 use super::corruption::Corruption;
-use crate::model::{Event, Revision};
+use crate::model::{Event, HandlerChange, HandlerName, ModuleDigest, Revision};
 
-/// The last event of each pool and handler, in the order in which the subjects appeared.
+/// The last event of each pool and of each handler that was not deleted, in the order in which the subjects appeared.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Subjects(Vec<Event>);
 
@@ -31,10 +31,25 @@ impl Subjects {
         if matches!(event, Event::Task(_) | Event::Batch(_) | Event::Schedule(_)) {
             return;
         }
+        if matches!(event, Event::Handler(event) if event.change == HandlerChange::Deleted) {
+            self.0.retain(|earlier| !same_subject(earlier, event));
+            return;
+        }
         match self.0.iter_mut().find(|earlier| same_subject(earlier, event)) {
             Some(earlier) => *earlier = event.clone(),
             None => self.0.push(event.clone()),
         }
+    }
+
+    /// The modules of uploaded handlers.
+    pub fn modules(&self) -> impl Iterator<Item = (&HandlerName, ModuleDigest)> {
+        self.0.iter().filter_map(|event| match event {
+            Event::Handler(event) => match &event.change {
+                HandlerChange::Uploaded(upload) => Some((&event.handler, upload.module)),
+                HandlerChange::Registered(_) | HandlerChange::Deleted => None,
+            },
+            Event::Task(_) | Event::Batch(_) | Event::Schedule(_) | Event::Pool(_) => None,
+        })
     }
 
     pub fn events(&self) -> &[Event] {

@@ -111,6 +111,7 @@ const OPERATOR: [&str; 2] = ["DeleteTasks", "DeleteBatch"];
 const WORKER: [&str; 1] = ["Work"];
 const VIEWER_EVERYWHERE: [&str; 4] = ["GetPoolMetrics", "StreamPoolMetrics", "ListWorkers", "GetSystemHealth"];
 const OPERATOR_EVERYWHERE: [&str; 2] = ["UpdatePool", "ResetPoolCounters"];
+const ADMIN_EVERYWHERE: [&str; 3] = ["PutHandler", "DeleteHandler", "Drain"];
 
 fn may(role: &str, everywhere: bool, call: &str) -> bool {
     let viewer = role != "worker";
@@ -123,7 +124,7 @@ fn may(role: &str, everywhere: bool, call: &str) -> bool {
         || (operator && OPERATOR.contains(&call))
         || (everywhere && viewer && VIEWER_EVERYWHERE.contains(&call))
         || (everywhere && operator && OPERATOR_EVERYWHERE.contains(&call))
-        || (everywhere && role == "admin" && call == "Drain")
+        || (everywhere && role == "admin" && ADMIN_EVERYWHERE.contains(&call))
 }
 
 #[tokio::test]

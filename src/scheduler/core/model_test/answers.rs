@@ -1,10 +1,11 @@
 //! All that the scheduler answers or decides by, in a form that does not depend on how it came to know it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::model::{
     Batch, CancelRequest, HandlerName, Namespace, PoolName, PoolSettings, Priority, Registration, Revision, Schedule,
-    TaskId, TaskState, Timestamp,
+    TaskId, TaskState, Timestamp, Upload,
 };
 
 use super::super::holds::Holds;
@@ -27,6 +28,7 @@ pub struct Answers {
     /// Finished tasks, without pinned ones, in the order in which the retention deletes them.
     finished: BTreeMap<Namespace, Vec<TaskId>>,
     registered: BTreeMap<HandlerName, Registration>,
+    uploads: BTreeMap<HandlerName, Arc<Upload>>,
     /// In the order of creation.
     batches: Vec<Batch>,
     schedules: Vec<Schedule>,
@@ -107,6 +109,7 @@ impl Answers {
             timers,
             finished: finished(core),
             registered: core.registered.clone(),
+            uploads: core.uploads.clone(),
             batches: core.batches.iter().cloned().collect(),
             schedules: core.schedules.iter().cloned().collect(),
             attached_bytes: core.attached_in_memory(),
