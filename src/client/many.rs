@@ -17,11 +17,11 @@ use super::watch::Watch;
 use crate::function::{IntoPayload, TaskContext};
 use crate::proto::v1::{self, TaskState};
 
-/// Tasks of [`Client::map`] in one batch, and the bytes of their payloads beyond which no further ones are added.
+/// Tasks that [`Client::map`] submits with one call, and the bytes of their payloads beyond which no further ones are added.
 const PART_MAX: usize = 1_000;
 const PART_BYTES_MAX: usize = 1 << 20;
 /// Tasks without a result above which [`Client::map`] waits for results before it submits more, but not for longer than
-/// [`UNREAD_TIME`] a batch: the server keeps a number of finished tasks.
+/// [`UNREAD_TIME`] a call: the server keeps a number of finished tasks.
 const UNREAD_MAX: usize = 3_000;
 const UNREAD_TIME: Duration = Duration::from_secs(1);
 /// Tasks in one filter.
@@ -37,11 +37,20 @@ impl Client {
         &self,
         tasks: impl IntoIterator<Item = v1::SubmitTaskRequest>,
     ) -> Result<Vec<Task>, CallError> {
+        self.submit_to(String::new(), tasks).await
+    }
+
+    /// Submits tasks of the batch with this ID, or of a new one if it is empty.
+    async fn submit_to(
+        &self,
+        batch_id: String,
+        tasks: impl IntoIterator<Item = v1::SubmitTaskRequest>,
+    ) -> Result<Vec<Task>, CallError> {
         let tasks: Vec<_> = tasks.into_iter().map(prepare).collect();
         if tasks.is_empty() {
             return Ok(Vec::new());
         }
-        let request = v1::BatchSubmitTasksRequest { tasks, ..v1::BatchSubmitTasksRequest::default() };
+        let request = v1::BatchSubmitTasksRequest { tasks, batch_id };
         let submitted = repeat(None, || {
             let (mut client, request) = (self.tasks(), traced(request.clone()));
             async move { client.batch_submit_tasks(request).await }
@@ -49,7 +58,7 @@ impl Client {
         Ok(submitted.await?.into_inner().task_ids.into_iter().map(|id| self.task(id)).collect())
     }
 
-    /// Submits one task for each payload, in batches, and returns the results in the order of the payloads.
+    /// Submits one task for each payload, all in one batch, and returns the results in the order of the payloads.
     ///
     /// # Errors
     /// [`CallError`] of the first task that does not complete. The other tasks go on.
@@ -59,6 +68,7 @@ impl Client {
         payloads: impl IntoIterator<Item = P>,
     ) -> Result<Vec<T>, CallError> {
         let mut results = Results { places: HashMap::new(), found: Vec::new(), unread: self.as_completed([]) };
+        let batch_id = uuid::Uuid::now_v7().to_string();
         let mut part = Vec::new();
         let mut bytes = 0;
         for payload in payloads {
@@ -67,12 +77,12 @@ impl Client {
             let (handler, payload) = (handler.to_owned(), Some(to_message(payload)));
             part.push(v1::SubmitTaskRequest { handler, payload, ..v1::SubmitTaskRequest::default() });
             if part.len() == PART_MAX || bytes > PART_BYTES_MAX {
-                results.add(self.submit_batch(part.drain(..)).await?);
+                results.add(self.submit_to(batch_id.clone(), part.drain(..)).await?);
                 results.read_some().await?;
                 bytes = 0;
             }
         }
-        results.add(self.submit_batch(part).await?);
+        results.add(self.submit_to(batch_id, part).await?);
         while !results.places.is_empty() {
             results.read().await?;
         }
