@@ -38,7 +38,6 @@ pub use crate::store::{Page, PageCursor, PageSize, fold};
 pub use handle::Handle;
 pub use health::ComponentHealth;
 pub use journal_trim::WatchWindow;
-pub use queries::{TASK_BYTES, count_task};
 pub use refusal::*;
 pub use service::{Options, Recovery, Service};
 pub use views::{

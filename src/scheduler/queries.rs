@@ -18,18 +18,26 @@ use super::watch::Watch;
 
 /// Bytes of a task besides its payload and result.
 const TASK_BYTES_BESIDES: usize = 512 << 10;
-/// Memory for reading one task and sending it, unless its payload or result is larger than usual: its payload, its result and
-/// the rest, once as they are and once encoded.
-pub const TASK_BYTES: u64 = 2 * (2 * *PayloadLimit::RANGE.start() + TASK_BYTES_BESIDES) as u64;
+/// Bytes of the payload and the result of a task that is not larger than usual.
+const BODY_BYTES: u64 = 2 * *PayloadLimit::RANGE.start() as u64;
 /// Delay between attempts to read a payload.
 const PAYLOAD_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Counts a task that was read and is larger than [`TASK_BYTES`] contains, whatever the limit: it is in memory already.
-pub fn count_task(memory: &mut Share, task: &Task) {
-    let result = task.status.result.as_ref().map_or(0, |result| result.data.len());
-    let bytes = 2 * (task.spec.payload.len() + result + TASK_BYTES_BESIDES) as u64;
-    if bytes > TASK_BYTES {
-        memory.resize(bytes);
+/// Memory for reading a task whose payload and result have `bodies` bytes, and sending it: once as they are and once encoded.
+const fn response_bytes(bodies: u64) -> u64 {
+    2 * (bodies + TASK_BYTES_BESIDES as u64)
+}
+
+fn body_bytes(task: &Task, with_payload: bool) -> u64 {
+    let payload = if with_payload { task.spec.payload.len() } else { 0 };
+    (payload + task.status.result.as_ref().map_or(0, |result| result.data.len())) as u64
+}
+
+/// Counts a task that was read and is larger than usual, whatever the limit: it is in memory already.
+fn count_task(memory: &mut Share, task: &Task, with_payload: bool) {
+    let bodies = body_bytes(task, with_payload);
+    if bodies > BODY_BYTES {
+        memory.resize(response_bytes(bodies));
     }
 }
 
@@ -40,6 +48,9 @@ fn if_responsive<T>(answer: Result<Option<T>, Refusal>) -> Result<Option<T>, Ref
         answer => answer,
     }
 }
+
+/// A task was not read, because its payload and result have this many bytes.
+struct Larger(u64);
 
 impl Handle {
     /// The newest durable revision.
@@ -78,19 +89,59 @@ impl Handle {
         self.memory().share_in_turn(MemoryPart::StreamReads, caller, bytes).await
     }
 
+    /// A task, maybe without its payload.
+    ///
     /// # Errors
     /// [`TaskNotFound`], `ProjectionUnavailable`.
     pub async fn get(&self, id: &TaskId) -> Result<TaskSnapshot, Refusal> {
-        let (task, revision) = self.get_within(PROJECTION_STALL_TIMEOUT, id).await?;
+        let (task, revision) = self.read_task(id, false).await?;
+        self.snapshot(task, revision).await
+    }
+
+    /// # Errors
+    /// As [`Handle::get`].
+    pub async fn get_with_payload(&self, id: &TaskId) -> Result<TaskSnapshot, Refusal> {
+        let (task, revision) = self.read_task(id, true).await?;
+        self.snapshot(task, revision).await
+    }
+
+    /// A task, `with_payload` with its payload, and the memory for a response with it. Waits for the memory before it reads the
+    /// task.
+    ///
+    /// # Errors
+    /// As [`Handle::get`], and `MemoryFull`.
+    pub async fn get_for_response(
+        &self,
+        id: &TaskId,
+        with_payload: bool,
+        caller: &Arc<str>,
+    ) -> Result<(TaskSnapshot, Share), Refusal> {
+        // A payload and a result of the largest size exceed what one caller can wait for.
+        let share_max = self.memory().limit(MemoryPart::Responses) / 2;
+        let mut bodies_max = BODY_BYTES;
+        loop {
+            let mut memory = self.reserve_response(caller, response_bytes(bodies_max).min(share_max)).await?;
+            match self.find_task(id, with_payload, bodies_max).await? {
+                Ok((task, revision)) => {
+                    count_task(&mut memory, &task, with_payload);
+                    return Ok((self.snapshot(task, revision).await?, memory));
+                }
+                // The memory is returned before it waits for more, so that callers never wait for each other.
+                Err(Larger(bodies)) => bodies_max = bodies,
+            }
+        }
+    }
+
+    async fn snapshot(&self, task: Task, revision: Revision) -> Result<TaskSnapshot, Refusal> {
         let (mut progress, mut unfinished_parents) = ((0.0, String::new()), None);
         // The durable part of the snapshot is still correct without the answers of the loop.
         match task.status.state {
             TaskState::Running => {
-                let attempt = if_responsive(self.live_attempt(id).await)?;
+                let attempt = if_responsive(self.live_attempt(&task.spec.id).await)?;
                 progress = attempt.map_or(progress, |attempt| attempt.progress());
             }
             TaskState::Waiting if task.spec.extras().dependencies.is_some() => {
-                let request = |reply| Request::UnfinishedParents { task: id.clone(), reply };
+                let request = |reply| Request::UnfinishedParents { task: task.spec.id.clone(), reply };
                 unfinished_parents = if_responsive(self.query_loop(QUERY_TIMEOUT, request).await)?;
             }
             _ => {}
@@ -120,9 +171,7 @@ impl Handle {
         caller: &Arc<str>,
     ) -> Result<(TaskSnapshot, Share), Refusal> {
         let ended = self.inner.hub.ended(id);
-        let mut memory = self.reserve_response(caller, TASK_BYTES).await?;
-        let mut snapshot = self.get(id).await?;
-        count_task(&mut memory, &snapshot.task);
+        let (mut snapshot, memory) = self.get_for_response(id, false, caller).await?;
         snapshot.task.spec = Arc::new(snapshot.task.spec.without_payload());
         if snapshot.task.status.state.is_terminal() {
             return Ok((snapshot, memory));
@@ -133,14 +182,16 @@ impl Handle {
             () = tokio::time::sleep(timeout) => {}
             () = self.inner.draining.cancelled() => return Err(Draining.into()),
         }
-        let mut memory = self.reserve_response(caller, TASK_BYTES).await?;
-        let snapshot = match self.get(id).await {
+        match self.get_for_response(id, false, caller).await {
             // Retention deleted the task as soon as it ended: its events still contain the result.
-            Err(Refusal::TaskNotFound(_)) => self.final_snapshot(snapshot, caller).await?,
-            result => result?,
-        };
-        count_task(&mut memory, &snapshot.task);
-        Ok((snapshot, memory))
+            Err(Refusal::TaskNotFound(_)) => {
+                let mut memory = self.reserve_response(caller, response_bytes(BODY_BYTES)).await?;
+                let snapshot = self.final_snapshot(snapshot, caller).await?;
+                count_task(&mut memory, &snapshot.task, false);
+                Ok((snapshot, memory))
+            }
+            result => result,
+        }
     }
 
     /// The snapshot of a task at its end, computed from an earlier snapshot and the events after it.
@@ -215,20 +266,50 @@ impl Handle {
         }
     }
 
-    pub(super) async fn get_within(&self, stall_timeout: Duration, id: &TaskId) -> Result<(Task, Revision), Refusal> {
+    pub(super) async fn read_task(&self, id: &TaskId, with_payload: bool) -> Result<(Task, Revision), Refusal> {
+        let mut bodies_max = BODY_BYTES;
+        loop {
+            match self.find_task(id, with_payload, bodies_max).await? {
+                Ok(found) => return Ok(found),
+                Err(Larger(bodies)) => bodies_max = bodies,
+            }
+        }
+    }
+
+    /// Reads a task, unless its result and the payload that is wanted have more than `bodies_max` bytes.
+    async fn find_task(
+        &self,
+        id: &TaskId,
+        with_payload: bool,
+        bodies_max: u64,
+    ) -> Result<Result<(Task, Revision), Larger>, Refusal> {
         let revision = self.inner.hub.revision();
         let projection = &*self.inner.store.projection;
+        let mut recent = None;
         if projection.task_revision() < revision {
-            wait_for_revision(projection, revision, stall_timeout).await?;
-        } else if let Some(task) = projection.recent(id) {
-            let revision = revision.max(task.status.revision);
-            return Ok((task, revision));
+            wait_for_revision(projection, revision, PROJECTION_STALL_TIMEOUT).await?;
+        } else {
+            recent = projection.recent(id);
         }
-        let wanted = id.clone();
-        let task = self.read(move |projection| projection.get(&wanted)).await?;
-        let task = task.ok_or_else(|| TaskNotFound { task: id.clone() })?;
+        let task = if let Some(task) = recent {
+            let bodies = body_bytes(&task, with_payload);
+            if bodies > bodies_max {
+                return Ok(Err(Larger(bodies)));
+            }
+            task
+        } else {
+            let wanted = id.clone();
+            let found = self.read(move |projection| match projection.stored_bytes(&wanted, with_payload)? {
+                bodies if bodies > bodies_max => Ok(Err(Larger(bodies))),
+                _ => projection.get(&wanted, with_payload).map(Ok),
+            });
+            match found.await? {
+                Err(larger) => return Ok(Err(larger)),
+                Ok(task) => task.ok_or_else(|| TaskNotFound { task: id.clone() })?,
+            }
+        };
         let revision = revision.max(task.status.revision);
-        Ok((task, revision))
+        Ok(Ok((task, revision)))
     }
 
     /// Reads the projection once it has reached the present revision, which is returned too.

@@ -177,7 +177,7 @@ impl Handle {
     /// # Errors
     /// [`TaskExists`] if the tasks differ.
     async fn is_repeated(&self, spec: &TaskSpec, revision: Revision) -> Result<bool, Refusal> {
-        match self.get_within(PROJECTION_STALL_TIMEOUT, &spec.id).await {
+        match self.read_task(&spec.id, true).await {
             Ok((task, _)) if task.status.submission == revision => {
                 if task.spec.repeats(spec) {
                     Ok(true)

@@ -106,7 +106,11 @@ mod tests {
             None
         }
 
-        fn get(&self, _: &TaskId) -> Result<Option<Task>, StoreError> {
+        fn get(&self, _: &TaskId, _: bool) -> Result<Option<Task>, StoreError> {
+            Err(StoreError::Closed)
+        }
+
+        fn stored_bytes(&self, _: &TaskId, _: bool) -> Result<u64, StoreError> {
             Err(StoreError::Closed)
         }
 

@@ -160,8 +160,12 @@ pub trait Projection: Send + Sync + 'static {
     /// What [`Projection::get`] returns, if that is known without a look at the disk. Does not block.
     fn recent(&self, id: &TaskId) -> Option<Task>;
 
-    /// One task with payload and result.
-    fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError>;
+    /// One task with its result, and `with_payload` also with its payload.
+    fn get(&self, id: &TaskId, with_payload: bool) -> Result<Option<Task>, StoreError>;
+
+    /// Bytes of the result, and `with_payload` also of the payload, that [`Projection::get`] would read for a task. Of large
+    /// ones only, and only if they are in the tables. 0 for an unknown task.
+    fn stored_bytes(&self, id: &TaskId, with_payload: bool) -> Result<u64, StoreError>;
 
     /// The payload of the task that was submitted at this revision; `None` if the task was deleted.
     fn payload(&self, submission: Revision) -> Result<Option<Bytes>, StoreError>;

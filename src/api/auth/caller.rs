@@ -13,9 +13,7 @@ use crate::model::{
     TaskFilter, TaskId, TaskOptions, TaskSpec,
 };
 use crate::proto::v1;
-use crate::scheduler::{
-    BatchNotFound, BatchSnapshot, Handle, Refusal, ScheduleNotFound, TASK_BYTES, TaskNotFound, TaskSnapshot, count_task,
-};
+use crate::scheduler::{BatchNotFound, BatchSnapshot, Handle, Refusal, ScheduleNotFound, TaskNotFound, TaskSnapshot};
 
 use super::connection_info::{ConnectionInfo, sharer_of};
 use super::identity::Identity;
@@ -162,22 +160,26 @@ impl Caller {
         self.identity.as_ref().map_or(Ok(None), |identity| Usage::reserve(&identity.usage, specs))
     }
 
-    /// Finds a task in which the caller has `role`, and reserves the memory for a response with it. A task that the caller
-    /// may not see does not exist for it.
+    /// Finds a task in which the caller has `role`, `with_payload` with its payload, and reserves the memory for a response with
+    /// it. A task that the caller may not see does not exist for it.
     ///
     /// # Errors
     /// INVALID_FIELD, TASK_NOT_FOUND, PERMISSION_DENIED, MEMORY_FULL, and the errors of the store.
-    pub async fn find(&self, handle: &Handle, role: Role, text: &str) -> Result<(TaskSnapshot, Share), Status> {
+    pub async fn find(
+        &self,
+        handle: &Handle,
+        role: Role,
+        text: &str,
+        with_payload: bool,
+    ) -> Result<(TaskSnapshot, Share), Status> {
         let candidates = self.task_id_candidates(text).map_err(into_status)?;
-        let mut memory = handle.reserve_response(&self.share_name(), TASK_BYTES).await.map_err(into_status)?;
         // Before the task is looked up, so that the time of an answer does not tell whether a foreign task exists.
         for id in candidates.iter().filter(|id| self.may_see(role, id)) {
-            let found = match handle.get(id).await {
+            let (found, memory) = match handle.get_for_response(id, with_payload, &self.share_name()).await {
                 Ok(found) => found,
                 Err(Refusal::TaskNotFound(_)) => continue,
                 Err(refusal) => return Err(into_status(refusal)),
             };
-            count_task(&mut memory, &found.task);
             let namespace = &found.task.spec.options.namespace;
             let Some(identity) = &self.identity else { return Ok((found, memory)) };
             if identity.has_role_in(role, namespace) {
@@ -206,7 +208,7 @@ impl Caller {
         let is_allowed = self.identity.as_ref().is_none_or(|identity| identity.has_role_everywhere(role));
         match <[TaskId; 1]>::try_from(self.task_id_candidates(text).map_err(into_status)?) {
             Ok([id]) if is_allowed => Ok(id),
-            _ => Ok(self.find(handle, role, text).await?.0.task.spec.id.clone()),
+            _ => Ok(self.find(handle, role, text, false).await?.0.task.spec.id.clone()),
         }
     }
 

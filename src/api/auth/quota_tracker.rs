@@ -183,7 +183,7 @@ impl QuotaTracker {
                     continue;
                 }
                 // Pages contain no payloads. A task that was deleted meanwhile does not count.
-                match handle.get(&task.spec.id).await {
+                match handle.get_with_payload(&task.spec.id).await {
                     Ok(found) if !found.task.status.state.is_terminal() => self.begin(usages, &found.task.spec),
                     Ok(_) | Err(Refusal::TaskNotFound(_)) => {}
                     Err(refusal) => return Err(refusal),

@@ -10,8 +10,8 @@ use futures_util::future::join_all;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::model::{
-    CancelMode, Durability, Event, HandlerName, OutputStream, Payload, PoolKind, PoolName, PoolSpec, RequestKey,
-    Revision, StoreId, SystemClock, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState,
+    CancelMode, Durability, Event, HandlerName, MemoryPart, OutputStream, Payload, PoolKind, PoolName, PoolSpec,
+    RequestKey, Revision, StoreId, SystemClock, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState,
 };
 use crate::runners::{BoxFuture, Outcome, Registry, Run, RunReport, Runner, Runners};
 use crate::scheduler::core::PoolUpdate;
@@ -505,4 +505,26 @@ async fn the_output_of_an_attempt_can_be_read_before_its_end_is_durable() {
     fixture.handled().await;
     assert_readable(true).await;
     fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_large_task_is_read_once_there_is_memory_for_it() {
+    let fixture = Fixture::start();
+    let submitted = fixture.handle.submit(vec![TaskSpec { payload: vec![7; 3 << 20].into(), ..spec("a") }]);
+    fixture.journal.release_until(submitted).await.unwrap();
+    let (id, caller, memory) = (TaskId::parse("a").unwrap(), Arc::<str>::from("me"), fixture.handle.memory());
+    let (used, limit) = (|| memory.used(MemoryPart::Responses), memory.limit(MemoryPart::Responses));
+    let (_, share) = fixture.handle.get_for_response(&id, false, &caller).await.unwrap();
+    let usual = used();
+    drop(share);
+    let held = memory.share_now(MemoryPart::Responses, &"other".into(), limit - usual);
+    let mut waiting = pin!(fixture.handle.get_for_response(&id, true, &caller));
+    assert!(waiting.as_mut().now_or_never().is_none());
+    assert_eq!(used(), limit - usual, "it holds nothing while it waits");
+    drop(held);
+    let (found, share) = waiting.await.unwrap();
+    assert_eq!(found.task.spec.payload.len(), 3 << 20);
+    assert!(used() > 6 << 20 && used() > usual);
+    drop(share);
+    assert_eq!(used(), 0);
 }

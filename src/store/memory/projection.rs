@@ -186,8 +186,12 @@ impl Projection for MemoryProjection {
         self.rows.read().find(id).map(|(_, task)| task.clone())
     }
 
-    fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError> {
+    fn get(&self, id: &TaskId, _: bool) -> Result<Option<Task>, StoreError> {
         Ok(self.recent(id))
+    }
+
+    fn stored_bytes(&self, _: &TaskId, _: bool) -> Result<u64, StoreError> {
+        Ok(0)
     }
 
     fn payload(&self, submission: Revision) -> Result<Option<Bytes>, StoreError> {

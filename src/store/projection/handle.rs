@@ -172,11 +172,11 @@ impl SqliteProjection {
     }
 
     /// The task, and those of its events that the tables may lack.
-    fn task_and_history(&self, id: &TaskId) -> Result<(Option<Task>, History), StoreError> {
+    fn task_and_history(&self, id: &TaskId, with_payload: bool) -> Result<(Option<Task>, History), StoreError> {
         let history = self.shared.queue.search(id).history(|revision| self.journal_event(revision))?;
         let mut task = None;
         if !history.is_complete() {
-            task = self.query(|connection, path| query::get(connection, path, id))?;
+            task = self.query(|connection, path| query::get(connection, path, id, with_payload))?;
         }
         history.advance(&mut task);
         Ok((task, history))
@@ -216,8 +216,12 @@ impl Projection for SqliteProjection {
         task
     }
 
-    fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError> {
-        Ok(self.task_and_history(id)?.0)
+    fn get(&self, id: &TaskId, with_payload: bool) -> Result<Option<Task>, StoreError> {
+        Ok(self.task_and_history(id, with_payload)?.0)
+    }
+
+    fn stored_bytes(&self, id: &TaskId, with_payload: bool) -> Result<u64, StoreError> {
+        self.query(|connection, path| query::body_bytes(connection, path, id, with_payload))
     }
 
     fn payload(&self, submission: Revision) -> Result<Option<Bytes>, StoreError> {
@@ -239,7 +243,7 @@ impl Projection for SqliteProjection {
     }
 
     fn output(&self, id: &TaskId, attempt: u32) -> Result<Option<(u32, Output)>, StoreError> {
-        let (task, history) = self.task_and_history(id)?;
+        let (task, history) = self.task_and_history(id, false)?;
         let Some(status) = task.map(|task| task.status) else { return Ok(None) };
         let Some(attempt) = ended_attempt(&status, attempt) else { return Ok(None) };
         let of_attempt = history.events.iter().filter(|event| event.attempt == attempt);

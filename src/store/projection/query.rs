@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::index_check::ExpectedEntries;
 use super::rows::{self, COLUMNS, RowReader, add_result, corrupt_task};
@@ -47,21 +47,49 @@ pub fn for_each_task(
     Ok((meta.revision, expected))
 }
 
-/// One task with payload and result.
-pub(super) fn get(connection: &Connection, path: &Path, id: &TaskId) -> Result<Option<Task>, StoreError> {
+/// One task with its result, and `with_payload` also with its payload.
+pub(super) fn get(
+    connection: &Connection,
+    path: &Path,
+    id: &TaskId,
+    with_payload: bool,
+) -> Result<Option<Task>, StoreError> {
     let failed = |error| sqlite_error("read", path, &error);
-    let sql = select_rows(Bodies { payloads: true, results: true }, "t.id = ?1");
+    let sql = select_rows(Bodies { payloads: with_payload, results: true }, "t.id = ?1");
     let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
     let mut rows = statement.query([id.to_string()]).map_err(failed)?;
     let Some(row) = rows.next().map_err(failed)? else { return Ok(None) };
-    let (seq, mut task, payload) = RowReader::new(path).task_and_payload(row)?;
+    let mut reader = RowReader::new(path);
+    let (seq, mut task) = if with_payload {
+        let (seq, mut task, payload) = reader.task_and_payload(row)?;
+        Arc::make_mut(&mut task.spec).payload = payload.into();
+        (seq, task)
+    } else {
+        reader.task(row)?
+    };
     if task.spec.id != *id {
         return Err(corrupt_task(path, "tasks", id, "the index entry does not match the row"));
     }
-    Arc::make_mut(&mut task.spec).payload = payload.into();
     let corrupt = |corruption| corrupt_task(path, "results", id, corruption);
     add_result(seq, &mut task.status, row, RESULT_AT).map_err(corrupt)?;
     Ok(Some(task))
+}
+
+/// Bytes of the bodies of a task that [`get`] reads beside its row. Does not read them.
+pub(super) fn body_bytes(
+    connection: &Connection,
+    path: &Path,
+    id: &TaskId,
+    with_payload: bool,
+) -> Result<u64, StoreError> {
+    let failed = |error| sqlite_error("read", path, &error);
+    let sql = "SELECT length(p.body), length(r.body) FROM tasks t
+        LEFT JOIN payloads p ON p.seq = t.seq LEFT JOIN results r ON r.seq = t.seq WHERE t.id = ?1";
+    let mut statement = connection.prepare_cached(sql).map_err(failed)?;
+    let lengths = |row: &Row<'_>| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?));
+    let lengths = statement.query_row([id.to_string()], lengths).optional().map_err(failed)?;
+    let (payload, result) = lengths.unwrap_or_default();
+    Ok([payload.filter(|_| with_payload), result].into_iter().flatten().map(i64::cast_unsigned).sum())
 }
 
 /// The payload of the task that was submitted at a revision; `None` if there is no such task.

@@ -76,9 +76,11 @@ fn assert_queries_match(store: &Store, events: &[Event]) {
         assert_eq!(pages(store, &filter, page_of(1000)), expected, "{filter:?}");
     }
     for task in tasks.values() {
-        assert_eq!(store.projection.get(&task.spec.id).unwrap().as_ref(), Some(task));
+        assert_eq!(store.projection.get(&task.spec.id, true).unwrap().as_ref(), Some(task));
+        let without = store.projection.get(&task.spec.id, false).unwrap().unwrap();
+        assert_eq!((without.spec.without_payload(), &without.status), (task.spec.without_payload(), &task.status));
     }
-    assert_eq!(store.projection.get(&id(77)).unwrap(), None);
+    assert_eq!(store.projection.get(&id(77), true).unwrap(), None);
     let revision = *store.projection.revision().borrow();
     assert_eq!(revision, events.last().map_or(Revision(0), Event::revision));
     assert_eq!(store.projection.list(&TaskFilter::default(), page_of(1), None).unwrap().revision, revision);

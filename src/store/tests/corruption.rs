@@ -103,7 +103,7 @@ impl Sample {
         self.assert_requests(store, what);
         for task in tasks.values() {
             let id = &task.spec.id;
-            assert!(store.projection.get(id).unwrap().as_ref() == Some(task), "{what}: {id}");
+            assert!(store.projection.get(id, true).unwrap().as_ref() == Some(task), "{what}: {id}");
             for attempt in 1..=task.status.attempt {
                 let of_task = events.iter().rev().filter_map(Event::task).filter(|event| event.task == *id);
                 // A task that was deleted before may have had the same id.

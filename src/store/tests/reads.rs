@@ -41,7 +41,7 @@ fn single_tasks_are_read_at_the_last_commit_though_commits_do_not_fit_into_memor
         let tasks = fold_all(events);
         for number in 0..24 {
             let expected = tasks.values().find(|task| task.spec.id == id(number));
-            assert_eq!(store.projection.get(&id(number)).unwrap().as_ref(), expected);
+            assert_eq!(store.projection.get(&id(number), true).unwrap().as_ref(), expected);
             let recent = store.projection.recent(&id(number));
             assert!(recent.is_none() || recent.as_ref() == expected, "{recent:?}");
             not_in_memory += u32::from(recent.is_none() && expected.is_some());
@@ -131,4 +131,24 @@ fn a_payload_is_that_of_its_submission_while_commits_do_not_fit_into_memory() {
         store.projection.checkpoint().unwrap();
     }
     assert_payloads(&store, tasks.values());
+}
+
+#[test]
+fn the_bytes_of_large_bodies_are_known_before_they_are_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open_sqlite(directory.path()).unwrap().0;
+    let history = long_history();
+    write(&store, &history.commits(3));
+    let mut large = 0;
+    for task in fold_all(&history.events).values() {
+        let bytes = |with_payload| store.projection.stored_bytes(&task.spec.id, with_payload).unwrap();
+        let separate = |length: usize| if length > 1_024 { length as u64 } else { 0 };
+        let (payload, result) =
+            (task.spec.payload.len(), task.status.result.as_ref().map_or(0, |found| found.data.len()));
+        assert_eq!(bytes(true), bytes(false) + separate(payload));
+        assert!(bytes(false) >= separate(result));
+        large += u32::from(bytes(true) > 0);
+    }
+    assert!(large > 0);
+    assert_eq!(store.projection.stored_bytes(&id(77), true).unwrap(), 0);
 }

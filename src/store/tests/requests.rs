@@ -75,7 +75,7 @@ fn a_request_id_outlives_its_task_even_if_the_task_was_never_written() {
         let ended = event(2, 20, 1, TaskState::Cancelled, TaskChange::Deleted);
         // One commit, so that the projection never has a row of the task.
         write(&store, &[commit(vec![submission(1, 10), ended]), commit(vec![submission(3, 30)])]);
-        assert!(store.projection.get(&spec(1).id).unwrap().is_none());
+        assert!(store.projection.get(&spec(1).id, true).unwrap().is_none());
         assert_eq!(find(&store, 1), Some(remembered(1, 10, 1)));
         assert_eq!(find(&store, 2), None);
         let found = store.projection.requests(&[name("request-3"), name("unknown")]).unwrap();

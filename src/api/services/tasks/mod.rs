@@ -92,7 +92,8 @@ impl TaskService for Tasks {
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Result<Response<v1::GetTaskResponse>, Status> {
         let caller = self.callers.extract(&request)?;
         let request = request.into_inner();
-        let (snapshot, memory) = caller.find(&self.handle, Role::Viewer, &request.task_id).await?;
+        let found = caller.find(&self.handle, Role::Viewer, &request.task_id, request.include_payload).await?;
+        let (snapshot, memory) = found;
         let revision = snapshot.revision.0;
         let include = task::Include { payload: request.include_payload, result: true };
         let response = v1::GetTaskResponse { task: Some(task::snapshot(snapshot, include)), revision };

@@ -44,7 +44,7 @@ pub async fn read(
         }
     };
     invalid.check().map_err(into_status)?;
-    let id = caller.find(&handle, Role::Viewer, &request.task_id).await?.0.task.spec.id.clone();
+    let id = caller.find(&handle, Role::Viewer, &request.task_id, false).await?.0.task.spec.id.clone();
     let follow = request.follow;
     Ok(Box::pin(chunks(Reader {
         handle,

@@ -17,7 +17,7 @@ use super::submit::{self, Converter, SubmittedTask};
 
 pub async fn retry(handle: &Handle, request: v1::RetryTaskRequest, caller: &Caller) -> Result<SubmittedTask, Status> {
     // The memory of the ended task is held until its payload is that of the new one.
-    let (snapshot, _memory) = caller.find(handle, Role::Submitter, &request.task_id).await?;
+    let (snapshot, _memory) = caller.find(handle, Role::Submitter, &request.task_id, true).await?;
     let (id, state) = (snapshot.task.spec.id.clone(), snapshot.task.status.state);
     if !state.is_terminal() {
         return Err(into_status(TaskNotFinished { task: id, state }));

@@ -94,7 +94,7 @@ fn listed(store: &Store) -> Vec<Vec<Task>> {
         .extend(["a", "b", "c"].map(|name| TaskFilter { namespaces: vec![Namespace::parse(name).unwrap()], ..one() }));
     let mut answers: Vec<_> = filters.iter().map(list).collect();
     let id = |number: u8| TaskId::parse(&format!("t{number}")).unwrap();
-    let get = |number| store.projection.get(&id(number)).expect("a readable projection");
+    let get = |number| store.projection.get(&id(number), true).expect("a readable projection");
     answers.push((0..14).filter_map(get).collect());
     answers
 }
