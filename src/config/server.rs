@@ -241,9 +241,9 @@ impl Retention {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Memory for requests from their first byte until they are answered, 32MiB to 1TiB; further calls and tasks of
-    /// streams fail with MEMORY_FULL. Default: a quarter of the memory beyond 160MiB that the server may use, 32MiB to
-    /// 256MiB.
+    /// Memory for requests from their first byte until they are answered, and for results of more than 1MiB until they are
+    /// stored, 32MiB to 1TiB. Further calls and tasks of streams fail with MEMORY_FULL, further large results wait. Default:
+    /// a quarter of the memory beyond 160MiB that the server may use, 32MiB to 256MiB.
     pub request_bytes: ByteSize,
     /// Memory for responses, from before their content is read until their callers have taken them, 16MiB to 1TiB. One
     /// caller gets at most half of it. Calls that read tasks wait up to 2s for it and then fail with MEMORY_FULL; streams
@@ -254,8 +254,8 @@ pub struct Limits {
     /// trace contexts beyond 256 bytes of each task; further submissions with such parts fail with MEMORY_FULL. Default: two
     /// fifths of the memory beyond 160MiB that the server may use, 16MiB to 256MiB.
     pub queued_payload_bytes: ByteSize,
-    /// Maximum size of a payload, and of a result of a function, 1MiB to 64MiB, and at most a sixth of `request_bytes` and a
-    /// quarter of `response_bytes`. Default: 1MiB.
+    /// Maximum size of a payload, and of a result, 1MiB to 64MiB, and at most a sixth of `request_bytes` and a quarter of
+    /// `response_bytes`. Default: 1MiB.
     pub payload_bytes: ByteSize,
     /// Number of consecutive server crashes during a task after which the task fails, 1 to 100. Default: 3.
     pub crashes_max: u32,

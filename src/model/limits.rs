@@ -8,8 +8,6 @@ pub const NAME_BYTES_MAX: usize = 64;
 pub const INLINE_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one of the parts in which larger ones travel: 64 KiB delay other messages of a slow connection by little.
 pub const CHUNK_BYTES: usize = 64 << 10;
-/// Bytes of a result of a program, a module or an HTTP service; more fails the attempt with RESULT_TOO_LARGE.
-pub const RESULT_BYTES_MAX: usize = 1 << 20;
 /// Tasks of one `BatchSubmitTasks` call.
 pub const BATCH_TASKS_MAX: usize = 10_000;
 /// Parents of one task.

@@ -39,6 +39,7 @@ pub(super) async fn run(context: &WorkerContext, runner: &dyn Runner, attempt: &
         stop: attempt.stop_signal().clone(),
         output: attempt.open_output(),
         progress: Arc::new(move |fraction, note| progress.set_progress(fraction, note)),
+        result_memory: context.results.with_limit(context.catalog.load().payload_limit),
     };
     let result = AssertUnwindSafe(async { runner.run(run).await }).catch_unwind().await;
     let report = result.unwrap_or_else(|panic| {
@@ -84,7 +85,7 @@ pub(super) fn end(meter: &mut AttemptMeter, ended: Ended, link: Option<Arc<Worke
     let cause = attempt.stop_signal().requested_cause();
     let handler = &attempt.spec().options.handler;
     meter.ended(handler, attempt_result(&report.outcome, cause), run_time, || attempt.exemplar());
-    Report::Finished { attempt, at, outcome: report.outcome, cause, usage, output, link }
+    Report::Finished { attempt, at, outcome: report.outcome, cause, usage, output, link, memory: report.memory }
 }
 
 /// The payload of an attempt, read from the store if the attempt does not carry it. The error is how the

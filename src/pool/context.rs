@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::runtime;
 
 use crate::model::{Clock, Revision, SharedCatalog};
-use crate::runners::Registry;
+use crate::runners::{Registry, ResultMemory};
 use crate::telemetry::metrics::Metrics;
 
 use super::report::ReportSink;
@@ -23,6 +23,7 @@ pub struct WorkerContext {
     pub clock: Arc<dyn Clock>,
     pub reports: ReportSink,
     pub payloads: PayloadSource,
+    pub results: ResultMemory,
     pub runtime: runtime::Handle,
     pub metrics: Metrics,
     /// How long a remote worker may be silent or disconnected before its attempts are given to others.

@@ -12,8 +12,8 @@ use shuttle::sync::mpsc;
 use shuttle::thread::JoinHandle;
 use tokio::runtime;
 
-use crate::model::{HandlerName, Payload, PoolName, PoolSpec, Priority, SystemClock};
-use crate::runners::{BoxFuture, Outcome, Registry, Run, RunReport, Runner, Runners, StopCause};
+use crate::model::{HandlerName, MemoryAccount, Payload, PoolName, PoolSpec, Priority, SystemClock};
+use crate::runners::{BoxFuture, Outcome, Registry, ResultMemory, Run, RunReport, Runner, Runners, StopCause};
 use crate::telemetry::metrics::Metrics;
 
 use super::driver::Driver;
@@ -95,6 +95,7 @@ impl Fixture {
             metrics: Metrics::off(),
             worker_lease: Duration::from_secs(30),
             catalog: Arc::default(),
+            results: ResultMemory::new(MemoryAccount::new(|_| 0)),
         };
         let spec = PoolSpec::with_defaults(PoolName::parse("p").unwrap(), size);
         let state = Arc::new(PoolState::new(&spec, context));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{HandlerName, Output, PoolName, ResourceUsage, Timestamp};
+use crate::model::{HandlerName, Output, PoolName, Reservation, ResourceUsage, Timestamp};
 use crate::runners::{Outcome, StopCause};
 
 use super::attempt::{Attempt, Ticket};
@@ -28,6 +28,8 @@ pub enum Report {
         output: Option<Box<Output>>,
         /// The link to the remote worker, which waits until the end is durable.
         link: Option<Arc<WorkerLink>>,
+        /// That of a large result, until the end is durable.
+        memory: Option<Box<Reservation>>,
     },
     /// Starts and ends of attempts of a remote worker, in order.
     Many(Vec<Report>),

@@ -10,10 +10,10 @@ use tokio::runtime;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::model::{
-    FailureReason, HandlerName, HandlerSource, HandlerSpec, Payload, PoolKind, PoolName, PoolSpec, Priority,
-    RetryPolicy, SystemClock,
+    FailureReason, HandlerName, HandlerSource, HandlerSpec, MemoryAccount, Payload, PoolKind, PoolName, PoolSpec,
+    Priority, RetryPolicy, SystemClock,
 };
-use crate::runners::{BoxFuture, Outcome, Registry, Run, RunReport, Runner, Runners, StopCause};
+use crate::runners::{BoxFuture, Outcome, Registry, ResultMemory, Run, RunReport, Runner, Runners, StopCause};
 use crate::telemetry::metrics::Metrics;
 
 use super::{Assignment, Pool, Report, Ticket, WorkerContext};
@@ -86,6 +86,7 @@ impl Fixture {
             metrics: Metrics::off(),
             worker_lease: Duration::from_secs(30),
             catalog: Arc::default(),
+            results: ResultMemory::new(MemoryAccount::new(|_| 0)),
         };
         let pool = Pool::start(&pool_spec, context).unwrap();
         Self { pool, reports, runner, attempts: 0 }

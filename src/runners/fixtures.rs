@@ -11,8 +11,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::process::Host;
-use super::{Outcome, OutputBuffer, Run, RunReport, Runner, StopSignal};
-use crate::model::{Failure, OutputStream, TaskId, TaskOptions};
+use super::{Outcome, OutputBuffer, ResultMemory, Run, RunReport, Runner, StopSignal};
+use crate::model::limits::PayloadLimit;
+use crate::model::{Failure, MemoryAccount, OutputStream, TaskId, TaskOptions};
 
 /// Longer than any step of a test takes, even on a busy machine.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,6 +30,7 @@ pub(super) fn run(payload: impl Into<Bytes>) -> Run {
         stop: Arc::default(),
         output: Arc::default(),
         progress: Arc::new(|_, _| {}),
+        result_memory: ResultMemory::new(MemoryAccount::new(|_| 0)),
     }
 }
 
@@ -45,21 +47,31 @@ impl Attempt {
         Self::start_with(runner, payload, &[], Arc::default())
     }
 
+    /// With results of up to 4 MiB.
+    pub(super) fn start_large(runner: &Arc<dyn Runner>, payload: impl Into<Bytes>, account: &MemoryAccount) -> Self {
+        let result_memory = ResultMemory::new(account.clone()).with_limit(PayloadLimit(4 << 20));
+        Self::start_run(runner, Run { result_memory, ..run(payload) })
+    }
+
     pub(super) fn start_with(
         runner: &Arc<dyn Runner>,
         payload: impl Into<Bytes>,
         args: &[&str],
         stop: Arc<StopSignal>,
     ) -> Self {
+        let args = args.iter().map(|arg| (*arg).into()).collect();
+        Self::start_run(runner, Run { args, stop, ..run(payload) })
+    }
+
+    fn start_run(runner: &Arc<dyn Runner>, run: Run) -> Self {
         let (runner, output) = (Arc::clone(runner), Arc::<OutputBuffer>::default());
         let progress = Arc::<Mutex<Vec<f32>>>::default();
         let reports = Arc::clone(&progress);
+        let stop = Arc::clone(&run.stop);
         let run = Run {
-            args: args.iter().map(|arg| (*arg).into()).collect(),
-            stop: Arc::clone(&stop),
             output: Arc::clone(&output),
             progress: Arc::new(move |fraction, _| reports.lock().push(fraction)),
-            ..run(payload)
+            ..run
         };
         let runtime = Handle::current();
         let report = tokio::task::spawn_blocking(move || runtime.block_on(runner.run(run)));

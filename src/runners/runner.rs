@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::{ArgPattern, Failure, FailureReason, Payload, StopMethod, TaskId, TaskOptions, TraceContext};
+use crate::model::{
+    ArgPattern, Failure, FailureReason, Payload, Reservation, StopMethod, TaskId, TaskOptions, TraceContext,
+};
 
 use super::output::OutputBuffer;
+use super::result_memory::ResultMemory;
 use super::stop::StopSignal;
 
 /// Runs the attempts of one handler.
@@ -37,6 +40,8 @@ pub struct Run {
     pub stop: Arc<StopSignal>,
     pub output: Arc<OutputBuffer>,
     pub progress: ProgressSink,
+    /// For a [`ResultBuffer`](super::result::ResultBuffer).
+    pub result_memory: ResultMemory,
 }
 
 impl Run {
@@ -81,10 +86,12 @@ pub struct RunReport {
     pub peak_memory_bytes: Option<u64>,
     /// Processes that the program left behind were killed while they could still write.
     pub output_incomplete: bool,
+    /// The memory of a large result, until the end of the attempt is durable.
+    pub memory: Option<Box<Reservation>>,
 }
 
 impl From<Outcome> for RunReport {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, cpu_time: None, peak_memory_bytes: None, output_incomplete: false }
+        Self { outcome, cpu_time: None, peak_memory_bytes: None, output_incomplete: false, memory: None }
     }
 }

@@ -1,9 +1,10 @@
 //! Reads of tasks while the tables lag behind the journal.
 
-use lineshaft::proto::v1::{self, FailureReason, TaskState};
+use lineshaft::proto::v1::{self, FailureReason, TaskState, payload::Kind};
 use rusqlite::Connection;
 use tonic::Streaming;
 
+use crate::health_endpoints::samples;
 use crate::support::{Server, TIMEOUT, bytes, check, eventually, noop, reason, task};
 
 /// Keeps the server from writing its tables until it is dropped.
@@ -198,4 +199,50 @@ async fn next_end(events: &mut Streaming<v1::WatchTasksResponse>) -> v1::TaskEve
             return event;
         }
     }
+}
+
+#[tokio::test]
+async fn a_large_payload_and_a_large_result_are_counted_while_they_are_read() {
+    const LIMITS: &str = r#"
+[limits]
+payload_bytes = "4MiB"
+request_bytes = "32MiB"
+response_bytes = "32MiB"
+[[handler]]
+name = "echo"
+runner = "process"
+argv = ["/bin/cat"]
+[[handler]]
+name = "too-much"
+runner = "process"
+argv = ["/usr/bin/head", "-c", "4194305", "/dev/zero"]
+"#;
+    let server = Server::start(LIMITS);
+    let data = "c".repeat(4 << 20);
+    let payload = v1::Payload { kind: Some(Kind::Data(data.clone().into())), content_type: String::new() };
+    let id = server
+        .submit(v1::SubmitTaskRequest { handler: "echo".into(), payload: Some(payload), ..Default::default() })
+        .await;
+    let done = server.wait_finished(&id).await;
+    assert!(bytes(done.result.as_ref()) == data);
+    // From here on, only the tables have the task.
+    server.tasks().list_tasks(v1::ListTasksRequest::default()).await.unwrap();
+    let get = async |include_payload| {
+        let request = v1::GetTaskRequest { task_id: id.clone(), include_payload };
+        server.tasks().get_task(request).await.unwrap().into_inner().task.unwrap()
+    };
+    let all = get(true).await;
+    assert!(bytes(all.payload.as_ref()) == data && bytes(all.result.as_ref()) == data);
+    let without = get(false).await;
+    assert!(without.payload.is_none() && bytes(without.result.as_ref()) == data);
+    // Each of them needs half of the memory.
+    let all: Vec<_> = futures_util::future::join_all((0..3).map(|_| get(true))).await;
+    assert!(all.iter().all(|task| bytes(task.payload.as_ref()) == data));
+    let failed = server.submit(task("too-much", "0")).await;
+    assert_eq!(server.wait_finished(&failed).await.failure.unwrap().reason(), FailureReason::ResultTooLarge);
+    eventually(async || match &*samples(&server.address)["lineshaft_memory_used_bytes{part=\"requests\"}"] {
+        "0" => Ok(()),
+        used => Err(format!("{used} bytes")),
+    })
+    .await;
 }

@@ -75,7 +75,11 @@ async fn results_are_in_the_order_of_the_payloads_and_the_first_failure_ends_the
     assert!(matches!(&failed, CallError::Failed { .. }), "{failed}");
     assert!(within(client.map::<u64, u64>("double", [])).await.unwrap().is_empty());
     let listed = client.batches().list_batches(v1::ListBatchesRequest::default()).await.unwrap().into_inner();
-    assert_eq!(listed.batches.iter().map(|batch| batch.total).collect::<Vec<_>>(), [2, 6_000], "one batch for each call");
+    assert_eq!(
+        listed.batches.iter().map(|batch| batch.total).collect::<Vec<_>>(),
+        [2, 6_000],
+        "one batch for each call"
+    );
     handle.drain();
     within(worker).await.unwrap().unwrap();
 }

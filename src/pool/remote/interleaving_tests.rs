@@ -13,11 +13,11 @@ use shuttle::sync::mpsc;
 use tokio::runtime;
 
 use super::{RemoteConnection, RemoteWorkers, WorkerInfo};
-use crate::model::{HandlerName, Payload, PoolName, PoolSpec, Priority, SystemClock, Timestamp};
+use crate::model::{HandlerName, MemoryAccount, Payload, PoolName, PoolSpec, Priority, SystemClock, Timestamp};
 use crate::pool::{Assignment, Attempt, Report, WorkerContext};
 use crate::runners::remote::{CloseReason, Command, Token, WorkerReport};
 use crate::runners::sync::{Mutex, run_interleaved};
-use crate::runners::{Outcome, Registry, StopCause};
+use crate::runners::{Outcome, Registry, ResultMemory, StopCause};
 use crate::telemetry::metrics::Metrics;
 
 /// Interleavings of each test and scheduler.
@@ -70,6 +70,7 @@ fn pool() -> (RemoteWorkers, Arc<Mutex<Reported>>) {
         metrics: Metrics::off(),
         worker_lease: Duration::from_secs(30),
         catalog: Arc::default(),
+        results: ResultMemory::new(MemoryAccount::new(|_| 0)),
     };
     let spec = PoolSpec::with_defaults(PoolName::parse("p").unwrap(), 0);
     (RemoteWorkers::new(&spec, context), reported)

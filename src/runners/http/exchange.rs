@@ -12,25 +12,31 @@ use super::handler::{Attempt, HttpHandler};
 use super::response;
 use crate::model::error::innermost;
 use crate::model::{Failure, FailureReason};
-use crate::runners::Outcome;
+use crate::runners::{Outcome, ResultMemory, RunReport};
 
-/// The outcome of an attempt that is not stopped.
-pub(super) async fn run(handler: &HttpHandler, attempt: &Attempt, payload: Bytes, content_type: &str) -> Outcome {
+/// The end of an attempt that is not stopped.
+pub(super) async fn run(
+    handler: &HttpHandler,
+    attempt: &Attempt,
+    payload: Bytes,
+    content_type: &str,
+    memory: ResultMemory,
+) -> RunReport {
     match handler.request(&handler.call, attempt, Some((payload, content_type))).await {
-        Ok(request) => call(handler, request).await,
-        Err(outcome) => outcome,
+        Ok(request) => call(handler, request, memory).await,
+        Err(outcome) => outcome.into(),
     }
 }
 
-async fn call(handler: &HttpHandler, request: Request<Full<Bytes>>) -> Outcome {
+async fn call(handler: &HttpHandler, request: Request<Full<Bytes>>, memory: ResultMemory) -> RunReport {
     let host = &handler.call.host;
     let response = match handler.call.client.request(request).await {
         Ok(response) => response,
-        Err(error) => return transport_failure(host, &error, error.is_connect()),
+        Err(error) => return transport_failure(host, &error, error.is_connect()).into(),
     };
-    match response::outcome(handler, response).await {
-        Ok(outcome) => outcome,
-        Err(error) => transport_failure(host, &error, false),
+    match response::report(handler, response, memory).await {
+        Ok(report) => report,
+        Err(error) => transport_failure(host, &error, false).into(),
     }
 }
 

@@ -2,17 +2,17 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use tokio::time::timeout;
 
 use super::handler::HttpHandler;
-use crate::model::limits::RESULT_BYTES_MAX;
 use crate::model::spec::{OCTET_STREAM, is_content_type};
-use crate::model::{Clock, Failure, FailureReason, Payload, SystemClock};
-use crate::runners::Outcome;
+use crate::model::{Clock, Failure, FailureReason, SystemClock};
+use crate::runners::result::ResultBuffer;
+use crate::runners::{Outcome, ResultMemory, RunReport};
 
 /// Bytes of the body of an error that a failure contains.
 const DETAIL_BYTES: usize = 2_048;
@@ -23,16 +23,20 @@ const RETRY_AFTER_MAX: Duration = Duration::from_hours(24);
 
 /// # Errors
 /// When the connection fails before the response is complete.
-pub(super) async fn outcome(handler: &HttpHandler, response: Response<Incoming>) -> Result<Outcome, hyper::Error> {
+pub(super) async fn report(
+    handler: &HttpHandler,
+    response: Response<Incoming>,
+    memory: ResultMemory,
+) -> Result<RunReport, hyper::Error> {
     let status = response.status();
     if handler.success.iter().any(|known| known.contains(&status.as_u16())) {
-        return result(response).await;
+        return result(response, ResultBuffer::new(memory)).await;
     }
     let mut failure = Failure::new(FailureReason::HandlerError, message(&handler.call.host, status));
     failure.retryable = handler.retry.iter().any(|known| known.contains(&status.as_u16()));
     failure.retry_after = retry_after(response.headers()).filter(|_| failure.retryable);
     failure.detail = detail(response).await;
-    Ok(Outcome::Failed(failure))
+    Ok(Outcome::Failed(failure).into())
 }
 
 fn message(host: &str, status: StatusCode) -> String {
@@ -43,28 +47,27 @@ fn message(host: &str, status: StatusCode) -> String {
     }
 }
 
-async fn result(response: Response<Incoming>) -> Result<Outcome, hyper::Error> {
-    let (parts, body) = response.into_parts();
-    let too_large = || {
-        let message = format!("result has more than {RESULT_BYTES_MAX} bytes, which is the limit");
-        Ok(Outcome::Failed(Failure::new(FailureReason::ResultTooLarge, message)))
-    };
-    if body.size_hint().lower() > RESULT_BYTES_MAX as u64 {
-        return too_large();
-    }
+async fn result(response: Response<Incoming>, mut result: ResultBuffer) -> Result<RunReport, hyper::Error> {
+    let (parts, mut body) = response.into_parts();
+    let content_type = text(&parts.headers, &CONTENT_TYPE).filter(|found| is_content_type(found));
+    let content_type = content_type.unwrap_or(OCTET_STREAM).into();
     if let Some(encoding) = text(&parts.headers, &CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
         let message = format!("the response has the content encoding {encoding:?}, which was not requested");
-        return Ok(Outcome::Failed(Failure { retryable: false, ..Failure::new(FailureReason::HandlerError, message) }));
+        let failure = Failure { retryable: false, ..Failure::new(FailureReason::HandlerError, message) };
+        return Ok(Outcome::Failed(failure).into());
     }
-    let data = match Limited::new(body, RESULT_BYTES_MAX).collect().await {
-        Ok(collected) => collected.to_bytes(),
-        Err(error) => match error.downcast::<hyper::Error>() {
-            Ok(broken) => return Err(*broken),
-            Err(_) => return too_large(),
-        },
-    };
-    let content_type = text(&parts.headers, &CONTENT_TYPE).filter(|found| is_content_type(found));
-    Ok(Outcome::Completed(Payload { data, content_type: content_type.unwrap_or(OCTET_STREAM).into() }))
+    if let Some(bytes) = body.size_hint().exact() {
+        result.expect(bytes);
+    }
+    while !result.is_too_large()
+        && let Some(frame) = body.frame().await
+    {
+        if let Ok(data) = frame?.into_data() {
+            result.wait_for_room(data.len()).await;
+            result.push(&data);
+        }
+    }
+    Ok(result.into_report(content_type))
 }
 
 /// The beginning of the body, as far as it comes in time.

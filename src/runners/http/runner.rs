@@ -34,32 +34,34 @@ impl HttpRunner {
 impl Runner for HttpRunner {
     fn run(&self, run: Run) -> BoxFuture<RunReport> {
         let handler = Arc::clone(&self.handler);
-        Box::pin(async move { outcome(&handler, run).await.into() })
+        Box::pin(async move { report(&handler, run).await })
     }
 }
 
 /// Calls the service, and obeys the stop signal. Without a cancel URL the end of the connection tells the service to stop;
 /// with one, the response tells that it has stopped.
-async fn outcome(handler: &Arc<HttpHandler>, run: Run) -> Outcome {
+async fn report(handler: &Arc<HttpHandler>, run: Run) -> RunReport {
     if let Err(failure) = handler.check_args(&run) {
-        return Outcome::Failed(failure);
+        return Outcome::Failed(failure).into();
     }
-    let Run { stop, payload, options, .. } = &run;
+    let Run { stop, payload, options, result_memory, .. } = &run;
     if stop.cause().is_some() {
         // Nothing was sent.
         let is_orderly = handler.cancel.is_some() && !stop.kill_is_due();
-        return Outcome::Stopped(if is_orderly { StopMethod::Token } else { StopMethod::Abort });
+        return Outcome::Stopped(if is_orderly { StopMethod::Token } else { StopMethod::Abort }).into();
     }
     let attempt = Arc::new(Attempt::of(&run));
-    let mut exchange = pin!(exchange::run(handler, &attempt, payload.clone(), &options.content_type));
+    let (payload, memory) = (payload.clone(), result_memory.clone());
+    let mut exchange = pin!(exchange::run(handler, &attempt, payload, &options.content_type, memory));
     let mut was_asked = false;
     loop {
         tokio::select! {
             biased;
-            outcome = &mut exchange => {
+            report = &mut exchange => {
                 // Work that was completed while the server drains need not run again.
-                let is_kept = matches!(outcome, Outcome::Completed(_)) && stop.requested_cause() == Some(StopCause::Drain);
-                return if was_asked && !is_kept { Outcome::Stopped(StopMethod::Token) } else { outcome };
+                let is_completed = matches!(report.outcome, Outcome::Completed(_));
+                let is_kept = is_completed && stop.requested_cause() == Some(StopCause::Drain);
+                return if was_asked && !is_kept { Outcome::Stopped(StopMethod::Token).into() } else { report };
             }
             cause = stop.wait(StopCause::Timeout), if !was_asked => {
                 if !stop.was_requested() {
@@ -68,11 +70,11 @@ async fn outcome(handler: &Arc<HttpHandler>, run: Run) -> Outcome {
                 }
                 was_asked = true;
                 if handler.cancel.is_none() {
-                    return Outcome::Stopped(StopMethod::Abort);
+                    return Outcome::Stopped(StopMethod::Abort).into();
                 }
                 tokio::spawn(cancel(Arc::clone(handler), Arc::clone(&attempt), options.handler.clone()));
             }
-            () = stop.wait_for_kill(), if was_asked => return Outcome::Stopped(StopMethod::Abort),
+            () = stop.wait_for_kill(), if was_asked => return Outcome::Stopped(StopMethod::Abort).into(),
         }
     }
 }

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::test_service::{Reply, Service, response, silence};
 use super::{HttpOptions, HttpRunner};
-use crate::model::limits::{INLINE_BYTES_MAX, RESULT_BYTES_MAX};
-use crate::model::{ArgPattern, Failure, FailureReason, StopMethod, Template};
+use crate::model::limits::INLINE_BYTES_MAX;
+use crate::model::{ArgPattern, Failure, FailureReason, MemoryAccount, MemoryPart, StopMethod, Template};
 use crate::runners::fixtures::{Attempt, TIMEOUT};
 use crate::runners::{Outcome, Runner, StopCause};
 
@@ -146,10 +146,21 @@ async fn more_than_the_announced_length_is_not_part_of_the_result() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_response_is_read_up_to_the_limit_of_a_result() {
-    let largest = "x".repeat(RESULT_BYTES_MAX);
+    let largest = "x".repeat(INLINE_BYTES_MAX);
     let body = largest.clone();
     let service = Service::start(move |_| response("200 OK", "", &body));
     assert_eq!(Attempt::start(&service.runner(), "").result().await, largest);
+
+    let larger = "x".repeat(3_000_000);
+    let (body, account) = (larger.clone(), MemoryAccount::new(|_| 6 << 20));
+    let service = Service::start(move |_| response("200 OK", "", &body));
+    let held = account.reserve(MemoryPart::Requests, 4 << 20).unwrap();
+    let mut attempt = Attempt::start_large(&service.runner(), "", &account);
+    assert!(!attempt.ends_within(Duration::from_millis(50)).await, "there is no memory");
+    drop(held);
+    let report = attempt.report().await;
+    assert_eq!(account.used(MemoryPart::Requests), 3_000_000);
+    assert!(matches!(report.outcome, Outcome::Completed(result) if result.data == larger));
 
     let announced = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 1_u64 << 40);
     let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_owned();

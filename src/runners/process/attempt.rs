@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::handler::ProcessHandler;
-use super::outcome::{self, Received, start_failure};
-use super::reports::Notice;
+use super::outcome::{self, start_failure};
+use super::received::Received;
 use super::shim::Shim;
-use super::wire::{Channel, Ended, KILL, Report, TERMINATE};
-use crate::model::{Failure, FailureReason, OutputStream, StopMethod};
+use super::wire::{Ended, KILL, Report, TERMINATE};
+use crate::model::{Failure, FailureReason, StopMethod};
 use crate::runners::{Outcome, Run, RunReport, StopCause, StopSignal};
 
 /// How long killed processes may take to exit before that is logged.
@@ -27,7 +27,7 @@ pub(super) async fn run(handler: Arc<ProcessHandler>, run: Run) -> RunReport {
         Err(error) => return Outcome::Unavailable(format!("failed to start a process: {error}").into()).into(),
     };
     let mut attempt = Attempt { handler: &handler, run: &run, shim, phase: Phase::Running, method: None };
-    let mut received = Received::default();
+    let mut received = Received::new(&run);
     match attempt.drive(&mut received).await {
         Report::Ended(ended) => attempt.report(ended, received),
         Report::NoDirectory(error) => attempt.not_started("create a working directory", &error),
@@ -86,27 +86,17 @@ enum Due {
 impl Attempt<'_> {
     /// Collects the output and obeys the stop signal until no process of the attempt is left. Returns
     /// [`Report::ProgramEnded`] if the shim was killed.
-    async fn drive(&mut self, received: &mut Received) -> Report {
-        let run = self.run;
-        let mut output = |channel, bytes: &[u8]| match channel {
-            Channel::Stdout => {
-                run.output.write(OutputStream::Stdout, bytes);
-                received.stdout.push(bytes);
-            }
-            Channel::Stderr => run.output.write(OutputStream::Stderr, bytes),
-            Channel::Report => received.reports.push(bytes, &mut |notice| take(run, notice)),
-            Channel::Result => received.result.push(bytes),
-        };
+    async fn drive(&mut self, received: &mut Received<'_>) -> Report {
         loop {
-            let due = due(&run.stop, self.phase, self.handler.options.grace);
+            let due = due(&self.run.stop, self.phase, self.handler.options.grace);
             tokio::select! {
                 biased;
-                report = self.shim.report(&mut output) => match report {
+                report = self.shim.report(received) => match report {
                     Ok(Report::ProgramEnded) => self.program_ended(),
                     Ok(report) => return report,
                     Err(_) => return Report::ProgramEnded,
                 },
-                due = due => self.act(due).await,
+                due = due => self.act(due, received).await,
             }
         }
     }
@@ -119,7 +109,7 @@ impl Attempt<'_> {
         }
     }
 
-    async fn act(&mut self, due: Due) {
+    async fn act(&mut self, due: Due, received: &mut Received<'_>) {
         match due {
             Due::Terminate => {
                 self.shim.order(TERMINATE).await;
@@ -131,6 +121,7 @@ impl Attempt<'_> {
                 if !left_behind || self.method.is_some() {
                     self.method = Some(StopMethod::SignalKill);
                 }
+                received.killed();
                 self.kill().await;
             }
             Due::Warn => {
@@ -145,20 +136,20 @@ impl Attempt<'_> {
         self.phase = Phase::Killed { warn_at: Some(Instant::now() + KILL_WARNING) };
     }
 
-    fn report(self, Ended { exit, output_incomplete, not_removed }: Ended, mut received: Received) -> RunReport {
-        received.reports.finish(&mut |notice| take(self.run, notice));
+    fn report(self, Ended { exit, output_incomplete, not_removed }: Ended, mut received: Received<'_>) -> RunReport {
+        received.finish();
         if let Some(error) = not_removed {
             tracing::warn!(%error, "failed to remove the working directory of an attempt");
         }
         // Work that was completed while the server drains need not run again.
         let completed = exit.status.success() && self.run.stop.requested_cause() == Some(StopCause::Drain);
-        let outcome = match self.method {
-            Some(method) if !completed => Outcome::Stopped(method),
+        let report = match self.method {
+            Some(method) if !completed => Outcome::Stopped(method).into(),
             _ => outcome::of_exit(&self.handler.options, &exit, &self.run.output, received),
         };
         self.handler.host.keep(self.shim);
         let (cpu_time, peak_memory_bytes) = (Some(exit.cpu_time), exit.peak_memory_bytes);
-        RunReport { outcome, cpu_time, peak_memory_bytes, output_incomplete }
+        RunReport { cpu_time, peak_memory_bytes, output_incomplete, ..report }
     }
 
     fn not_started(self, action: &str, error: &io::Error) -> RunReport {
@@ -178,17 +169,6 @@ impl Attempt<'_> {
             None => Outcome::Failed(Failure::new(FailureReason::Killed, message)),
         };
         outcome.into()
-    }
-}
-
-fn take(run: &Run, notice: Notice<'_>) {
-    match notice {
-        Notice::Progress(fraction, note) => (run.progress)(fraction, note),
-        // Where its authors look.
-        Notice::Invalid(line, problem) => {
-            let text = format!("lineshaft: {problem}; the line was: {line}\n");
-            run.output.write(OutputStream::Stderr, text.as_bytes());
-        }
     }
 }
 

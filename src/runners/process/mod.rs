@@ -27,6 +27,7 @@ mod outcome;
 mod pipes;
 mod preflight;
 mod read_rate;
+mod received;
 mod remove;
 mod reports;
 mod runner;

@@ -4,15 +4,13 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::{Arc, LazyLock};
 
-use bytes::Bytes;
-
 use super::options::ProcessOptions;
-use super::reports::{Reports, RetryReport};
+use super::received::Received;
+use super::reports::RetryReport;
 use super::sys::Exit;
-use crate::model::limits::RESULT_BYTES_MAX;
-use crate::model::{Failure, FailureReason, OutputStream, Payload};
+use crate::model::{Failure, FailureReason, OutputStream};
 use crate::runners::exit_codes::is_permanent;
-use crate::runners::{Outcome, OutputBuffer};
+use crate::runners::{Outcome, OutputBuffer, RunReport};
 
 /// Content type of a result unless another is known. Shared, so that results do not allocate it.
 static RESULT_TYPE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("text/plain"));
@@ -27,31 +25,6 @@ const OUT_OF_MEMORY_MESSAGES: [&str; 6] = [
     "std::bad_alloc",
     "MemoryError",
 ];
-
-/// What a program has written, but for its log.
-#[derive(Default)]
-pub(super) struct Received {
-    pub(super) stdout: ResultBuffer,
-    /// From the pipe for results.
-    pub(super) result: ResultBuffer,
-    pub(super) reports: Reports,
-}
-
-/// A result, up to the largest size of a result.
-#[derive(Default)]
-pub(super) struct ResultBuffer {
-    data: Vec<u8>,
-    /// Bytes written, kept or not.
-    total: usize,
-}
-
-impl ResultBuffer {
-    pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.total += bytes.len();
-        let room = RESULT_BYTES_MAX - self.data.len();
-        self.data.extend_from_slice(&bytes[..room.min(bytes.len())]);
-    }
-}
 
 /// The attempt is not spent if the server has run out of something. Otherwise it has failed; a retry helps only if the
 /// program is being replaced.
@@ -70,7 +43,12 @@ pub(super) fn start_failure(action: &str, error: &io::Error) -> Outcome {
 }
 
 /// The outcome of a program that was not stopped.
-pub(super) fn of_exit(options: &ProcessOptions, exit: &Exit, output: &OutputBuffer, received: Received) -> Outcome {
+pub(super) fn of_exit(
+    options: &ProcessOptions,
+    exit: &Exit,
+    output: &OutputBuffer,
+    received: Received<'_>,
+) -> RunReport {
     if exit.status.success() {
         return result(options, received);
     }
@@ -92,18 +70,12 @@ pub(super) fn of_exit(options: &ProcessOptions, exit: &Exit, output: &OutputBuff
     if let Some(RetryReport::After(delay)) = received.reports.retry {
         failure.retry_after = Some(delay);
     }
-    Outcome::Failed(failure)
+    Outcome::Failed(failure).into()
 }
 
-fn result(options: &ProcessOptions, Received { stdout, result, reports }: Received) -> Outcome {
-    let result = if result.total > 0 { result } else { stdout };
-    if result.total > RESULT_BYTES_MAX {
-        let message = format!("result has {} bytes, at most {RESULT_BYTES_MAX} are allowed", result.total);
-        return Outcome::Failed(Failure::new(FailureReason::ResultTooLarge, message));
-    }
+fn result(options: &ProcessOptions, Received { result, reports, .. }: Received<'_>) -> RunReport {
     let content_type = reports.content_type.or_else(|| options.content_type.clone());
-    let content_type = content_type.unwrap_or_else(|| Arc::clone(&RESULT_TYPE));
-    Outcome::Completed(Payload { data: Bytes::from(result.data), content_type })
+    result.into_report(content_type.unwrap_or_else(|| Arc::clone(&RESULT_TYPE)))
 }
 
 fn failure_reason(options: &ProcessOptions, exit: &Exit, stderr: &str) -> (FailureReason, String) {

@@ -6,6 +6,7 @@ use bytes::Buf;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+use super::received::Received;
 use super::wire::{self, Channel, HEADER, Report};
 
 /// Bytes to read at once; more if a message is longer.
@@ -45,14 +46,14 @@ impl Shim {
     ///
     /// # Errors
     /// When the connection is closed: the shim was killed, and none of its processes is left if the supervisor runs.
-    pub(super) async fn report(&mut self, mut output: impl FnMut(Channel, &[u8])) -> io::Result<Report> {
+    pub(super) async fn report(&mut self, received: &mut Received<'_>) -> io::Result<Report> {
         let mut outputs = 0;
         loop {
             if let Some((tag, content)) = wire::first_frame(&self.received) {
                 let length = HEADER + content.len();
                 let report = match Channel::of_tag(tag) {
                     Some(channel) => {
-                        output(channel, content);
+                        received.take(channel, content).await;
                         None
                     }
                     None => Some(Report::decode(tag, content)?),

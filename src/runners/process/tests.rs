@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::supervisor::{SUBCOMMAND, Supervisor};
 use super::{Host, Limits, OptionsError, ProcessOptions, ProcessRunner, supervise_main};
-use crate::model::{ArgPattern, FailureReason, StopMethod, limits};
+use crate::model::{ArgPattern, FailureReason, MemoryAccount, MemoryPart, StopMethod, limits};
 use crate::runners::environment::VariableError;
 use crate::runners::fixtures::{Attempt, TIMEOUT, process_host};
 use crate::runners::{Outcome, Runner, StopCause};
@@ -83,6 +83,42 @@ async fn output_that_is_too_large_for_a_result_keeps_head_and_tail() {
     assert_eq!(kept.total, 10_888_896);
     assert!(kept.head.starts_with(b"1\n2\n3\n") && kept.head.len() == limits::OUTPUT_KEPT_BYTES);
     assert!(kept.tail.ends_with(b"1499999\n1500000\n") && kept.tail.len() == limits::OUTPUT_KEPT_BYTES);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_result_waits_for_memory() {
+    let fixture = Fixture::new();
+    let account = MemoryAccount::new(|_| 6 << 20);
+    let write = "head -c 3000000 /dev/zero";
+    for script in [write.to_owned(), format!("{write}; {write} >$LINESHAFT_RESULT")] {
+        let held = account.reserve(MemoryPart::Requests, 3 << 20).unwrap();
+        let mut attempt = Attempt::start_large(&fixture.runner(reporting(&script)), "", &account);
+        let output = Arc::clone(&attempt.output);
+        while output.total() < 900_000 {
+            assert!(output.changed(output.total()).await);
+        }
+        assert!(!attempt.ends_within(Duration::from_millis(50)).await);
+        drop(held);
+        let report = attempt.report().await;
+        let Outcome::Completed(result) = &report.outcome else { panic!("{report:?}") };
+        assert_eq!((result.data.len(), account.used(MemoryPart::Requests)), (3_000_000, 3_000_000));
+        drop(report);
+        assert_eq!(account.used(MemoryPart::Requests), 0);
+    }
+    let failure = Attempt::start_large(&fixture.sh("head -c 4194305 /dev/zero"), "", &account).failure().await;
+    assert_eq!(failure.reason, FailureReason::ResultTooLarge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_is_killed_though_there_is_no_memory_for_its_result() {
+    let fixture = Fixture::new();
+    let account = MemoryAccount::new(|_| 0);
+    let attempt = Attempt::start_large(&fixture.sh("yes"), "", &account);
+    while attempt.output.total() < 900_000 {
+        assert!(attempt.output.changed(attempt.output.total()).await);
+    }
+    attempt.stop.request(StopCause::Force, Duration::ZERO);
+    assert!(matches!(attempt.outcome().await, Outcome::Stopped(StopMethod::SignalKill)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

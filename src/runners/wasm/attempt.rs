@@ -20,7 +20,7 @@ pub(super) async fn run(handler: &WasmHandler, run: Run) -> RunReport {
         return Outcome::Stopped(StopMethod::Abort).into();
     }
     let started = thread_cpu_time();
-    let result = ResultStream::default();
+    let result = ResultStream::new(run.result_memory.clone());
     let mut store = handler.guest(&run, &result);
     let running = handler.engine.ticker.guest();
     let ended = tokio::select! {
@@ -32,10 +32,9 @@ pub(super) async fn run(handler: &WasmHandler, run: Run) -> RunReport {
     drop(running);
     let limits = store.into_data().limits;
     RunReport {
-        outcome: outcome::of(&handler.options, ended, &limits, &result, &run.output),
         cpu_time: Some(thread_cpu_time().saturating_sub(started)),
         peak_memory_bytes: Some(limits.memory_used() as u64),
-        output_incomplete: false,
+        ..outcome::of(&handler.options, ended, &limits, result.take(), &run.output)
     }
 }
 

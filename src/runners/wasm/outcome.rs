@@ -3,18 +3,16 @@
 use std::io;
 use std::sync::{Arc, LazyLock};
 
-use bytes::Bytes;
 use wasmtime::{Error, PoolConcurrencyLimitError, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::engine::{Interrupted, STACK_BYTES};
 use super::limits::GuestLimits;
 use super::options::WasmOptions;
-use super::streams::ResultStream;
-use crate::model::limits::RESULT_BYTES_MAX;
-use crate::model::{Failure, FailureReason, OutputStream, Payload, StopMethod};
+use crate::model::{Failure, FailureReason, OutputStream, StopMethod};
 use crate::runners::exit_codes::is_permanent;
-use crate::runners::{Outcome, OutputBuffer};
+use crate::runners::result::ResultBuffer;
+use crate::runners::{Outcome, OutputBuffer, RunReport};
 
 /// Content type of a result unless the handler has another. Shared, so that results do not allocate it.
 static RESULT_TYPE: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("text/plain"));
@@ -25,23 +23,18 @@ pub(super) fn of(
     options: &WasmOptions,
     ended: wasmtime::Result<()>,
     limits: &GuestLimits,
-    result: &ResultStream,
+    result: ResultBuffer,
     output: &OutputBuffer,
-) -> Outcome {
+) -> RunReport {
     let error = ended.err();
     if error.as_ref().is_some_and(Error::is::<Interrupted>) {
-        return Outcome::Stopped(StopMethod::Abort);
+        return Outcome::Stopped(StopMethod::Abort).into();
     }
-    let Some(data) = result.take() else {
-        let message = format!("result has more than {RESULT_BYTES_MAX} bytes, which is the limit");
-        return Outcome::Failed(Failure::new(FailureReason::ResultTooLarge, message));
-    };
     match error {
-        Some(error) if !matches!(error.downcast_ref(), Some(I32Exit(0))) => failed(options, &error, limits, output),
-        _ => {
-            let content_type = options.content_type.clone().unwrap_or_else(|| Arc::clone(&RESULT_TYPE));
-            Outcome::Completed(Payload { data: Bytes::from(data), content_type })
+        Some(error) if !result.is_too_large() && !matches!(error.downcast_ref(), Some(I32Exit(0))) => {
+            failed(options, &error, limits, output).into()
         }
+        _ => result.into_report(options.content_type.clone().unwrap_or_else(|| Arc::clone(&RESULT_TYPE))),
     }
 }
 

@@ -5,32 +5,30 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::{AsyncWrite, sink};
+use tokio::time::sleep;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use crate::model::OutputStream as Channel;
-use crate::model::limits::RESULT_BYTES_MAX;
-use crate::runners::OutputBuffer;
+use crate::runners::result::{MEMORY_INTERVAL, ResultBuffer};
+use crate::runners::{OutputBuffer, ResultMemory};
 
 /// Bytes that a guest may write with one call.
 const WRITE_BYTES_MAX: usize = 64 << 10;
 
 /// Stdout: the result. A guest that writes more than a result may have is stopped.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct ResultStream(Arc<Mutex<ResultBuffer>>);
 
-#[derive(Default)]
-struct ResultBuffer {
-    data: Vec<u8>,
-    is_too_large: bool,
-}
-
 impl ResultStream {
-    /// `None` if the guest has written more than a result may have.
-    pub(super) fn take(&self) -> Option<Vec<u8>> {
-        let mut result = self.0.lock();
-        (!result.is_too_large).then(|| std::mem::take(&mut result.data))
+    pub(super) fn new(memory: ResultMemory) -> Self {
+        Self(Arc::new(Mutex::new(ResultBuffer::new(memory))))
+    }
+
+    /// What the guest has written.
+    pub(super) fn take(&self) -> ResultBuffer {
+        self.0.lock().take()
     }
 }
 
@@ -38,20 +36,25 @@ impl ResultStream {
 #[derive(Clone)]
 pub(super) struct LogStream(pub(super) Arc<OutputBuffer>);
 
-/// A stream that takes everything at once.
+/// A stream that takes everything at once, when it has room.
 trait Sink: Clone + Send + Sync + 'static {
+    /// Whether there is memory for [`WRITE_BYTES_MAX`].
+    fn has_room(&self) -> bool {
+        true
+    }
+
     fn push(&self, bytes: &[u8]) -> StreamResult<()>;
 }
 
 impl Sink for ResultStream {
+    fn has_room(&self) -> bool {
+        self.0.lock().has_room(WRITE_BYTES_MAX)
+    }
+
     fn push(&self, bytes: &[u8]) -> StreamResult<()> {
         let mut result = self.0.lock();
-        if bytes.len() > RESULT_BYTES_MAX - result.data.len() {
-            result.is_too_large = true;
-            return Err(StreamError::trap("the result is too large"));
-        }
-        result.data.extend_from_slice(bytes);
-        Ok(())
+        result.push(bytes);
+        if result.is_too_large() { Err(StreamError::trap("the result is too large")) } else { Ok(()) }
     }
 }
 
@@ -85,7 +88,11 @@ impl<S: Sink> StdoutStream for Pipe<S> {
 
 #[async_trait]
 impl<S: Sink> Pollable for Pipe<S> {
-    async fn ready(&mut self) {}
+    async fn ready(&mut self) {
+        while !self.0.has_room() {
+            sleep(MEMORY_INTERVAL).await;
+        }
+    }
 }
 
 #[async_trait]
@@ -99,10 +106,11 @@ impl<S: Sink> OutputStream for Pipe<S> {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(WRITE_BYTES_MAX)
+        Ok(if self.0.has_room() { WRITE_BYTES_MAX } else { 0 })
     }
 
     async fn blocking_write_and_flush(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.ready().await;
         self.0.push(&bytes)
     }
 }

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 use super::options::ModuleError;
 use super::test_guests::{Guests, component, module};
 use super::{Engine, OptionsError, WasmOptions, WasmRunner};
-use crate::model::limits::{OUTPUT_KEPT_BYTES, RESULT_BYTES_MAX};
-use crate::model::{ArgPattern, FailureReason, OutputStream, StopMethod};
+use crate::model::limits::{INLINE_BYTES_MAX, OUTPUT_KEPT_BYTES};
+use crate::model::{ArgPattern, FailureReason, MemoryAccount, MemoryPart, OutputStream, StopMethod};
 use crate::runners::fixtures::Attempt;
 use crate::runners::{Outcome, Runner, StopCause, StopSignal};
 
@@ -29,13 +29,20 @@ async fn failure(guests: &Guests, binary: &[u8], payload: &'static str) -> crate
 async fn stdin_is_the_payload_and_stdout_the_result() {
     let guests = Guests::new();
     for (name, binary) in both("echo") {
-        for size in [0, 1, 70_000, RESULT_BYTES_MAX] {
+        for size in [0, 1, 70_000, INLINE_BYTES_MAX] {
             let payload: Vec<u8> = (0_u8..=250).cycle().take(size).collect();
             let attempt = Attempt::start(&guests.runner(&binary), payload.clone());
             let output = attempt.output.clone();
             assert!(attempt.result().await == payload, "{name}, {size} bytes");
             assert_eq!(output.total(), 0, "{name}");
         }
+        let payload: Vec<u8> = (0_u8..=250).cycle().take(3_000_000).collect();
+        let account = MemoryAccount::new(|_| 6 << 20);
+        let held = account.reserve(MemoryPart::Requests, 3 << 20).unwrap();
+        let mut attempt = Attempt::start_large(&guests.runner(&binary), payload.clone(), &account);
+        assert!(!attempt.ends_within(Duration::from_millis(50)).await, "{name}: there is no memory");
+        drop(held);
+        assert!(attempt.result().await == payload, "{name}");
     }
 }
 

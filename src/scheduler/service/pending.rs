@@ -4,7 +4,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::model::{Catalog, Durability, Event, HandlerEvent, HandlerName, Priority, TaskChange};
+use crate::model::{Catalog, Durability, Event, HandlerEvent, HandlerName, Priority, Reservation, TaskChange};
 use crate::pool::{Batch, Ticket, WorkerLink};
 use crate::runners::remote::Token;
 use crate::runners::{Runner, Runners};
@@ -34,6 +34,7 @@ struct Staged {
     replies: usize,
     changes: usize,
     settled: usize,
+    memory: usize,
 }
 
 /// What events release once they are durable.
@@ -46,6 +47,8 @@ pub(super) struct Effects {
     pub replies: Vec<PendingReply>,
     /// Ended attempts of remote workers.
     pub settled: Vec<(Arc<WorkerLink>, Token)>,
+    /// The memory of large results.
+    pub memory: Vec<Reservation>,
 }
 
 /// A change of something that the server uses outside of the core, which has to follow.
@@ -102,8 +105,9 @@ impl Pending {
         self.is_urgent = self.is_urgent || events.iter().any(|event| !is_start(event));
         self.requires_sync = self.requires_sync || events.iter().any(requires_sync);
         self.events.append(events);
-        let Effects { replies, changes, settled, .. } = &self.effects;
-        self.staged = Staged { replies: replies.len(), changes: changes.len(), settled: settled.len() };
+        let Effects { replies, changes, settled, memory, .. } = &self.effects;
+        self.staged =
+            Staged { replies: replies.len(), changes: changes.len(), settled: settled.len(), memory: memory.len() };
         full
     }
 
@@ -130,11 +134,12 @@ impl Pending {
 
     /// Closes the commit. What belongs to the next decision stays.
     pub fn close(&mut self) -> ClosedCommit {
-        let Staged { replies, changes, settled } = self.staged;
+        let Staged { replies, changes, settled, memory } = self.staged;
         let mut next = Self::default();
         next.effects.replies = self.effects.replies.split_off(replies);
         next.effects.changes = self.effects.changes.split_off(changes);
         next.effects.settled = self.effects.settled.split_off(settled);
+        next.effects.memory = self.effects.memory.split_off(memory);
         let Self { events, bytes, requires_sync: sync, effects, .. } = mem::replace(self, next);
         ClosedCommit { commit: Arc::new(Commit { events, sync, bytes }), effects, began: Instant::now() }
     }
@@ -154,6 +159,7 @@ impl Effects {
         self.changes.append(&mut later.changes);
         self.replies.append(&mut later.replies);
         self.settled.append(&mut later.settled);
+        self.memory.append(&mut later.memory);
     }
 
     /// Refuses all waiting callers. The other effects stay.

@@ -156,7 +156,7 @@ impl Service {
                     }
                 }
             }
-            Report::Finished { attempt, at, outcome, cause, usage, output, link } => {
+            Report::Finished { attempt, at, outcome, cause, usage, output, link, memory } => {
                 let (ticket, events) = (attempt.ticket(), out.events.len());
                 self.core.ended(AttemptEnd { ticket, at, outcome, cause, usage, output }, out);
                 if let Some(pool) = self.pool_mut(ticket) {
@@ -165,6 +165,7 @@ impl Service {
                 if let Some(link) = link {
                     self.pending.effects.settled.push((link, Token(ticket.fence)));
                 }
+                self.pending.effects.memory.extend(memory.map(|memory| *memory));
                 attempt.record_end(out.events.get(events).and_then(Event::task));
             }
         }

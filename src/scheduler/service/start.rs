@@ -15,7 +15,7 @@ use crate::model::{
     Timestamp, Upload,
 };
 use crate::pool::{Pool, WorkerContext};
-use crate::runners::{Modules, Registry};
+use crate::runners::{Modules, Registry, ResultMemory};
 use crate::scheduler::core::{Adoption, Core, CoreOptions, Decisions, PoolView};
 use crate::scheduler::handle::{Handle, HandleInner};
 use crate::scheduler::hub::Hub;
@@ -180,6 +180,7 @@ fn worker_context(
         // Fails only if the service has ended; then no report is needed.
         reports: Arc::new(move |report| drop(inbox.send(Message::Report(report)))),
         payloads: Arc::new(move |submission| Box::pin(payload(handle.clone(), submission))),
+        results: ResultMemory::new(options.memory.clone()),
         runtime: runtime.clone(),
         metrics: options.telemetry.metrics.clone(),
         worker_lease: options.worker_lease,
