@@ -1,7 +1,6 @@
 package lineshaft_test
 
 import (
-	"archive/zip"
 	"bufio"
 	"io"
 	"os"
@@ -11,18 +10,14 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	lineshaft "github.com/lineshaft/lineshaft/clients/go"
 )
-
-const modulePath = "github.com/lineshaft/lineshaft/clients/go"
 
 var (
 	commandBlocks = regexp.MustCompile("(?s)```sh\n(.*?)```")
 	programBlocks = regexp.MustCompile("(?s)<!-- program: (\\w+) -->\n```go\n(.*?)```")
 )
 
-// newUser is a machine without this repository: modules come from a proxy that has this package as its released version.
+// newUser is a directory beside a clone of this repository, without a cache of modules.
 type newUser struct {
 	t   *testing.T
 	dir string
@@ -32,61 +27,18 @@ type newUser struct {
 func becomeNewUser(t *testing.T, server *server) *newUser {
 	t.Helper()
 	dir := t.TempDir()
-	proxy := filepath.Join(dir, "proxy")
-	publish(t, proxy)
+	if err := os.MkdirAll(filepath.Join(dir, "lineshaft/clients"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(filepath.Join(dir, "lineshaft/clients/go"), os.DirFS(".")); err != nil {
+		t.Fatal(err)
+	}
 	cache := must[[]byte](t)(exec.Command("go", "env", "GOMODCACHE").Output())
 	env := append(os.Environ(),
-		"GOPROXY=file://"+proxy+",file://"+strings.TrimSpace(string(cache))+"/cache/download",
+		"GOPROXY=file://"+strings.TrimSpace(string(cache))+"/cache/download",
 		"GOMODCACHE="+filepath.Join(dir, "modules"), "GOFLAGS=-modcacherw -trimpath", "GOSUMDB=off", "GOWORK=off",
 		"LINESHAFT_ADDRESS="+server.address)
 	return &newUser{t, dir, env}
-}
-
-// publish puts the files of this package into the proxy.
-func publish(t *testing.T, proxy string) {
-	t.Helper()
-	versions := filepath.Join(proxy, modulePath, "@v")
-	if err := os.MkdirAll(versions, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	version := "v" + lineshaft.Version
-	file := must[*os.File](t)(os.Create(filepath.Join(versions, version+".zip")))
-	archive := zip.NewWriter(file)
-	if err := addFiles(archive, modulePath+"@"+version); err != nil {
-		t.Fatal(err)
-	}
-	if err := archive.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := file.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range map[string]string{
-		"list": version + "\n", version + ".info": `{"Version":"` + version + `"}`,
-		version + ".mod": string(must[[]byte](t)(os.ReadFile("go.mod"))),
-	} {
-		if err := os.WriteFile(filepath.Join(versions, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func addFiles(archive *zip.Writer, prefix string) error {
-	return filepath.WalkDir(".", func(path string, entry os.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		file, err := archive.Create(prefix + "/" + filepath.ToSlash(path))
-		if err != nil {
-			return err
-		}
-		_, err = file.Write(text)
-		return err
-	})
 }
 
 // command is a shell command that a new user types in this folder.
