@@ -31,7 +31,9 @@ pub use handler::{Handler, Launch};
 pub use http_call::{HttpMethod, HttpRequest};
 pub use load::{Loaded, Overrides, Sources, load};
 pub use pool::PoolKind;
-pub use program::{Process, Wasm};
+pub use program::Process;
+#[cfg(feature = "wasm")]
+pub use program::Wasm;
 pub use reload::fixed_settings;
 pub use server::{MEMORY_BASE, Store, UNWRITTEN_BYTES_MIN, unwritten_bytes};
 pub use settings::Config;
