@@ -6,7 +6,6 @@ import collections
 import logging
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 import threading
@@ -206,18 +205,6 @@ def test_a_batch_is_a_batch_of_the_server(client: Client) -> None:
     assert batch(client, task.info().batch_id).total == 1
 
 
-def test_a_run_is_one_call(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = calls(client, monkeypatch)
-    assert client.run("compute", 10, labels={"a": "b"}, priority="high")["n"] == 10
-    with pytest.raises(lineshaft.TaskFailed) as failed:
-        client.run("break", retry=1)
-    assert failed.value.failure.exit_code == 3
-    assert counted == {"TaskService/RunTask": 2}
-    batch_id = unique("run")
-    client.run("compute", 1, batch_id=batch_id)
-    assert batch(client, batch_id).total == 1
-
-
 def test_a_refused_run_raises_what_a_submission_does(client: Client) -> None:
     with pytest.raises(lineshaft.NotFound) as met:
         client.run("nosuch", 1)
@@ -243,16 +230,6 @@ def test_a_run_goes_on_over_a_killed_server_and_may_take_longer_than_a_call(own_
         running.join()
         assert len(met) == 1
         assert sum(1 for info in client.list(handler="io") if info.name == "killed") == 1
-
-
-def test_a_run_without_an_answer_fails_after_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        client = Client("{}:{}".format(*silent.getsockname()), timeout=0.3)
-        counted = calls(client, monkeypatch)
-        with pytest.raises(lineshaft.DeadlineExceeded):
-            client.run("compute", 1)
-        assert counted == {"TaskService/RunTask": 1}
-        client.close()
 
 
 def test_a_refused_task_raises_where_its_id_is_needed(client: Client) -> None:

@@ -14,7 +14,6 @@ from typing import Any, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
-from grpc.experimental import ChannelOptions
 
 from lineshaft import errors
 
@@ -75,8 +74,6 @@ class Connection:
             ("grpc.max_receive_message_length", 144 << 20),
             ("grpc.max_send_message_length", -1),
             ("grpc.primary_user_agent", user_agent),
-            # The thread that reads a stream also receives it, which takes less time than to wake it for each message.
-            (ChannelOptions.SingleThreadedUnaryStream, 1),
             # Each client has a connection of its own, so that closing one ends its calls only.
             ("grpc.use_local_subchannel_pool", 1),
         ]

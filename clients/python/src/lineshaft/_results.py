@@ -219,10 +219,6 @@ class Results:
         self._generation += 1
         threading.Thread(target=self._run, args=(self._generation,), name="lineshaft-results", daemon=True).start()
 
-    def is_idle(self) -> bool:
-        """Whether no task is under way."""
-        return not self._live and not self._client._submitter.pending
-
     def wait(self, task: Task, timeout: float | None) -> bool:
         """Waits for the end of a task; False if the timeout expires first."""
         deadline = None if timeout is None else time.monotonic() + timeout

@@ -23,7 +23,6 @@ from lineshaft._results import Results
 from lineshaft._submit import Request, Submitter, frame
 from lineshaft._trace import trace_fields
 from lineshaft._version import __version__
-from lineshaft.context import waiting
 from lineshaft.task import Task
 from lineshaft.v1 import task_pb2, task_service_pb2
 
@@ -71,7 +70,6 @@ class Client:
         self._submitter = Submitter(self)
         self._results = Results(self)
         self._failed: dict[Task, None] = {}
-        self._runs = 0  # calls of `run` under way
 
     def __repr__(self) -> str:
         return f"<Client {self._connection.address}>"
@@ -127,7 +125,16 @@ class Client:
             or timeout is not None
             or retry is not None
             or delay is not None
-            or (expires_after is not None or name or args or task_id or at_most_once or durability or trace_mode or after)
+            or (
+                expires_after is not None
+                or name
+                or args
+                or task_id
+                or at_most_once
+                or durability
+                or trace_mode
+                or after
+            )
         ):
             request = self._request(
                 handler, payload, pool=pool, priority=priority, labels=labels, timeout=timeout, retry=retry, delay=delay,
@@ -149,53 +156,8 @@ class Client:
         return task
 
     def run(self, handler: str | Callable[..., Any], payload: Any = _codec.MISSING, **options: Any) -> Any:
-        """Submits a task, waits for its end, and returns its result; the options are those of `submit`.
-
-        One call does both, unless other tasks are under way: these share calls.
-        """
-        with self._numbers_lock:
-            is_alone = not options.get("batch_id") and self._runs == 0 and self._results.is_idle()
-            self._runs += 1
-        try:
-            return self._run(handler, payload, is_alone, options)
-        finally:
-            with self._numbers_lock:
-                self._runs -= 1
-
-    def _run(self, handler: str | Callable[..., Any], payload: Any, is_alone: bool, options: dict[str, Any]) -> Any:
-        if is_alone:
-            options["request_id"] = options.get("request_id") or self._next_request_id()
-            if (task := self._run_alone(handler_name(handler), payload, options)) is not None:
-                return task.result()
+        """Submits a task, waits for its end, and returns its result; the options are those of `submit`."""
         return self.submit(handler, payload, **options).result()
-
-    def _run_alone(self, handler: str, payload: Any, options: dict[str, Any]) -> Task | None:
-        """Submits a task with a call that also waits for its end. Returns None if the call has failed before its response.
-
-        The submission is then repeated, with the same request ID: it finds the task, or why there is none.
-        """
-        request = self._request(handler, payload, **{key: value for key, value in options.items() if key != "batch_id"})
-        task = None
-        with waiting():
-            call = self._connection.server_stream("TaskService/RunTask", task_service_pb2.RunTaskResponse)(
-                task_service_pb2.RunTaskRequest(task=request).SerializeToString(), timeout=self.timeout,
-                metadata=self._connection.metadata(),
-            )  # fmt: skip
-            try:
-                for message in call:
-                    kind = message.WhichOneof("kind")
-                    if kind == "accepted":
-                        task = Task(self, message.accepted.task_id)
-                        task._resume = message.accepted.resume_token
-                    elif kind == "task" and task is not None:
-                        task._finish(message.task)
-            except grpc.RpcError as error:
-                met = errors.from_rpc_error(error)
-                if task is None and isinstance(met, errors.DeadlineExceeded):
-                    raise met from None
-            finally:
-                call.cancel()
-        return task
 
     def map(
         self,
