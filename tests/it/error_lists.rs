@@ -17,7 +17,7 @@ const SERVICES: [(&str, &str); 5] = [
 ];
 
 /// Calls with one response: good ones and bad ones.
-const CALLS: [(&str, &str); 37] = [
+const CALLS: [(&str, &str); 39] = [
     ("SubmitTask", r#"{"handler":"compute"}"#),
     ("SubmitTask", r#"{"handler":"nosuch"}"#),
     ("SubmitTask", r#"{"handler":"compute","pool":"nosuch"}"#),
@@ -52,12 +52,15 @@ const CALLS: [(&str, &str); 37] = [
     ("ResetPoolCounters", r#"{"name":"nosuch"}"#),
     ("ListHandlers", "{}"),
     ("GetHandler", r#"{"name":"nosuch"}"#),
+    ("DeleteHandler", r#"{"name":"nosuch"}"#),
+    ("DeleteHandler", r#"{"name":"compute"}"#),
     ("GetServerInfo", "{}"),
     ("GetSystemHealth", "{}"),
     ("Drain", r#"{"limit":"-1s"}"#),
 ];
 
-const STREAMS: [&str; 6] = ["SubmitTasks", "RunTask", "WatchTasks", "ReadOutput", "StreamPoolMetrics", "Work"];
+const STREAMS: [&str; 7] =
+    ["SubmitTasks", "RunTask", "WatchTasks", "ReadOutput", "StreamPoolMetrics", "PutHandler", "Work"];
 
 fn words(text: &str) -> BTreeSet<String> {
     let words = text.split(|char: char| !(char.is_ascii_uppercase() || char == '_'));
@@ -120,6 +123,10 @@ async fn stream(server: &Server, rpc: &str) -> Result<(), Status> {
         "StreamPoolMetrics" => {
             let request = v1::StreamPoolMetricsRequest { interval: short, ..v1::StreamPoolMetricsRequest::default() };
             outcome(server.pools().stream_pool_metrics(request).await).await
+        }
+        "PutHandler" => {
+            let request = v1::PutHandlerRequest::default();
+            server.handlers().put_handler(tokio_stream::iter([request])).await.map(|_| ())
         }
         "Work" => outcome(server.workers().work(tokio_stream::iter([v1::WorkRequest::default()])).await).await,
         other => panic!("no call of {other}"),
