@@ -40,7 +40,9 @@ type sum struct {
 func TestASubmittedTaskReturnsItsResult(t *testing.T) {
 	client, ctx := startServer(t, defaultConfig).client(), testContext(t)
 	task := must[*lineshaft.Task](t)(client.Submit(ctx, "compute", 100, lineshaft.WithLabel("a", "b"),
-		lineshaft.WithPriority(lineshaft.High), lineshaft.WithLabel("c", "d"), lineshaft.WithMaxAttempts(2)))
+		lineshaft.WithPriority(lineshaft.High), lineshaft.WithLabel("c", "d"), lineshaft.WithMaxAttempts(2),
+		lineshaft.WithLimits(&lineshaft.TaskLimit{Key: "k", MaxRunning: 3}),
+		lineshaft.WithLimits(&lineshaft.TaskLimit{Key: "r", Rate: &lineshaft.StartRate{Starts: 100, Burst: 2}})))
 	result := must[sum](t)(lineshaft.ResultOf[sum](ctx, task))
 	if result.Value != 4950 {
 		t.Errorf("result is %v", result)
@@ -49,6 +51,9 @@ func TestASubmittedTaskReturnsItsResult(t *testing.T) {
 	if info.State != lineshaft.Completed || info.Labels["a"] != "b" || info.Labels["c"] != "d" ||
 		info.Priority != lineshaft.High || info.Retry.MaxAttempts != 2 {
 		t.Errorf("task is %v", info)
+	}
+	if limits := info.Limits; len(limits) != 2 || limits[0].MaxRunning != 3 || limits[1].Rate.Starts != 100 {
+		t.Errorf("limits are %v", limits)
 	}
 	if again := must[sum](t)(lineshaft.ResultOf[sum](ctx, client.Task(task.ID()))); again != result {
 		t.Errorf("the second result is %v", again)

@@ -3,6 +3,7 @@ package lineshaft
 import (
 	"context"
 	"crypto/rand"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/metadata"
@@ -68,6 +69,11 @@ func WithParents(rule OnParentFailure, ids ...string) SubmitOption {
 	return func(r *lineshaftv1.SubmitTaskRequest) {
 		r.Dependencies = &lineshaftv1.Dependencies{TaskIds: ids, OnParentFailure: rule}
 	}
+}
+
+// WithLimits adds limits that the task shares with others; at most 8.
+func WithLimits(limits ...*TaskLimit) SubmitOption {
+	return func(r *lineshaftv1.SubmitTaskRequest) { r.Limits = append(slices.Clip(r.Limits), limits...) }
 }
 
 // WithRetry sets the retry policy.

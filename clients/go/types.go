@@ -16,6 +16,10 @@ type (
 	CancelReceipt = lineshaftv1.CancelReceipt
 	// RetryPolicy sets when and how often a failed attempt is retried. Unset fields take the values of the handler.
 	RetryPolicy = lineshaftv1.RetryPolicy
+	// TaskLimit limits how many tasks with the same key run at once, how many start in an interval, or both.
+	TaskLimit = lineshaftv1.TaskLimit
+	// StartRate is how many tasks start in an interval, by default of a second.
+	StartRate = lineshaftv1.StartRate
 )
 
 // State of a task. Completed, Failed and Cancelled are final.

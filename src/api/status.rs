@@ -34,7 +34,8 @@ pub const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::MessageTooLarge
         | ErrorCode::RateLimited
         | ErrorCode::QuotaExceeded
-        | ErrorCode::TooManySchedules => Code::ResourceExhausted,
+        | ErrorCode::TooManySchedules
+        | ErrorCode::TooManyLimitKeys => Code::ResourceExhausted,
         ErrorCode::Unauthenticated => Code::Unauthenticated,
         ErrorCode::TaskFinished
         | ErrorCode::TaskNotFinished

@@ -1,4 +1,4 @@
-//! Reloading handlers and pools on SIGHUP, and when the configuration file has changed.
+//! Reloading handlers, pools and limits of tasks on SIGHUP, and when the configuration file has changed.
 //!
 //! A configuration is used as a whole or not at all. Attempts that run keep the handler that they began with.
 
@@ -137,9 +137,15 @@ impl Reload {
             let settings = fixed.join(", ");
             tracing::warn!(settings, "settings have changed that are used only after a restart");
         }
-        let Config { builtins, pools, handlers, .. } = loaded.config;
-        tracing::info!(handlers = handlers.len(), pools = pools.len(), "reloaded the configuration");
-        self.running = Config { builtins, pools, handlers, ..self.running.clone() };
+        let Config { builtins, pools, handlers, task_limits, .. } = loaded.config;
+        let (handler_count, pool_count, limit_count) = (handlers.len(), pools.len(), task_limits.len());
+        tracing::info!(
+            handlers = handler_count,
+            pools = pool_count,
+            task_limits = limit_count,
+            "reloaded the configuration"
+        );
+        self.running = Config { builtins, pools, handlers, task_limits, ..self.running.clone() };
         Ok(())
     }
 }

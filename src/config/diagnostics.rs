@@ -7,8 +7,13 @@ use serde_json::Value;
 use super::settings::Config;
 
 /// Lists of tables, each with the setting that distinguishes its entries.
-const LISTS: [(&str, &str); 4] =
-    [("pool", "name"), ("handler", "name"), ("auth.certificate", "subject"), ("auth.jwt.grant", "claim")];
+const LISTS: [(&str, &str); 5] = [
+    ("pool", "name"),
+    ("handler", "name"),
+    ("task_limit", "name"),
+    ("auth.certificate", "subject"),
+    ("auth.jwt.grant", "claim"),
+];
 
 const ADDRESS: &str = "an address and a port, such as \"127.0.0.1:7070\"";
 

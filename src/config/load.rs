@@ -75,7 +75,8 @@ impl Sources {
 /// Loads the configuration: defaults, then the file, then the environment, then the command line.
 ///
 /// The file is `path`, or the value of `LINESHAFT_CONFIG`, or none. Of the environment, `LINESHAFT_SECTION__KEY` and
-/// `LINESHAFT_BUILTINS` are settings. Pools and handlers can only be set in the file.
+/// `LINESHAFT_BUILTINS` are settings. Pools, handlers and limits of tasks can only be
+/// set in the file.
 pub fn load(
     path: Option<&Path>,
     env: impl IntoIterator<Item = (OsString, OsString)>,
@@ -243,8 +244,10 @@ fn check_variable(variable: &str, value: &str) -> Result<String, Problem> {
         description,
         location: format!("environment variable {variable}"),
     };
-    if field.starts_with("pool.") || field.starts_with("handler.") {
-        return Err(problem("pools and handlers can only be set in the configuration file".to_owned()));
+    if ["pool.", "handler.", "task_limit."].iter().any(|list| field.starts_with(list)) {
+        return Err(problem(
+            "pools, handlers and limits of tasks can only be set in the configuration file".to_owned(),
+        ));
     }
     // The library would take `[N]` as an index, and allocate a list of that length.
     if field.contains(['[', ']']) {

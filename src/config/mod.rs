@@ -19,6 +19,7 @@ mod reload;
 mod schema_file;
 mod server;
 mod settings;
+mod task_limit;
 mod telemetry;
 mod text_or_integer;
 mod tls;

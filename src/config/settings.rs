@@ -12,6 +12,7 @@ use super::handler::Handler;
 use super::http::Http;
 use super::pool::{DEFAULT_POOL, FUNCTION_POOL, Pool, PoolKind, REMOTE_POOL};
 use super::server::{Limits, Log, Retention, Server, Store};
+use super::task_limit::TaskLimit;
 use super::telemetry::Telemetry;
 use super::tls::Tls;
 use crate::model::Catalog;
@@ -50,6 +51,9 @@ pub struct Config {
     /// Handlers. Default: the built-in handlers.
     #[serde(rename = "handler")]
     pub handlers: Vec<Handler>,
+    /// Limits that tasks name in their submission. Default: none.
+    #[serde(rename = "task_limit")]
+    pub task_limits: Vec<TaskLimit>,
 }
 
 impl Default for Config {
@@ -95,6 +99,17 @@ impl Config {
             }
             self.check_pools_of(handler, &path, &mut problems);
         }
+        for (index, limit) in self.task_limits.iter().enumerate() {
+            let path = format!("task_limit[{index}]");
+            limit.check(&path, &mut problems);
+            if self.task_limits[..index].iter().any(|other| other.name == limit.name) {
+                problems.add(
+                    format!("{path}.name"),
+                    format!("{:?}", limit.name),
+                    "is already the name of another limit",
+                );
+            }
+        }
         if problems.0.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems.0)) }
     }
 
@@ -107,7 +122,7 @@ impl Config {
         if problems.0.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems.0)) }
     }
 
-    /// The handlers and pools that submissions can name. Entries with invalid names are left out, so call it on a valid
+    /// The handlers, pools and limits that submissions can name. Entries with invalid names are left out, so call it on a valid
     /// configuration.
     pub fn catalog(&self) -> Catalog {
         Catalog {
@@ -118,6 +133,7 @@ impl Config {
                 .map(|handler| (handler.name.clone(), Arc::new(handler)))
                 .collect(),
             pools: self.pools.iter().filter_map(Pool::spec).map(|pool| (pool.name.clone(), pool)).collect(),
+            limits: self.task_limits.iter().filter_map(TaskLimit::rule).collect(),
             payload_limit: self.limits.payload_limit(),
         }
     }
@@ -152,6 +168,7 @@ impl Config {
             telemetry: Telemetry::default(),
             pools: Vec::new(),
             handlers: Vec::new(),
+            task_limits: Vec::new(),
         }
     }
 

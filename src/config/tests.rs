@@ -639,6 +639,7 @@ fn the_documentation_has_a_row_for_every_setting() {
         ("handler.retry.", "Retry"),
         ("handler.http.", "HttpCall"),
         ("handler.limits.", "ProcessLimits"),
+        ("task_limit.", "TaskLimit"),
     ];
     let tables = schema["$defs"].as_object().unwrap().values().filter(|table| table["properties"].is_object());
     assert_eq!(tables.count(), sections.len(), "a section of the schema is missing in this test");

@@ -10,6 +10,7 @@ use super::clock::Timestamp;
 use super::id::{BatchId, NameError, Namespace, Revision};
 use super::limits::{BATCH_FAILURE_TEXT_MAX, BATCH_FAILURES_MAX};
 use super::spec::TaskSpec;
+use super::task_limit::LIMIT_BYTES;
 
 /// About the bytes of a failed task that a batch keeps for its completion.
 const FAILURE_BYTES: usize = 64 + BATCH_FAILURE_TEXT_MAX;
@@ -130,6 +131,13 @@ impl BatchSpec {
     pub(super) fn bytes(&self) -> usize {
         let failures = if self.completion.is_some() { BATCH_FAILURES_MAX * FAILURE_BYTES } else { 0 };
         self.content_bytes() + self.labels.len() * size_of::<(Box<str>, Box<str>)>() + failures
+    }
+
+    /// Bytes that the completion can add when it is submitted. They are reserved until then, so that no limit of the memory
+    /// refuses it.
+    pub fn reserved_bytes(&self) -> usize {
+        let of_task = |task: &Arc<TaskSpec>| task.attached_bytes() + task.options.limits.len() * LIMIT_BYTES;
+        self.completion.as_ref().map_or(0, of_task)
     }
 }
 

@@ -133,7 +133,8 @@ impl Batch {
 
     /// About the bytes that it can occupy in memory.
     pub fn bytes(&self) -> usize {
-        FIXED_BYTES + self.key.id.as_str().len() + self.spec.bytes()
+        let reserved = if self.completion.is_none() { self.spec.reserved_bytes() } else { 0 };
+        FIXED_BYTES + self.key.id.as_str().len() + self.spec.bytes() + reserved
     }
 
     /// [`Batch::bytes`] of the batch that a task with these options would create.
@@ -144,7 +145,7 @@ impl Batch {
 
     /// [`Batch::bytes`] of the batch that would be created.
     pub fn bytes_of_created(key: &BatchKey, spec: &BatchSpec) -> usize {
-        FIXED_BYTES + key.id.as_str().len() + spec.bytes()
+        FIXED_BYTES + key.id.as_str().len() + spec.bytes() + spec.reserved_bytes()
     }
 
     fn touch(&mut self, revision: Revision, at: Timestamp) {

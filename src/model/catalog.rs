@@ -7,11 +7,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::arg_pattern::ArgPattern;
-use super::id::{HandlerName, PoolName};
+use super::id::{HandlerName, LimitName, PoolName};
 use super::limits::{GRACE_DEFAULT, PayloadLimit};
 use super::payload_schema::PayloadSchema;
 use super::pool::{PoolKind, PoolSpec};
 use super::retry::RetryPolicy;
+use super::task_limit::LimitRule;
 use super::upload::{ModuleDigest, Upload};
 
 /// Runner of the handlers that run in remote workers.
@@ -103,6 +104,8 @@ pub struct Catalog {
     pub handlers: BTreeMap<HandlerName, Arc<HandlerSpec>>,
     /// As configured; the scheduler has the present settings.
     pub pools: BTreeMap<PoolName, PoolSpec>,
+    /// Limits that tasks can name.
+    pub limits: BTreeMap<LimitName, LimitRule>,
     pub payload_limit: PayloadLimit,
 }
 

@@ -50,6 +50,8 @@ pub enum ErrorCode {
     TooManySchedules,
     /// The handler has another source than an upload.
     HandlerNotUploaded,
+    /// The namespace uses as many keys of limits as it may.
+    TooManyLimitKeys,
     /// The events after the revision were deleted.
     RevisionCompacted,
     RevisionInFuture,
@@ -87,7 +89,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     #[cfg(test)]
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::InvalidField,
         Self::UnknownHandler,
         Self::UnknownPool,
@@ -110,6 +112,7 @@ impl ErrorCode {
         Self::ScheduleBusy,
         Self::TooManySchedules,
         Self::HandlerNotUploaded,
+        Self::TooManyLimitKeys,
         Self::RevisionCompacted,
         Self::RevisionInFuture,
         Self::EtagMismatch,
@@ -155,6 +158,7 @@ impl ErrorCode {
             Self::ScheduleBusy => "SCHEDULE_BUSY",
             Self::TooManySchedules => "TOO_MANY_SCHEDULES",
             Self::HandlerNotUploaded => "HANDLER_NOT_UPLOADED",
+            Self::TooManyLimitKeys => "TOO_MANY_LIMIT_KEYS",
             Self::RevisionCompacted => "REVISION_COMPACTED",
             Self::RevisionInFuture => "REVISION_IN_FUTURE",
             Self::EtagMismatch => "ETAG_MISMATCH",

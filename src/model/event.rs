@@ -13,6 +13,7 @@ use super::pool::PoolSettings;
 use super::schedule::{ScheduleChange, ScheduleEvent};
 use super::spec::{Payload, TaskOptions, TaskSpec};
 use super::task::TaskState;
+use super::task_limit::{LimitCharge, LimitHold};
 use super::upload::Upload;
 
 /// About the bytes of an event in a commit, without those of variable length.
@@ -48,6 +49,8 @@ pub struct TaskEvent {
     pub state: TaskState,
     /// Current attempt after the event; 0 before the first.
     pub attempt: u32,
+    /// WAITING: the limit for which the task waits, if it waits for one.
+    pub hold: Option<Box<LimitHold>>,
     pub change: TaskChange,
 }
 
@@ -122,11 +125,15 @@ pub enum TaskChange {
     Submitted { spec: Arc<TaskSpec> },
     /// WAITING → QUEUED.
     Eligible,
+    /// The delay or the back-off has passed, but a limit holds the task; the state stays WAITING.
+    Held,
     /// QUEUED → RUNNING.
     Started {
         /// `pool/PoolWorker-N`.
         worker: Arc<str>,
         lease: Lease,
+        /// Of the limits with a rate.
+        charges: Box<[LimitCharge]>,
     },
     /// RUNNING → COMPLETED.
     Completed {
@@ -135,7 +142,7 @@ pub enum TaskChange {
         /// `None` if nothing was written.
         output: Option<Box<Output>>,
     },
-    /// RUNNING → WAITING, or QUEUED without a delay: the attempt failed and the task is retried.
+    /// RUNNING → WAITING, or QUEUED without a delay and a limit that holds the task: the attempt failed and the task is retried.
     Retrying {
         failure: Box<Failure>,
         /// When the next attempt may start.
@@ -150,7 +157,7 @@ pub enum TaskChange {
         usage: Option<Box<ResourceUsage>>,
         output: Option<Box<Output>>,
     },
-    /// RUNNING → QUEUED; the attempt does not count.
+    /// RUNNING → QUEUED, or WAITING if a limit holds the task; the attempt does not count.
     Interrupted { cause: InterruptCause },
     /// A cancel of a running task was accepted; the state stays RUNNING.
     CancelRequested { request: Box<CancelRequest> },

@@ -43,6 +43,15 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
 pub const ATTEMPTS_MAX: u32 = 100;
 /// Longest delay before a task may start, and longest delay between attempts.
 pub const DELAY_MAX: Duration = Duration::from_hours(365 * 24);
+/// Limits of one task.
+pub const TASK_LIMITS_MAX: usize = 8;
+/// Largest number of places, of starts in an interval, and of starts at once, that a limit of tasks can have.
+pub const LIMIT_STARTS_MAX: u32 = 1_000_000;
+/// Shortest and longest interval of the rate of such a limit.
+pub const LIMIT_INTERVAL_MIN: Duration = Duration::from_millis(1);
+pub const LIMIT_INTERVAL_MAX: Duration = DELAY_MAX;
+/// Keys of limits that a namespace has in use.
+pub const LIMIT_KEYS_MAX: usize = if cfg!(test) { 4 } else { 100_000 };
 /// Bytes of the ID of a schedule, so that an ID of a task can be derived from it.
 pub const SCHEDULE_ID_BYTES_MAX: usize = 40;
 /// Schedules of one namespace.

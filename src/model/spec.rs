@@ -14,6 +14,7 @@ use super::priority::Priority;
 use super::request::RequestKey;
 use super::retry::RetryPolicy;
 use super::schedule_run::Scheduled;
+use super::task_limit::TaskLimit;
 use super::trace::TraceContext;
 
 /// Content type of JSON payloads and results.
@@ -57,10 +58,19 @@ pub struct TaskOptions {
     pub at_most_once: bool,
     /// When the submission may be acknowledged.
     pub durability: Durability,
+    /// Each at most once.
+    pub limits: Box<[TaskLimit]>,
     /// Content type of the payload.
     pub content_type: Arc<str>,
     /// Peer address or identity of the submitter.
     pub submitted_by: Box<str>,
+}
+
+impl TaskOptions {
+    /// Whether the start of an attempt has to be durable before its handler runs, so that no crash forgets it.
+    pub fn confirms_start(&self) -> bool {
+        self.at_most_once || self.limits.iter().any(TaskLimit::may_have_rate)
+    }
 }
 
 #[cfg(test)]
@@ -80,6 +90,7 @@ impl TaskOptions {
             retry: RetryPolicy::default(),
             at_most_once: false,
             durability: Durability::Fsync,
+            limits: Box::default(),
             content_type: "text/plain".into(),
             submitted_by: "test".into(),
         }
@@ -99,6 +110,7 @@ impl Hash for TaskOptions {
         self.labels.hash(state);
         self.display_name.hash(state);
         self.batch.hash(state);
+        self.limits.hash(state);
         self.submitted_by.hash(state);
     }
 }
@@ -160,11 +172,12 @@ impl TaskSpec {
         let (options, extras) = (&self.options, self.extras());
         let args = extras.args.iter().map(|arg| arg.len()).sum::<usize>();
         let labels = options.labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        let limits = options.limits.iter().map(TaskLimit::bytes).sum::<usize>();
         let names = options.display_name.len() + options.submitted_by.len() + options.content_type.len();
         let request_id = extras.request_id().map_or(0, str::len);
         let trace = extras.trace.as_ref().map_or(0, |trace| trace.state.len() + trace.baggage.len());
         let dependencies = extras.dependencies.as_ref().map_or(0, |dependencies| dependencies.bytes());
-        args + labels + names + request_id + trace + dependencies
+        args + labels + limits + names + request_id + trace + dependencies
     }
 
     /// A copy with an empty payload.

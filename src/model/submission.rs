@@ -9,6 +9,7 @@ use super::dependencies::Dependencies;
 use super::id::TaskId;
 use super::request::{RequestKey, SubmissionDigest};
 use super::spec::{TaskExtras, TaskOptions, TaskSpec};
+use super::task_limit::{LimitRule, LimitSource, StartRate, TaskLimit};
 
 impl SubmissionDigest {
     /// `id`: the ID of the task if the client chose it.
@@ -42,6 +43,9 @@ impl SubmissionDigest {
         }
         fields.duration(extras.delay);
         fields.duration(extras.expires_after);
+        for limit in &options.limits {
+            fields.limit(limit);
+        }
         if let Some(dependencies) = &extras.dependencies {
             fields.dependencies(dependencies);
         }
@@ -90,6 +94,17 @@ impl Fields {
                 Some(place) => self.bytes(&place.to_le_bytes()),
                 None => self.text(&format!("id {}", parent.id)),
             }
+        }
+    }
+
+    fn limit(&mut self, limit: &TaskLimit) {
+        self.text(&limit.to_string());
+        let LimitSource::Own(LimitRule { max_running, rate }) = limit.source else { return };
+        self.number(max_running.unwrap_or(0).into());
+        if let Some(StartRate { starts, interval, burst }) = rate {
+            self.number(starts.into());
+            self.duration(Some(interval));
+            self.number(burst.into());
         }
     }
 
@@ -194,6 +209,10 @@ mod tests {
         let base = TaskOptions::sample;
         let mut retry = base().retry;
         retry.attempts_max += 1;
+        let own = |max| TaskLimit {
+            source: LimitSource::Own(LimitRule { max_running: Some(max), rate: None }),
+            key: "k".into(),
+        };
         let changed = [
             TaskOptions { pool: PoolName::parse("q").unwrap(), ..base() },
             TaskOptions { priority: Priority::High, ..base() },
@@ -203,11 +222,14 @@ mod tests {
             TaskOptions { at_most_once: true, ..base() },
             TaskOptions { durability: Durability::Memory, ..base() },
             TaskOptions { content_type: "text/html".into(), ..base() },
+            TaskOptions { limits: [own(1)].into(), ..base() },
         ];
         let none = TaskExtras::default();
         for options in changed {
             assert_ne!(digest(&options, &none, b""), digest(&base(), &none, b""), "{options:?}");
         }
+        let with = |max| digest(&TaskOptions { limits: [own(max)].into(), ..base() }, &none, b"");
+        assert_ne!(with(1), with(2));
         let (delay, expiry) = (Some(Duration::from_secs(1)), Some(Duration::from_secs(1)));
         let delayed = digest(&base(), &TaskExtras { delay, ..none.clone() }, b"");
         let expiring = digest(&base(), &TaskExtras { expires_after: expiry, ..none.clone() }, b"");

@@ -8,12 +8,13 @@ use super::failure::Failure;
 use super::id::Revision;
 use super::output::ResourceUsage;
 use super::spec::{Payload, TaskSpec};
+use super::task_limit::LimitHold;
 
 /// State of a task. Terminal states never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum TaskState {
-    /// Not eligible yet: delayed, or backing off after a failed attempt.
+    /// Not eligible yet: delayed, backing off after a failed attempt, or held by a limit.
     Waiting = 1,
     /// Eligible; starts when a worker is free.
     Queued = 2,
@@ -81,12 +82,14 @@ pub struct TaskStatus {
     /// Consecutive crashes of the server, or losses of its remote worker, while the task was running.
     pub crashes: u32,
     pub submitted_at: Timestamp,
-    /// When the present state began.
+    /// When the present state began, or in it the wait for a limit.
     pub since: Timestamp,
     /// The present state began with the interruption of an attempt, so that a QUEUED task starts before others.
     pub interrupted: bool,
     /// WAITING: when the task becomes eligible. Otherwise when it last became eligible.
     pub eligible_at: Timestamp,
+    /// WAITING: the limit for which the task waits, if it waits for one.
+    pub hold: Option<Box<LimitHold>>,
     /// Start of the current or last attempt.
     pub started_at: Option<Timestamp>,
     /// When the task reached its terminal state.
@@ -128,6 +131,7 @@ impl TaskStatus {
             since: at,
             interrupted: false,
             eligible_at,
+            hold: None,
             started_at: None,
             finished_at: None,
             worker: None,
@@ -156,7 +160,9 @@ pub struct RecoveredTask {
     pub submitted_at: Timestamp,
     /// WAITING: when the task becomes eligible.
     pub eligible_at: Timestamp,
-    /// When the present state began.
+    /// WAITING: the limit for which the task waits, if it waits for one.
+    pub hold: Option<Box<LimitHold>>,
+    /// When the present state began, or in it the wait for a limit.
     pub since: Timestamp,
     /// The present state began with the interruption of an attempt.
     pub interrupted: bool,
@@ -183,6 +189,7 @@ impl From<Task> for RecoveredTask {
             submission: status.submission,
             submitted_at: status.submitted_at,
             eligible_at: status.eligible_at,
+            hold: status.hold,
             since: status.since,
             interrupted: status.interrupted,
             has_started: status.started_at.is_some(),

@@ -3,6 +3,7 @@
 mod batch;
 mod handler;
 mod internal;
+mod limit;
 mod pool;
 mod revision;
 mod schedule;
@@ -12,6 +13,7 @@ mod unavailable;
 pub use batch::{BatchClosed, BatchExists, BatchFinished, BatchNotFinished, BatchNotFound};
 pub use handler::{HandlerNotUploaded, WasmUnsupported};
 pub use internal::Internal;
+pub use limit::TooManyLimitKeys;
 pub use pool::{EtagMismatch, NotRemotePool, QueueFull, UnknownPool};
 pub use revision::{RevisionCompacted, RevisionInFuture};
 pub use schedule::{ScheduleBusy, ScheduleExists, ScheduleNotFound, TooManySchedules};
@@ -77,6 +79,7 @@ refusals! {
     TooManySchedules,
     HandlerNotUploaded,
     WasmUnsupported,
+    TooManyLimitKeys,
     RevisionCompacted,
     RevisionInFuture,
     EtagMismatch,

@@ -179,6 +179,10 @@ fn examine(source: &Source) -> Result<CheckReport, StoreError> {
     if projection.version >= 6 {
         projection::verify_schedules(&projection.connection, &projection.path)?;
     }
+    // The table of token buckets was added in version 7.
+    if projection.version >= 7 {
+        projection::verify_buckets(&projection.connection, &projection.path)?;
+    }
     let pools = changed_pools(journal, projection)?;
     source.modules.iter().try_for_each(ModuleFile::verify)?;
     if !source.in_use {

@@ -16,7 +16,7 @@ use super::projection::SqliteProjection;
 use super::traits::{Commit, Journal, Projection, Recover};
 use crate::files::open_private;
 use crate::model::{
-    Batch, Event, RecoveredTask, RequestRetention, Revision, Schedule, Task, TaskChange, TaskEvent, TaskId,
+    Batch, Event, LimitId, RecoveredTask, RequestRetention, Revision, Schedule, Task, TaskChange, TaskEvent, TaskId,
 };
 
 /// Events read from the journal at a time.
@@ -138,6 +138,8 @@ impl Recover for KnownTasks {
 
     fn restore_schedule(&mut self, _schedule: Schedule) {}
 
+    fn restore_bucket(&mut self, _limit: LimitId, _full_at: u64) {}
+
     fn restore(&mut self, task: RecoveredTask, _payload: &[u8]) {
         self.0.insert(task.spec.id.clone());
     }
@@ -176,6 +178,7 @@ fn open_projection(
     receiver.begin(*projection.revision().borrow(), &projection.subjects()?);
     projection.for_each_batch(|batch| receiver.restore_batch(batch))?;
     projection.for_each_schedule(|schedule| receiver.restore_schedule(schedule))?;
+    projection.for_each_bucket(|limit, full_at| receiver.restore_bucket(limit, full_at))?;
     let revision = projection.for_each_task(|task: Task, payload: &[u8]| receiver.restore(task.into(), payload))?;
     if revision > journal.end() {
         let detail = format!("the journal ends before, but `{}` contains {revision}", paths.projection.display());

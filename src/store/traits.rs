@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use super::error::StoreError;
 use super::page::{Page, PageCursor, PageSize};
 use crate::model::{
-    Batch, Durability, Event, Output, RecoveredTask, RememberedRequest, RequestName, Revision, Schedule, StoreId, Task,
-    TaskFilter, TaskId,
+    Batch, Durability, Event, LimitId, Output, RecoveredTask, RememberedRequest, RequestName, Revision, Schedule,
+    StoreId, Task, TaskFilter, TaskId,
 };
 
 /// Bytes of one commit, as [`Commit::bytes`] counts them, unless a single decision of the scheduler is larger. A journal
@@ -204,6 +204,10 @@ pub trait Recover {
 
     /// A schedule of the projection. As for batches.
     fn restore_schedule(&mut self, schedule: Schedule);
+
+    /// A limit of tasks whose token bucket may not be full, and the time at which it is, in nanoseconds since the epoch. These come
+    /// before the tasks.
+    fn restore_bucket(&mut self, limit: LimitId, full_at: u64);
 
     /// A task of the projection, finished or not. Tasks come in the order of submission. The receiver copies the payload
     /// if it wants to keep it.

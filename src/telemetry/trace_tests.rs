@@ -72,6 +72,7 @@ fn settled(state: TaskState, attempt: u32, change: TaskChange) -> SpanData {
         previous: TaskState::Waiting,
         state,
         attempt,
+        hold: None,
         change,
     };
     tracing.settle(&end, &sent(TraceMode::Unset), Timestamp(4_000_000));

@@ -62,6 +62,7 @@ mod security;
 mod stalls;
 mod startup;
 mod support;
+mod task_limits;
 mod telemetry;
 mod telemetry_lost;
 mod telemetry_tls;

@@ -1,5 +1,5 @@
 // Names of states, priorities and reasons.
-import { FailureReason, Priority, StopMethod, TaskState } from "./gen/lineshaft/v1/task_pb";
+import { FailureReason, type LimitHold, Priority, StopMethod, TaskState } from "./gen/lineshaft/v1/task_pb";
 
 export const STATES = [
   TaskState.WAITING,
@@ -19,3 +19,17 @@ export const stopName = (method: StopMethod) => (StopMethod[method] ?? `method $
 
 export const isFinished = (state: TaskState) =>
   state === TaskState.COMPLETED || state === TaskState.FAILED || state === TaskState.CANCELLED;
+
+/** What a limit lacks for a task that waits for it; empty if there is no limit. */
+export function holdText(hold: LimitHold | undefined): string {
+  if (!hold) return "";
+  const name = [hold.name, hold.key].filter((part) => part !== "").join("/");
+  switch (hold.reason.case) {
+    case "places":
+      return `limit ${name}: ${hold.reason.value.taken} of ${hold.reason.value.max} places taken`;
+    case "rate":
+      return `rate limit ${name}`;
+    default:
+      return `limit ${name} is not configured`;
+  }
+}

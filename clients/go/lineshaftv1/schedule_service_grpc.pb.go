@@ -68,7 +68,7 @@ type ScheduleServiceClient interface {
 	ResumeSchedule(ctx context.Context, in *ResumeScheduleRequest, opts ...grpc.CallOption) (*ResumeScheduleResponse, error)
 	// Submits the task of a schedule now, also if the schedule is paused or finished. Not safe to retry: each call submits a task.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), SCHEDULE_NOT_FOUND (NOT_FOUND), SCHEDULE_BUSY (FAILED_PRECONDITION), QUEUE_FULL
-	// (RESOURCE_EXHAUSTED), UNKNOWN_POOL (NOT_FOUND), STORE_UNAVAILABLE (UNAVAILABLE).
+	// (RESOURCE_EXHAUSTED), TOO_MANY_LIMIT_KEYS (RESOURCE_EXHAUSTED), UNKNOWN_POOL (NOT_FOUND), STORE_UNAVAILABLE (UNAVAILABLE).
 	TriggerSchedule(ctx context.Context, in *TriggerScheduleRequest, opts ...grpc.CallOption) (*TriggerScheduleResponse, error)
 	// Returns the next times of a schedule, or of a rule that no schedule has yet.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), SCHEDULE_NOT_FOUND (NOT_FOUND), SCHEDULER_STALLED (UNAVAILABLE).
@@ -211,7 +211,7 @@ type ScheduleServiceServer interface {
 	ResumeSchedule(context.Context, *ResumeScheduleRequest) (*ResumeScheduleResponse, error)
 	// Submits the task of a schedule now, also if the schedule is paused or finished. Not safe to retry: each call submits a task.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), SCHEDULE_NOT_FOUND (NOT_FOUND), SCHEDULE_BUSY (FAILED_PRECONDITION), QUEUE_FULL
-	// (RESOURCE_EXHAUSTED), UNKNOWN_POOL (NOT_FOUND), STORE_UNAVAILABLE (UNAVAILABLE).
+	// (RESOURCE_EXHAUSTED), TOO_MANY_LIMIT_KEYS (RESOURCE_EXHAUSTED), UNKNOWN_POOL (NOT_FOUND), STORE_UNAVAILABLE (UNAVAILABLE).
 	TriggerSchedule(context.Context, *TriggerScheduleRequest) (*TriggerScheduleResponse, error)
 	// Returns the next times of a schedule, or of a rule that no schedule has yet.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), SCHEDULE_NOT_FOUND (NOT_FOUND), SCHEDULER_STALLED (UNAVAILABLE).

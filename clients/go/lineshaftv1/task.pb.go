@@ -91,7 +91,7 @@ type TaskState int32
 const (
 	// Never sent.
 	TaskState_TASK_STATE_UNSPECIFIED TaskState = 0
-	// Not eligible yet: the task has a delay, waits for its parents or for its next retry.
+	// Not eligible yet: the task has a delay, waits for its parents or for its next retry, or is held by a limit.
 	TaskState_TASK_STATE_WAITING TaskState = 1
 	// Eligible; starts when a worker is free.
 	TaskState_TASK_STATE_QUEUED TaskState = 2
@@ -761,6 +761,370 @@ func (x *RetryPolicy) GetJitter() float64 {
 	return 0
 }
 
+// A limit of a task. Tasks that share it have its places while they are QUEUED or RUNNING; further ones are WAITING until a place
+// is free. Of those that wait for the same limit, the highest priority is first, and then the oldest submission.
+type TaskLimit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of a limit in the configuration of the server (`[[task_limit]]`), which then sets the other fields but the key. The
+	// tasks of all namespaces that name it without a key share it. Empty: the limit is that of the key.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Key, 1 to 64 characters of [A-Za-z0-9._:-], shared by the tasks of the namespace that have the same name and key. Can be
+	// empty with a name.
+	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// Maximum number of tasks that run at once, 1 to 1,000,000. 0: any number. Each task keeps to its own number, however
+	// many the others allow.
+	MaxRunning int32 `protobuf:"varint,3,opt,name=max_running,json=maxRunning,proto3" json:"max_running,omitempty"`
+	// How many tasks start in a time. Unset: any number.
+	Rate          *StartRate `protobuf:"bytes,4,opt,name=rate,proto3" json:"rate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskLimit) Reset() {
+	*x = TaskLimit{}
+	mi := &file_lineshaft_v1_task_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskLimit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskLimit) ProtoMessage() {}
+
+func (x *TaskLimit) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskLimit.ProtoReflect.Descriptor instead.
+func (*TaskLimit) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *TaskLimit) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *TaskLimit) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *TaskLimit) GetMaxRunning() int32 {
+	if x != nil {
+		return x.MaxRunning
+	}
+	return 0
+}
+
+func (x *TaskLimit) GetRate() *StartRate {
+	if x != nil {
+		return x.Rate
+	}
+	return nil
+}
+
+// A token bucket. In any time t, at most burst + t × starts / interval tasks start.
+type StartRate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of tasks that start in an interval, 1 to 1,000,000.
+	Starts int32 `protobuf:"varint,1,opt,name=starts,proto3" json:"starts,omitempty"`
+	// Interval, 1 ms to 365 days. Unset: 1 s.
+	Interval *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	// Number of tasks that start at once after a pause, 1 to 1,000,000. 0: 1, so that the starts are evenly spaced.
+	Burst         int32 `protobuf:"varint,3,opt,name=burst,proto3" json:"burst,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartRate) Reset() {
+	*x = StartRate{}
+	mi := &file_lineshaft_v1_task_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartRate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartRate) ProtoMessage() {}
+
+func (x *StartRate) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartRate.ProtoReflect.Descriptor instead.
+func (*StartRate) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *StartRate) GetStarts() int32 {
+	if x != nil {
+		return x.Starts
+	}
+	return 0
+}
+
+func (x *StartRate) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
+func (x *StartRate) GetBurst() int32 {
+	if x != nil {
+		return x.Burst
+	}
+	return 0
+}
+
+// The limit that a WAITING task waits for, as it was when the wait began.
+type LimitHold struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the limit in the configuration; empty if it is that of the key.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Key of the limit; can be empty.
+	Key string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// Why the task has to wait.
+	//
+	// Types that are valid to be assigned to Reason:
+	//
+	//	*LimitHold_Places
+	//	*LimitHold_Rate
+	//	*LimitHold_NotConfigured
+	Reason        isLimitHold_Reason `protobuf_oneof:"reason"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LimitHold) Reset() {
+	*x = LimitHold{}
+	mi := &file_lineshaft_v1_task_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LimitHold) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LimitHold) ProtoMessage() {}
+
+func (x *LimitHold) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LimitHold.ProtoReflect.Descriptor instead.
+func (*LimitHold) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *LimitHold) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LimitHold) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *LimitHold) GetReason() isLimitHold_Reason {
+	if x != nil {
+		return x.Reason
+	}
+	return nil
+}
+
+func (x *LimitHold) GetPlaces() *PlacesTaken {
+	if x != nil {
+		if x, ok := x.Reason.(*LimitHold_Places); ok {
+			return x.Places
+		}
+	}
+	return nil
+}
+
+func (x *LimitHold) GetRate() *RateReached {
+	if x != nil {
+		if x, ok := x.Reason.(*LimitHold_Rate); ok {
+			return x.Rate
+		}
+	}
+	return nil
+}
+
+func (x *LimitHold) GetNotConfigured() bool {
+	if x != nil {
+		if x, ok := x.Reason.(*LimitHold_NotConfigured); ok {
+			return x.NotConfigured
+		}
+	}
+	return false
+}
+
+type isLimitHold_Reason interface {
+	isLimitHold_Reason()
+}
+
+type LimitHold_Places struct {
+	// All places are taken.
+	Places *PlacesTaken `protobuf:"bytes,3,opt,name=places,proto3,oneof"`
+}
+
+type LimitHold_Rate struct {
+	// Too many tasks have started.
+	Rate *RateReached `protobuf:"bytes,4,opt,name=rate,proto3,oneof"`
+}
+
+type LimitHold_NotConfigured struct {
+	// The limit is not configured any more. The task waits until it is again.
+	NotConfigured bool `protobuf:"varint,5,opt,name=not_configured,json=notConfigured,proto3,oneof"`
+}
+
+func (*LimitHold_Places) isLimitHold_Reason() {}
+
+func (*LimitHold_Rate) isLimitHold_Reason() {}
+
+func (*LimitHold_NotConfigured) isLimitHold_Reason() {}
+
+// All places of a limit are taken.
+type PlacesTaken struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of tasks that have a place: QUEUED and RUNNING.
+	Taken int32 `protobuf:"varint,1,opt,name=taken,proto3" json:"taken,omitempty"`
+	// Number of places.
+	Max           int32 `protobuf:"varint,2,opt,name=max,proto3" json:"max,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlacesTaken) Reset() {
+	*x = PlacesTaken{}
+	mi := &file_lineshaft_v1_task_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlacesTaken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlacesTaken) ProtoMessage() {}
+
+func (x *PlacesTaken) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlacesTaken.ProtoReflect.Descriptor instead.
+func (*PlacesTaken) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *PlacesTaken) GetTaken() int32 {
+	if x != nil {
+		return x.Taken
+	}
+	return 0
+}
+
+func (x *PlacesTaken) GetMax() int32 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
+// The tokens of a limit are used up.
+type RateReached struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the next token is there. Unset if all tokens are reserved for tasks that are QUEUED.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateReached) Reset() {
+	*x = RateReached{}
+	mi := &file_lineshaft_v1_task_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateReached) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateReached) ProtoMessage() {}
+
+func (x *RateReached) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateReached.ProtoReflect.Descriptor instead.
+func (*RateReached) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RateReached) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 // Why an attempt failed.
 type Failure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -784,7 +1148,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_lineshaft_v1_task_proto_msgTypes[2]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +1160,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_proto_msgTypes[2]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +1173,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{2}
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Failure) GetReason() FailureReason {
@@ -885,7 +1249,7 @@ type ResourceUsage struct {
 
 func (x *ResourceUsage) Reset() {
 	*x = ResourceUsage{}
-	mi := &file_lineshaft_v1_task_proto_msgTypes[3]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +1261,7 @@ func (x *ResourceUsage) String() string {
 func (*ResourceUsage) ProtoMessage() {}
 
 func (x *ResourceUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_proto_msgTypes[3]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +1274,7 @@ func (x *ResourceUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceUsage.ProtoReflect.Descriptor instead.
 func (*ResourceUsage) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{3}
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ResourceUsage) GetQueueTime() *durationpb.Duration {
@@ -981,7 +1345,7 @@ type CancelReceipt struct {
 
 func (x *CancelReceipt) Reset() {
 	*x = CancelReceipt{}
-	mi := &file_lineshaft_v1_task_proto_msgTypes[4]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1357,7 @@ func (x *CancelReceipt) String() string {
 func (*CancelReceipt) ProtoMessage() {}
 
 func (x *CancelReceipt) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_proto_msgTypes[4]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1370,7 @@ func (x *CancelReceipt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelReceipt.ProtoReflect.Descriptor instead.
 func (*CancelReceipt) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{4}
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CancelReceipt) GetRequestedAt() *timestamppb.Timestamp {
@@ -1063,7 +1427,7 @@ type TaskDependencies struct {
 
 func (x *TaskDependencies) Reset() {
 	*x = TaskDependencies{}
-	mi := &file_lineshaft_v1_task_proto_msgTypes[5]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1075,7 +1439,7 @@ func (x *TaskDependencies) String() string {
 func (*TaskDependencies) ProtoMessage() {}
 
 func (x *TaskDependencies) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_proto_msgTypes[5]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1088,7 +1452,7 @@ func (x *TaskDependencies) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskDependencies.ProtoReflect.Descriptor instead.
 func (*TaskDependencies) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{5}
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TaskDependencies) GetParentIds() []string {
@@ -1200,14 +1564,18 @@ type Task struct {
 	// ID of the task of which this is a retry (RetryTask); empty if none.
 	RetryOf string `protobuf:"bytes,34,opt,name=retry_of,json=retryOf,proto3" json:"retry_of,omitempty"`
 	// The tasks that have to end before this one starts. Unset if it has no parents.
-	Dependencies  *TaskDependencies `protobuf:"bytes,35,opt,name=dependencies,proto3" json:"dependencies,omitempty"`
+	Dependencies *TaskDependencies `protobuf:"bytes,35,opt,name=dependencies,proto3" json:"dependencies,omitempty"`
+	// Limits of the submission.
+	Limits []*TaskLimit `protobuf:"bytes,36,rep,name=limits,proto3" json:"limits,omitempty"`
+	// While WAITING, the limit that the task waits for; unset if it waits for something else.
+	LimitHold     *LimitHold `protobuf:"bytes,37,opt,name=limit_hold,json=limitHold,proto3" json:"limit_hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Task) Reset() {
 	*x = Task{}
-	mi := &file_lineshaft_v1_task_proto_msgTypes[6]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1587,7 @@ func (x *Task) String() string {
 func (*Task) ProtoMessage() {}
 
 func (x *Task) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_proto_msgTypes[6]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1600,7 @@ func (x *Task) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Task.ProtoReflect.Descriptor instead.
 func (*Task) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{6}
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Task) GetTaskId() string {
@@ -1480,6 +1848,20 @@ func (x *Task) GetDependencies() *TaskDependencies {
 	return nil
 }
 
+func (x *Task) GetLimits() []*TaskLimit {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *Task) GetLimitHold() *LimitHold {
+	if x != nil {
+		return x.LimitHold
+	}
+	return nil
+}
+
 // One state change of one task.
 type TaskEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1520,14 +1902,16 @@ type TaskEvent struct {
 	// Resource usage of the attempt that ended.
 	ResourceUsage *ResourceUsage `protobuf:"bytes,18,opt,name=resource_usage,json=resourceUsage,proto3" json:"resource_usage,omitempty"`
 	// Token for a watch that continues after this event. Empty while the snapshot of the watch is incomplete.
-	ResumeToken   string `protobuf:"bytes,19,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	ResumeToken string `protobuf:"bytes,19,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
+	// WAITING: the limit that the task waits for.
+	LimitHold     *LimitHold `protobuf:"bytes,21,opt,name=limit_hold,json=limitHold,proto3" json:"limit_hold,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TaskEvent) Reset() {
 	*x = TaskEvent{}
-	mi := &file_lineshaft_v1_task_proto_msgTypes[7]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1923,7 @@ func (x *TaskEvent) String() string {
 func (*TaskEvent) ProtoMessage() {}
 
 func (x *TaskEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_proto_msgTypes[7]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1936,7 @@ func (x *TaskEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskEvent.ProtoReflect.Descriptor instead.
 func (*TaskEvent) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{7}
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TaskEvent) GetRevision() uint64 {
@@ -1688,6 +2072,13 @@ func (x *TaskEvent) GetResumeToken() string {
 	return ""
 }
 
+func (x *TaskEvent) GetLimitHold() *LimitHold {
+	if x != nil {
+		return x.LimitHold
+	}
+	return nil
+}
+
 // Selects tasks. A task matches if it matches every field; an empty or unset field matches every task.
 type TaskFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1718,7 +2109,7 @@ type TaskFilter struct {
 
 func (x *TaskFilter) Reset() {
 	*x = TaskFilter{}
-	mi := &file_lineshaft_v1_task_proto_msgTypes[8]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1730,7 +2121,7 @@ func (x *TaskFilter) String() string {
 func (*TaskFilter) ProtoMessage() {}
 
 func (x *TaskFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_proto_msgTypes[8]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1743,7 +2134,7 @@ func (x *TaskFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskFilter.ProtoReflect.Descriptor instead.
 func (*TaskFilter) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{8}
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TaskFilter) GetTaskIds() []string {
@@ -1832,7 +2223,29 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\x06factor\x18\x03 \x01(\x01R\x06factor\x126\n" +
 	"\tmax_delay\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bmaxDelay\x12\x1b\n" +
 	"\x06jitter\x18\x05 \x01(\x01H\x00R\x06jitter\x88\x01\x01B\t\n" +
-	"\a_jitter\"\x80\x02\n" +
+	"\a_jitter\"\x7f\n" +
+	"\tTaskLimit\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x1f\n" +
+	"\vmax_running\x18\x03 \x01(\x05R\n" +
+	"maxRunning\x12+\n" +
+	"\x04rate\x18\x04 \x01(\v2\x17.lineshaft.v1.StartRateR\x04rate\"p\n" +
+	"\tStartRate\x12\x16\n" +
+	"\x06starts\x18\x01 \x01(\x05R\x06starts\x125\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12\x14\n" +
+	"\x05burst\x18\x03 \x01(\x05R\x05burst\"\xca\x01\n" +
+	"\tLimitHold\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x123\n" +
+	"\x06places\x18\x03 \x01(\v2\x19.lineshaft.v1.PlacesTakenH\x00R\x06places\x12/\n" +
+	"\x04rate\x18\x04 \x01(\v2\x19.lineshaft.v1.RateReachedH\x00R\x04rate\x12'\n" +
+	"\x0enot_configured\x18\x05 \x01(\bH\x00R\rnotConfiguredB\b\n" +
+	"\x06reason\"5\n" +
+	"\vPlacesTaken\x12\x14\n" +
+	"\x05taken\x18\x01 \x01(\x05R\x05taken\x12\x10\n" +
+	"\x03max\x18\x02 \x01(\x05R\x03max\"?\n" +
+	"\vRateReached\x120\n" +
+	"\x05until\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x80\x02\n" +
 	"\aFailure\x123\n" +
 	"\x06reason\x18\x01 \x01(\x0e2\x1b.lineshaft.v1.FailureReasonR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x16\n" +
@@ -1867,7 +2280,7 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\aparents\x18\x02 \x01(\x05R\aparents\x12I\n" +
 	"\x11on_parent_failure\x18\x03 \x01(\x0e2\x1d.lineshaft.v1.OnParentFailureR\x0fonParentFailure\x12-\n" +
 	"\x12unfinished_parents\x18\x04 \x01(\x05R\x11unfinishedParents\x122\n" +
-	"\x15unfinished_parent_ids\x18\x05 \x03(\tR\x13unfinishedParentIds\"\x84\f\n" +
+	"\x15unfinished_parent_ids\x18\x05 \x03(\tR\x13unfinishedParentIds\"\xed\f\n" +
 	"\x04Task\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x18\n" +
@@ -1912,10 +2325,13 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\fstderr_bytes\x18  \x01(\x03R\vstderrBytes\x12\x12\n" +
 	"\x04args\x18! \x03(\tR\x04args\x12\x19\n" +
 	"\bretry_of\x18\" \x01(\tR\aretryOf\x12B\n" +
-	"\fdependencies\x18# \x01(\v2\x1e.lineshaft.v1.TaskDependenciesR\fdependencies\x1a9\n" +
+	"\fdependencies\x18# \x01(\v2\x1e.lineshaft.v1.TaskDependenciesR\fdependencies\x12/\n" +
+	"\x06limits\x18$ \x03(\v2\x17.lineshaft.v1.TaskLimitR\x06limits\x126\n" +
+	"\n" +
+	"limit_hold\x18% \x01(\v2\x17.lineshaft.v1.LimitHoldR\tlimitHold\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc6\x06\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfe\x06\n" +
 	"\tTaskEvent\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x17\n" +
@@ -1937,7 +2353,9 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\adeleted\x18\x10 \x01(\bR\adeleted\x12;\n" +
 	"\x06labels\x18\x11 \x03(\v2#.lineshaft.v1.TaskEvent.LabelsEntryR\x06labels\x12B\n" +
 	"\x0eresource_usage\x18\x12 \x01(\v2\x1b.lineshaft.v1.ResourceUsageR\rresourceUsage\x12!\n" +
-	"\fresume_token\x18\x13 \x01(\tR\vresumeToken\x1a9\n" +
+	"\fresume_token\x18\x13 \x01(\tR\vresumeToken\x126\n" +
+	"\n" +
+	"limit_hold\x18\x15 \x01(\v2\x17.lineshaft.v1.LimitHoldR\tlimitHold\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfc\x03\n" +
@@ -2034,7 +2452,7 @@ func file_lineshaft_v1_task_proto_rawDescGZIP() []byte {
 }
 
 var file_lineshaft_v1_task_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
-var file_lineshaft_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_lineshaft_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_lineshaft_v1_task_proto_goTypes = []any{
 	(Priority)(0),                 // 0: lineshaft.v1.Priority
 	(TaskState)(0),                // 1: lineshaft.v1.TaskState
@@ -2047,68 +2465,81 @@ var file_lineshaft_v1_task_proto_goTypes = []any{
 	(OutputStream)(0),             // 8: lineshaft.v1.OutputStream
 	(*Payload)(nil),               // 9: lineshaft.v1.Payload
 	(*RetryPolicy)(nil),           // 10: lineshaft.v1.RetryPolicy
-	(*Failure)(nil),               // 11: lineshaft.v1.Failure
-	(*ResourceUsage)(nil),         // 12: lineshaft.v1.ResourceUsage
-	(*CancelReceipt)(nil),         // 13: lineshaft.v1.CancelReceipt
-	(*TaskDependencies)(nil),      // 14: lineshaft.v1.TaskDependencies
-	(*Task)(nil),                  // 15: lineshaft.v1.Task
-	(*TaskEvent)(nil),             // 16: lineshaft.v1.TaskEvent
-	(*TaskFilter)(nil),            // 17: lineshaft.v1.TaskFilter
-	nil,                           // 18: lineshaft.v1.Task.LabelsEntry
-	nil,                           // 19: lineshaft.v1.TaskEvent.LabelsEntry
-	nil,                           // 20: lineshaft.v1.TaskFilter.LabelsEntry
-	(*structpb.Value)(nil),        // 21: google.protobuf.Value
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*TaskLimit)(nil),             // 11: lineshaft.v1.TaskLimit
+	(*StartRate)(nil),             // 12: lineshaft.v1.StartRate
+	(*LimitHold)(nil),             // 13: lineshaft.v1.LimitHold
+	(*PlacesTaken)(nil),           // 14: lineshaft.v1.PlacesTaken
+	(*RateReached)(nil),           // 15: lineshaft.v1.RateReached
+	(*Failure)(nil),               // 16: lineshaft.v1.Failure
+	(*ResourceUsage)(nil),         // 17: lineshaft.v1.ResourceUsage
+	(*CancelReceipt)(nil),         // 18: lineshaft.v1.CancelReceipt
+	(*TaskDependencies)(nil),      // 19: lineshaft.v1.TaskDependencies
+	(*Task)(nil),                  // 20: lineshaft.v1.Task
+	(*TaskEvent)(nil),             // 21: lineshaft.v1.TaskEvent
+	(*TaskFilter)(nil),            // 22: lineshaft.v1.TaskFilter
+	nil,                           // 23: lineshaft.v1.Task.LabelsEntry
+	nil,                           // 24: lineshaft.v1.TaskEvent.LabelsEntry
+	nil,                           // 25: lineshaft.v1.TaskFilter.LabelsEntry
+	(*structpb.Value)(nil),        // 26: google.protobuf.Value
+	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
 }
 var file_lineshaft_v1_task_proto_depIdxs = []int32{
-	21, // 0: lineshaft.v1.Payload.json:type_name -> google.protobuf.Value
-	22, // 1: lineshaft.v1.RetryPolicy.delay:type_name -> google.protobuf.Duration
-	22, // 2: lineshaft.v1.RetryPolicy.max_delay:type_name -> google.protobuf.Duration
-	2,  // 3: lineshaft.v1.Failure.reason:type_name -> lineshaft.v1.FailureReason
-	22, // 4: lineshaft.v1.ResourceUsage.queue_time:type_name -> google.protobuf.Duration
-	22, // 5: lineshaft.v1.ResourceUsage.run_time:type_name -> google.protobuf.Duration
-	22, // 6: lineshaft.v1.ResourceUsage.cpu_time:type_name -> google.protobuf.Duration
-	23, // 7: lineshaft.v1.CancelReceipt.requested_at:type_name -> google.protobuf.Timestamp
-	23, // 8: lineshaft.v1.CancelReceipt.stopped_at:type_name -> google.protobuf.Timestamp
-	5,  // 9: lineshaft.v1.CancelReceipt.method:type_name -> lineshaft.v1.StopMethod
-	7,  // 10: lineshaft.v1.TaskDependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
-	0,  // 11: lineshaft.v1.Task.priority:type_name -> lineshaft.v1.Priority
-	1,  // 12: lineshaft.v1.Task.state:type_name -> lineshaft.v1.TaskState
-	18, // 13: lineshaft.v1.Task.labels:type_name -> lineshaft.v1.Task.LabelsEntry
-	10, // 14: lineshaft.v1.Task.retry:type_name -> lineshaft.v1.RetryPolicy
-	22, // 15: lineshaft.v1.Task.timeout:type_name -> google.protobuf.Duration
-	23, // 16: lineshaft.v1.Task.submitted_at:type_name -> google.protobuf.Timestamp
-	23, // 17: lineshaft.v1.Task.eligible_at:type_name -> google.protobuf.Timestamp
-	23, // 18: lineshaft.v1.Task.started_at:type_name -> google.protobuf.Timestamp
-	23, // 19: lineshaft.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
-	23, // 20: lineshaft.v1.Task.expires_at:type_name -> google.protobuf.Timestamp
-	11, // 21: lineshaft.v1.Task.failure:type_name -> lineshaft.v1.Failure
-	9,  // 22: lineshaft.v1.Task.payload:type_name -> lineshaft.v1.Payload
-	9,  // 23: lineshaft.v1.Task.result:type_name -> lineshaft.v1.Payload
-	12, // 24: lineshaft.v1.Task.resource_usage:type_name -> lineshaft.v1.ResourceUsage
-	13, // 25: lineshaft.v1.Task.cancel:type_name -> lineshaft.v1.CancelReceipt
-	3,  // 26: lineshaft.v1.Task.durability:type_name -> lineshaft.v1.Durability
-	14, // 27: lineshaft.v1.Task.dependencies:type_name -> lineshaft.v1.TaskDependencies
-	23, // 28: lineshaft.v1.TaskEvent.time:type_name -> google.protobuf.Timestamp
-	1,  // 29: lineshaft.v1.TaskEvent.state:type_name -> lineshaft.v1.TaskState
-	1,  // 30: lineshaft.v1.TaskEvent.previous_state:type_name -> lineshaft.v1.TaskState
-	11, // 31: lineshaft.v1.TaskEvent.failure:type_name -> lineshaft.v1.Failure
-	23, // 32: lineshaft.v1.TaskEvent.not_before:type_name -> google.protobuf.Timestamp
-	13, // 33: lineshaft.v1.TaskEvent.cancel:type_name -> lineshaft.v1.CancelReceipt
-	0,  // 34: lineshaft.v1.TaskEvent.priority:type_name -> lineshaft.v1.Priority
-	19, // 35: lineshaft.v1.TaskEvent.labels:type_name -> lineshaft.v1.TaskEvent.LabelsEntry
-	12, // 36: lineshaft.v1.TaskEvent.resource_usage:type_name -> lineshaft.v1.ResourceUsage
-	20, // 37: lineshaft.v1.TaskFilter.labels:type_name -> lineshaft.v1.TaskFilter.LabelsEntry
-	1,  // 38: lineshaft.v1.TaskFilter.states:type_name -> lineshaft.v1.TaskState
-	0,  // 39: lineshaft.v1.TaskFilter.priorities:type_name -> lineshaft.v1.Priority
-	23, // 40: lineshaft.v1.TaskFilter.submitted_after:type_name -> google.protobuf.Timestamp
-	23, // 41: lineshaft.v1.TaskFilter.submitted_before:type_name -> google.protobuf.Timestamp
-	42, // [42:42] is the sub-list for method output_type
-	42, // [42:42] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	26, // 0: lineshaft.v1.Payload.json:type_name -> google.protobuf.Value
+	27, // 1: lineshaft.v1.RetryPolicy.delay:type_name -> google.protobuf.Duration
+	27, // 2: lineshaft.v1.RetryPolicy.max_delay:type_name -> google.protobuf.Duration
+	12, // 3: lineshaft.v1.TaskLimit.rate:type_name -> lineshaft.v1.StartRate
+	27, // 4: lineshaft.v1.StartRate.interval:type_name -> google.protobuf.Duration
+	14, // 5: lineshaft.v1.LimitHold.places:type_name -> lineshaft.v1.PlacesTaken
+	15, // 6: lineshaft.v1.LimitHold.rate:type_name -> lineshaft.v1.RateReached
+	28, // 7: lineshaft.v1.RateReached.until:type_name -> google.protobuf.Timestamp
+	2,  // 8: lineshaft.v1.Failure.reason:type_name -> lineshaft.v1.FailureReason
+	27, // 9: lineshaft.v1.ResourceUsage.queue_time:type_name -> google.protobuf.Duration
+	27, // 10: lineshaft.v1.ResourceUsage.run_time:type_name -> google.protobuf.Duration
+	27, // 11: lineshaft.v1.ResourceUsage.cpu_time:type_name -> google.protobuf.Duration
+	28, // 12: lineshaft.v1.CancelReceipt.requested_at:type_name -> google.protobuf.Timestamp
+	28, // 13: lineshaft.v1.CancelReceipt.stopped_at:type_name -> google.protobuf.Timestamp
+	5,  // 14: lineshaft.v1.CancelReceipt.method:type_name -> lineshaft.v1.StopMethod
+	7,  // 15: lineshaft.v1.TaskDependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
+	0,  // 16: lineshaft.v1.Task.priority:type_name -> lineshaft.v1.Priority
+	1,  // 17: lineshaft.v1.Task.state:type_name -> lineshaft.v1.TaskState
+	23, // 18: lineshaft.v1.Task.labels:type_name -> lineshaft.v1.Task.LabelsEntry
+	10, // 19: lineshaft.v1.Task.retry:type_name -> lineshaft.v1.RetryPolicy
+	27, // 20: lineshaft.v1.Task.timeout:type_name -> google.protobuf.Duration
+	28, // 21: lineshaft.v1.Task.submitted_at:type_name -> google.protobuf.Timestamp
+	28, // 22: lineshaft.v1.Task.eligible_at:type_name -> google.protobuf.Timestamp
+	28, // 23: lineshaft.v1.Task.started_at:type_name -> google.protobuf.Timestamp
+	28, // 24: lineshaft.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
+	28, // 25: lineshaft.v1.Task.expires_at:type_name -> google.protobuf.Timestamp
+	16, // 26: lineshaft.v1.Task.failure:type_name -> lineshaft.v1.Failure
+	9,  // 27: lineshaft.v1.Task.payload:type_name -> lineshaft.v1.Payload
+	9,  // 28: lineshaft.v1.Task.result:type_name -> lineshaft.v1.Payload
+	17, // 29: lineshaft.v1.Task.resource_usage:type_name -> lineshaft.v1.ResourceUsage
+	18, // 30: lineshaft.v1.Task.cancel:type_name -> lineshaft.v1.CancelReceipt
+	3,  // 31: lineshaft.v1.Task.durability:type_name -> lineshaft.v1.Durability
+	19, // 32: lineshaft.v1.Task.dependencies:type_name -> lineshaft.v1.TaskDependencies
+	11, // 33: lineshaft.v1.Task.limits:type_name -> lineshaft.v1.TaskLimit
+	13, // 34: lineshaft.v1.Task.limit_hold:type_name -> lineshaft.v1.LimitHold
+	28, // 35: lineshaft.v1.TaskEvent.time:type_name -> google.protobuf.Timestamp
+	1,  // 36: lineshaft.v1.TaskEvent.state:type_name -> lineshaft.v1.TaskState
+	1,  // 37: lineshaft.v1.TaskEvent.previous_state:type_name -> lineshaft.v1.TaskState
+	16, // 38: lineshaft.v1.TaskEvent.failure:type_name -> lineshaft.v1.Failure
+	28, // 39: lineshaft.v1.TaskEvent.not_before:type_name -> google.protobuf.Timestamp
+	18, // 40: lineshaft.v1.TaskEvent.cancel:type_name -> lineshaft.v1.CancelReceipt
+	0,  // 41: lineshaft.v1.TaskEvent.priority:type_name -> lineshaft.v1.Priority
+	24, // 42: lineshaft.v1.TaskEvent.labels:type_name -> lineshaft.v1.TaskEvent.LabelsEntry
+	17, // 43: lineshaft.v1.TaskEvent.resource_usage:type_name -> lineshaft.v1.ResourceUsage
+	13, // 44: lineshaft.v1.TaskEvent.limit_hold:type_name -> lineshaft.v1.LimitHold
+	25, // 45: lineshaft.v1.TaskFilter.labels:type_name -> lineshaft.v1.TaskFilter.LabelsEntry
+	1,  // 46: lineshaft.v1.TaskFilter.states:type_name -> lineshaft.v1.TaskState
+	0,  // 47: lineshaft.v1.TaskFilter.priorities:type_name -> lineshaft.v1.Priority
+	28, // 48: lineshaft.v1.TaskFilter.submitted_after:type_name -> google.protobuf.Timestamp
+	28, // 49: lineshaft.v1.TaskFilter.submitted_before:type_name -> google.protobuf.Timestamp
+	50, // [50:50] is the sub-list for method output_type
+	50, // [50:50] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_task_proto_init() }
@@ -2121,15 +2552,20 @@ func file_lineshaft_v1_task_proto_init() {
 		(*Payload_Json)(nil),
 	}
 	file_lineshaft_v1_task_proto_msgTypes[1].OneofWrappers = []any{}
-	file_lineshaft_v1_task_proto_msgTypes[2].OneofWrappers = []any{}
-	file_lineshaft_v1_task_proto_msgTypes[3].OneofWrappers = []any{}
+	file_lineshaft_v1_task_proto_msgTypes[4].OneofWrappers = []any{
+		(*LimitHold_Places)(nil),
+		(*LimitHold_Rate)(nil),
+		(*LimitHold_NotConfigured)(nil),
+	}
+	file_lineshaft_v1_task_proto_msgTypes[7].OneofWrappers = []any{}
+	file_lineshaft_v1_task_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_task_proto_rawDesc), len(file_lineshaft_v1_task_proto_rawDesc)),
 			NumEnums:      9,
-			NumMessages:   12,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

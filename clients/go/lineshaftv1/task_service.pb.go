@@ -69,7 +69,9 @@ type SubmitTaskRequest struct {
 	// W3C trace state that belongs to `traceparent`, at most 512 bytes.
 	Tracestate string `protobuf:"bytes,20,opt,name=tracestate,proto3" json:"tracestate,omitempty"`
 	// Tasks that have to end before this one starts. Until then, it is WAITING.
-	Dependencies  *Dependencies `protobuf:"bytes,21,opt,name=dependencies,proto3" json:"dependencies,omitempty"`
+	Dependencies *Dependencies `protobuf:"bytes,21,opt,name=dependencies,proto3" json:"dependencies,omitempty"`
+	// At most 8 limits, each once. The task starts when it has a place and a token of all of them.
+	Limits        []*TaskLimit `protobuf:"bytes,22,rep,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -247,6 +249,13 @@ func (x *SubmitTaskRequest) GetTracestate() string {
 func (x *SubmitTaskRequest) GetDependencies() *Dependencies {
 	if x != nil {
 		return x.Dependencies
+	}
+	return nil
+}
+
+func (x *SubmitTaskRequest) GetLimits() []*TaskLimit {
+	if x != nil {
+		return x.Limits
 	}
 	return nil
 }
@@ -2139,7 +2148,7 @@ var File_lineshaft_v1_task_service_proto protoreflect.FileDescriptor
 
 const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1flineshaft/v1/task_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17lineshaft/v1/task.proto\"\xbb\a\n" +
+	"\x1flineshaft/v1/task_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17lineshaft/v1/task.proto\"\xec\a\n" +
 	"\x11SubmitTaskRequest\x12\x18\n" +
 	"\ahandler\x18\x01 \x01(\tR\ahandler\x12/\n" +
 	"\apayload\x18\x02 \x01(\v2\x15.lineshaft.v1.PayloadR\apayload\x122\n" +
@@ -2169,7 +2178,8 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\n" +
 	"tracestate\x18\x14 \x01(\tR\n" +
 	"tracestate\x12>\n" +
-	"\fdependencies\x18\x15 \x01(\v2\x1a.lineshaft.v1.DependenciesR\fdependencies\x1a9\n" +
+	"\fdependencies\x18\x15 \x01(\v2\x1a.lineshaft.v1.DependenciesR\fdependencies\x12/\n" +
+	"\x06limits\x18\x16 \x03(\v2\x17.lineshaft.v1.TaskLimitR\x06limits\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x01\n" +
@@ -2368,13 +2378,14 @@ var file_lineshaft_v1_task_service_proto_goTypes = []any{
 	(*RetryPolicy)(nil),              // 33: lineshaft.v1.RetryPolicy
 	(Durability)(0),                  // 34: lineshaft.v1.Durability
 	(TraceMode)(0),                   // 35: lineshaft.v1.TraceMode
-	(OnParentFailure)(0),             // 36: lineshaft.v1.OnParentFailure
-	(TaskState)(0),                   // 37: lineshaft.v1.TaskState
-	(*TaskEvent)(nil),                // 38: lineshaft.v1.TaskEvent
-	(*Task)(nil),                     // 39: lineshaft.v1.Task
-	(*TaskFilter)(nil),               // 40: lineshaft.v1.TaskFilter
-	(CancelMode)(0),                  // 41: lineshaft.v1.CancelMode
-	(OutputStream)(0),                // 42: lineshaft.v1.OutputStream
+	(*TaskLimit)(nil),                // 36: lineshaft.v1.TaskLimit
+	(OnParentFailure)(0),             // 37: lineshaft.v1.OnParentFailure
+	(TaskState)(0),                   // 38: lineshaft.v1.TaskState
+	(*TaskEvent)(nil),                // 39: lineshaft.v1.TaskEvent
+	(*Task)(nil),                     // 40: lineshaft.v1.Task
+	(*TaskFilter)(nil),               // 41: lineshaft.v1.TaskFilter
+	(CancelMode)(0),                  // 42: lineshaft.v1.CancelMode
+	(OutputStream)(0),                // 43: lineshaft.v1.OutputStream
 }
 var file_lineshaft_v1_task_service_proto_depIdxs = []int32{
 	30, // 0: lineshaft.v1.SubmitTaskRequest.payload:type_name -> lineshaft.v1.Payload
@@ -2387,68 +2398,69 @@ var file_lineshaft_v1_task_service_proto_depIdxs = []int32{
 	32, // 7: lineshaft.v1.SubmitTaskRequest.expires_after:type_name -> google.protobuf.Duration
 	35, // 8: lineshaft.v1.SubmitTaskRequest.trace_mode:type_name -> lineshaft.v1.TraceMode
 	1,  // 9: lineshaft.v1.SubmitTaskRequest.dependencies:type_name -> lineshaft.v1.Dependencies
-	36, // 10: lineshaft.v1.Dependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
-	37, // 11: lineshaft.v1.SubmitTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	34, // 12: lineshaft.v1.SubmitTaskResponse.durability:type_name -> lineshaft.v1.Durability
-	0,  // 13: lineshaft.v1.BatchSubmitTasksRequest.tasks:type_name -> lineshaft.v1.SubmitTaskRequest
-	34, // 14: lineshaft.v1.BatchSubmitTasksResponse.durability:type_name -> lineshaft.v1.Durability
-	0,  // 15: lineshaft.v1.SubmitTasksRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
-	2,  // 16: lineshaft.v1.SubmitTasksResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
-	7,  // 17: lineshaft.v1.SubmitTasksResponse.rejected:type_name -> lineshaft.v1.Rejection
-	32, // 18: lineshaft.v1.Rejection.retry_after:type_name -> google.protobuf.Duration
-	29, // 19: lineshaft.v1.Rejection.metadata:type_name -> lineshaft.v1.Rejection.MetadataEntry
-	0,  // 20: lineshaft.v1.RunTaskRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
-	2,  // 21: lineshaft.v1.RunTaskResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
-	38, // 22: lineshaft.v1.RunTaskResponse.event:type_name -> lineshaft.v1.TaskEvent
-	39, // 23: lineshaft.v1.RunTaskResponse.task:type_name -> lineshaft.v1.Task
-	39, // 24: lineshaft.v1.GetTaskResponse.task:type_name -> lineshaft.v1.Task
-	40, // 25: lineshaft.v1.ListTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	39, // 26: lineshaft.v1.ListTasksResponse.tasks:type_name -> lineshaft.v1.Task
-	32, // 27: lineshaft.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
-	39, // 28: lineshaft.v1.WaitTaskResponse.task:type_name -> lineshaft.v1.Task
-	40, // 29: lineshaft.v1.WatchTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	32, // 30: lineshaft.v1.WatchTasksRequest.progress_interval:type_name -> google.protobuf.Duration
-	39, // 31: lineshaft.v1.WatchTasksResponse.snapshot_entry:type_name -> lineshaft.v1.Task
-	18, // 32: lineshaft.v1.WatchTasksResponse.snapshot_complete:type_name -> lineshaft.v1.SnapshotComplete
-	38, // 33: lineshaft.v1.WatchTasksResponse.event:type_name -> lineshaft.v1.TaskEvent
-	19, // 34: lineshaft.v1.WatchTasksResponse.progress:type_name -> lineshaft.v1.WatchProgress
-	41, // 35: lineshaft.v1.CancelTaskRequest.mode:type_name -> lineshaft.v1.CancelMode
-	32, // 36: lineshaft.v1.CancelTaskRequest.grace:type_name -> google.protobuf.Duration
-	37, // 37: lineshaft.v1.CancelTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	30, // 38: lineshaft.v1.RetryTaskRequest.payload:type_name -> lineshaft.v1.Payload
-	31, // 39: lineshaft.v1.RetryTaskRequest.priority:type_name -> lineshaft.v1.Priority
-	2,  // 40: lineshaft.v1.RetryTaskResponse.task:type_name -> lineshaft.v1.SubmitTaskResponse
-	40, // 41: lineshaft.v1.DeleteTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	42, // 42: lineshaft.v1.ReadOutputRequest.stream:type_name -> lineshaft.v1.OutputStream
-	0,  // 43: lineshaft.v1.TaskService.SubmitTask:input_type -> lineshaft.v1.SubmitTaskRequest
-	3,  // 44: lineshaft.v1.TaskService.BatchSubmitTasks:input_type -> lineshaft.v1.BatchSubmitTasksRequest
-	5,  // 45: lineshaft.v1.TaskService.SubmitTasks:input_type -> lineshaft.v1.SubmitTasksRequest
-	8,  // 46: lineshaft.v1.TaskService.RunTask:input_type -> lineshaft.v1.RunTaskRequest
-	10, // 47: lineshaft.v1.TaskService.GetTask:input_type -> lineshaft.v1.GetTaskRequest
-	12, // 48: lineshaft.v1.TaskService.ListTasks:input_type -> lineshaft.v1.ListTasksRequest
-	14, // 49: lineshaft.v1.TaskService.WaitTask:input_type -> lineshaft.v1.WaitTaskRequest
-	16, // 50: lineshaft.v1.TaskService.WatchTasks:input_type -> lineshaft.v1.WatchTasksRequest
-	20, // 51: lineshaft.v1.TaskService.CancelTask:input_type -> lineshaft.v1.CancelTaskRequest
-	22, // 52: lineshaft.v1.TaskService.RetryTask:input_type -> lineshaft.v1.RetryTaskRequest
-	24, // 53: lineshaft.v1.TaskService.DeleteTasks:input_type -> lineshaft.v1.DeleteTasksRequest
-	26, // 54: lineshaft.v1.TaskService.ReadOutput:input_type -> lineshaft.v1.ReadOutputRequest
-	2,  // 55: lineshaft.v1.TaskService.SubmitTask:output_type -> lineshaft.v1.SubmitTaskResponse
-	4,  // 56: lineshaft.v1.TaskService.BatchSubmitTasks:output_type -> lineshaft.v1.BatchSubmitTasksResponse
-	6,  // 57: lineshaft.v1.TaskService.SubmitTasks:output_type -> lineshaft.v1.SubmitTasksResponse
-	9,  // 58: lineshaft.v1.TaskService.RunTask:output_type -> lineshaft.v1.RunTaskResponse
-	11, // 59: lineshaft.v1.TaskService.GetTask:output_type -> lineshaft.v1.GetTaskResponse
-	13, // 60: lineshaft.v1.TaskService.ListTasks:output_type -> lineshaft.v1.ListTasksResponse
-	15, // 61: lineshaft.v1.TaskService.WaitTask:output_type -> lineshaft.v1.WaitTaskResponse
-	17, // 62: lineshaft.v1.TaskService.WatchTasks:output_type -> lineshaft.v1.WatchTasksResponse
-	21, // 63: lineshaft.v1.TaskService.CancelTask:output_type -> lineshaft.v1.CancelTaskResponse
-	23, // 64: lineshaft.v1.TaskService.RetryTask:output_type -> lineshaft.v1.RetryTaskResponse
-	25, // 65: lineshaft.v1.TaskService.DeleteTasks:output_type -> lineshaft.v1.DeleteTasksResponse
-	27, // 66: lineshaft.v1.TaskService.ReadOutput:output_type -> lineshaft.v1.ReadOutputResponse
-	55, // [55:67] is the sub-list for method output_type
-	43, // [43:55] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	36, // 10: lineshaft.v1.SubmitTaskRequest.limits:type_name -> lineshaft.v1.TaskLimit
+	37, // 11: lineshaft.v1.Dependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
+	38, // 12: lineshaft.v1.SubmitTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	34, // 13: lineshaft.v1.SubmitTaskResponse.durability:type_name -> lineshaft.v1.Durability
+	0,  // 14: lineshaft.v1.BatchSubmitTasksRequest.tasks:type_name -> lineshaft.v1.SubmitTaskRequest
+	34, // 15: lineshaft.v1.BatchSubmitTasksResponse.durability:type_name -> lineshaft.v1.Durability
+	0,  // 16: lineshaft.v1.SubmitTasksRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
+	2,  // 17: lineshaft.v1.SubmitTasksResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
+	7,  // 18: lineshaft.v1.SubmitTasksResponse.rejected:type_name -> lineshaft.v1.Rejection
+	32, // 19: lineshaft.v1.Rejection.retry_after:type_name -> google.protobuf.Duration
+	29, // 20: lineshaft.v1.Rejection.metadata:type_name -> lineshaft.v1.Rejection.MetadataEntry
+	0,  // 21: lineshaft.v1.RunTaskRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
+	2,  // 22: lineshaft.v1.RunTaskResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
+	39, // 23: lineshaft.v1.RunTaskResponse.event:type_name -> lineshaft.v1.TaskEvent
+	40, // 24: lineshaft.v1.RunTaskResponse.task:type_name -> lineshaft.v1.Task
+	40, // 25: lineshaft.v1.GetTaskResponse.task:type_name -> lineshaft.v1.Task
+	41, // 26: lineshaft.v1.ListTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	40, // 27: lineshaft.v1.ListTasksResponse.tasks:type_name -> lineshaft.v1.Task
+	32, // 28: lineshaft.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
+	40, // 29: lineshaft.v1.WaitTaskResponse.task:type_name -> lineshaft.v1.Task
+	41, // 30: lineshaft.v1.WatchTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	32, // 31: lineshaft.v1.WatchTasksRequest.progress_interval:type_name -> google.protobuf.Duration
+	40, // 32: lineshaft.v1.WatchTasksResponse.snapshot_entry:type_name -> lineshaft.v1.Task
+	18, // 33: lineshaft.v1.WatchTasksResponse.snapshot_complete:type_name -> lineshaft.v1.SnapshotComplete
+	39, // 34: lineshaft.v1.WatchTasksResponse.event:type_name -> lineshaft.v1.TaskEvent
+	19, // 35: lineshaft.v1.WatchTasksResponse.progress:type_name -> lineshaft.v1.WatchProgress
+	42, // 36: lineshaft.v1.CancelTaskRequest.mode:type_name -> lineshaft.v1.CancelMode
+	32, // 37: lineshaft.v1.CancelTaskRequest.grace:type_name -> google.protobuf.Duration
+	38, // 38: lineshaft.v1.CancelTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	30, // 39: lineshaft.v1.RetryTaskRequest.payload:type_name -> lineshaft.v1.Payload
+	31, // 40: lineshaft.v1.RetryTaskRequest.priority:type_name -> lineshaft.v1.Priority
+	2,  // 41: lineshaft.v1.RetryTaskResponse.task:type_name -> lineshaft.v1.SubmitTaskResponse
+	41, // 42: lineshaft.v1.DeleteTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	43, // 43: lineshaft.v1.ReadOutputRequest.stream:type_name -> lineshaft.v1.OutputStream
+	0,  // 44: lineshaft.v1.TaskService.SubmitTask:input_type -> lineshaft.v1.SubmitTaskRequest
+	3,  // 45: lineshaft.v1.TaskService.BatchSubmitTasks:input_type -> lineshaft.v1.BatchSubmitTasksRequest
+	5,  // 46: lineshaft.v1.TaskService.SubmitTasks:input_type -> lineshaft.v1.SubmitTasksRequest
+	8,  // 47: lineshaft.v1.TaskService.RunTask:input_type -> lineshaft.v1.RunTaskRequest
+	10, // 48: lineshaft.v1.TaskService.GetTask:input_type -> lineshaft.v1.GetTaskRequest
+	12, // 49: lineshaft.v1.TaskService.ListTasks:input_type -> lineshaft.v1.ListTasksRequest
+	14, // 50: lineshaft.v1.TaskService.WaitTask:input_type -> lineshaft.v1.WaitTaskRequest
+	16, // 51: lineshaft.v1.TaskService.WatchTasks:input_type -> lineshaft.v1.WatchTasksRequest
+	20, // 52: lineshaft.v1.TaskService.CancelTask:input_type -> lineshaft.v1.CancelTaskRequest
+	22, // 53: lineshaft.v1.TaskService.RetryTask:input_type -> lineshaft.v1.RetryTaskRequest
+	24, // 54: lineshaft.v1.TaskService.DeleteTasks:input_type -> lineshaft.v1.DeleteTasksRequest
+	26, // 55: lineshaft.v1.TaskService.ReadOutput:input_type -> lineshaft.v1.ReadOutputRequest
+	2,  // 56: lineshaft.v1.TaskService.SubmitTask:output_type -> lineshaft.v1.SubmitTaskResponse
+	4,  // 57: lineshaft.v1.TaskService.BatchSubmitTasks:output_type -> lineshaft.v1.BatchSubmitTasksResponse
+	6,  // 58: lineshaft.v1.TaskService.SubmitTasks:output_type -> lineshaft.v1.SubmitTasksResponse
+	9,  // 59: lineshaft.v1.TaskService.RunTask:output_type -> lineshaft.v1.RunTaskResponse
+	11, // 60: lineshaft.v1.TaskService.GetTask:output_type -> lineshaft.v1.GetTaskResponse
+	13, // 61: lineshaft.v1.TaskService.ListTasks:output_type -> lineshaft.v1.ListTasksResponse
+	15, // 62: lineshaft.v1.TaskService.WaitTask:output_type -> lineshaft.v1.WaitTaskResponse
+	17, // 63: lineshaft.v1.TaskService.WatchTasks:output_type -> lineshaft.v1.WatchTasksResponse
+	21, // 64: lineshaft.v1.TaskService.CancelTask:output_type -> lineshaft.v1.CancelTaskResponse
+	23, // 65: lineshaft.v1.TaskService.RetryTask:output_type -> lineshaft.v1.RetryTaskResponse
+	25, // 66: lineshaft.v1.TaskService.DeleteTasks:output_type -> lineshaft.v1.DeleteTasksResponse
+	27, // 67: lineshaft.v1.TaskService.ReadOutput:output_type -> lineshaft.v1.ReadOutputResponse
+	56, // [56:68] is the sub-list for method output_type
+	44, // [44:56] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_task_service_proto_init() }

@@ -45,8 +45,8 @@ const (
 // (DEADLINE_EXCEEDED), DRAINING (UNAVAILABLE) when the server is about to exit, and INTERNAL (INTERNAL, metadata
 // `incident`); on a server with authentication also with UNAUTHENTICATED (UNAUTHENTICATED), PERMISSION_DENIED
 // (PERMISSION_DENIED), RATE_LIMITED (RESOURCE_EXHAUSTED), and QUOTA_EXCEEDED (RESOURCE_EXHAUSTED).
-// INVALID_FIELD comes with a BadRequest, QUEUE_FULL and MEMORY_FULL with a RetryInfo and a QuotaFailure, DRAINING and
-// STORE_UNAVAILABLE with a RetryInfo.
+// INVALID_FIELD comes with a BadRequest, QUEUE_FULL, TOO_MANY_LIMIT_KEYS and MEMORY_FULL with a RetryInfo and a QuotaFailure,
+// DRAINING and STORE_UNAVAILABLE with a RetryInfo.
 //
 // Deadlines. The deadline of a call never ends a task. RPCs that change state wait for their durable commit without a
 // time limit of their own, so set a deadline on every call.
@@ -54,8 +54,8 @@ type TaskServiceClient interface {
 	// Submits one task. Safe to retry with the same `request_id` or `task_id`.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_HANDLER (NOT_FOUND), UNKNOWN_POOL (NOT_FOUND), POOL_NOT_ALLOWED
 	// (INVALID_ARGUMENT), TASK_EXISTS (ALREADY_EXISTS), REQUEST_ID_REUSED (ALREADY_EXISTS), BATCH_NOT_FOUND (NOT_FOUND),
-	// BATCH_CLOSED (FAILED_PRECONDITION), PARENT_NOT_FOUND (NOT_FOUND), QUEUE_FULL (RESOURCE_EXHAUSTED), DRAINING (UNAVAILABLE),
-	// STORE_UNAVAILABLE (UNAVAILABLE).
+	// BATCH_CLOSED (FAILED_PRECONDITION), PARENT_NOT_FOUND (NOT_FOUND), QUEUE_FULL (RESOURCE_EXHAUSTED), TOO_MANY_LIMIT_KEYS
+	// (RESOURCE_EXHAUSTED), DRAINING (UNAVAILABLE), STORE_UNAVAILABLE (UNAVAILABLE).
 	SubmitTask(ctx context.Context, in *SubmitTaskRequest, opts ...grpc.CallOption) (*SubmitTaskResponse, error)
 	// Submits all tasks of a batch in one durable commit, or none of them. Creates the batch unless it exists.
 	// Tasks can depend on others of the call, in any order but not in a cycle; together they have at most 100,000 parents.
@@ -282,8 +282,8 @@ type TaskService_ReadOutputClient = grpc.ServerStreamingClient[ReadOutputRespons
 // (DEADLINE_EXCEEDED), DRAINING (UNAVAILABLE) when the server is about to exit, and INTERNAL (INTERNAL, metadata
 // `incident`); on a server with authentication also with UNAUTHENTICATED (UNAUTHENTICATED), PERMISSION_DENIED
 // (PERMISSION_DENIED), RATE_LIMITED (RESOURCE_EXHAUSTED), and QUOTA_EXCEEDED (RESOURCE_EXHAUSTED).
-// INVALID_FIELD comes with a BadRequest, QUEUE_FULL and MEMORY_FULL with a RetryInfo and a QuotaFailure, DRAINING and
-// STORE_UNAVAILABLE with a RetryInfo.
+// INVALID_FIELD comes with a BadRequest, QUEUE_FULL, TOO_MANY_LIMIT_KEYS and MEMORY_FULL with a RetryInfo and a QuotaFailure,
+// DRAINING and STORE_UNAVAILABLE with a RetryInfo.
 //
 // Deadlines. The deadline of a call never ends a task. RPCs that change state wait for their durable commit without a
 // time limit of their own, so set a deadline on every call.
@@ -291,8 +291,8 @@ type TaskServiceServer interface {
 	// Submits one task. Safe to retry with the same `request_id` or `task_id`.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_HANDLER (NOT_FOUND), UNKNOWN_POOL (NOT_FOUND), POOL_NOT_ALLOWED
 	// (INVALID_ARGUMENT), TASK_EXISTS (ALREADY_EXISTS), REQUEST_ID_REUSED (ALREADY_EXISTS), BATCH_NOT_FOUND (NOT_FOUND),
-	// BATCH_CLOSED (FAILED_PRECONDITION), PARENT_NOT_FOUND (NOT_FOUND), QUEUE_FULL (RESOURCE_EXHAUSTED), DRAINING (UNAVAILABLE),
-	// STORE_UNAVAILABLE (UNAVAILABLE).
+	// BATCH_CLOSED (FAILED_PRECONDITION), PARENT_NOT_FOUND (NOT_FOUND), QUEUE_FULL (RESOURCE_EXHAUSTED), TOO_MANY_LIMIT_KEYS
+	// (RESOURCE_EXHAUSTED), DRAINING (UNAVAILABLE), STORE_UNAVAILABLE (UNAVAILABLE).
 	SubmitTask(context.Context, *SubmitTaskRequest) (*SubmitTaskResponse, error)
 	// Submits all tasks of a batch in one durable commit, or none of them. Creates the batch unless it exists.
 	// Tasks can depend on others of the call, in any order but not in a cycle; together they have at most 100,000 parents.

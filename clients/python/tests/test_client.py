@@ -16,7 +16,7 @@ import pytest
 from conftest import Proxy, SecureServer, Server, address, address_of, binary
 
 import lineshaft
-from lineshaft import Client, Payload, Retry, State
+from lineshaft import Client, Limit, Payload, Retry, State
 from lineshaft.v1 import batch_service_pb2, task_service_pb2
 
 LONG = 60
@@ -69,6 +69,7 @@ def test_options_reach_the_server(client: Client) -> None:
     task = client.submit(
         "io", 0, priority="high", labels={"a": "b"}, timeout=timedelta(minutes=2), retry=Retry(max_attempts=7, delay=1.5),
         delay=0.01, name="a name", at_most_once=False, durability="memory", task_id="", expires_after=3600,
+        limits=[Limit("k", max_running=3), Limit("r", starts=100, interval=0.5, burst=2)],
     )  # fmt: skip
     task.wait()
     info = task.info()
@@ -76,6 +77,10 @@ def test_options_reach_the_server(client: Client) -> None:
     assert info.name == "a name" and info.attempt == 1
     assert info.message.timeout.seconds == 120 and info.message.retry.max_attempts == 7
     assert info.message.retry.delay.ToMilliseconds() == 1500
+    places, rate = info.message.limits
+    assert places.key == "k" and places.max_running == 3 and not places.HasField("rate")
+    assert rate.key == "r" and rate.max_running == 0 and rate.rate.starts == 100 and rate.rate.burst == 2
+    assert rate.rate.interval.ToMilliseconds() == 500
     with pytest.raises(ValueError, match="must be one of LOW, NORMAL, HIGH, CRITICAL"):
         client.submit("io", 0, priority="urgent")
 

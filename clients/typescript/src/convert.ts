@@ -18,6 +18,7 @@ import type {
   TaskEvent,
   TaskFilter,
   TaskInfo,
+  TaskLimit,
   TaskState,
   TraceMode,
 } from "./types.js";
@@ -82,6 +83,15 @@ export function retryPolicy(policy: RetryPolicy | undefined): wire.RetryPolicy |
     factor: policy.factor ?? 0,
     maxDelay: duration(policy.maxDelay),
     jitter: policy.jitter,
+  };
+}
+
+export function taskLimit({ name, key, maxRunning, rate }: TaskLimit): wire.TaskLimit {
+  return {
+    name: name ?? "",
+    key: key ?? "",
+    maxRunning: maxRunning ?? 0,
+    rate: rate && { starts: rate.starts, interval: duration(rate.interval), burst: rate.burst ?? 0 },
   };
 }
 

@@ -2,10 +2,10 @@
 
 import { randomUUID } from "node:crypto";
 import type { SubmitTaskRequest } from "./gen/lineshaft/v1/task_service.js";
-import { durability, duration, onParentFailure, priority, retryPolicy, traceMode } from "./convert.js";
+import { durability, duration, onParentFailure, priority, retryPolicy, taskLimit, traceMode } from "./convert.js";
 import { encode } from "./payload.js";
 import type { ActiveTrace } from "./trace.js";
-import type { Durability, OnParentFailure, Priority, RetryPolicy, TraceMode } from "./types.js";
+import type { Durability, OnParentFailure, Priority, RetryPolicy, TaskLimit, TraceMode } from "./types.js";
 
 export interface TaskOptions {
   /** Pool to run in, if the handler allows pools besides its own. */
@@ -43,6 +43,8 @@ export interface TaskOptions {
   after?: string[];
   /** What happens when one of these has failed or was cancelled. Default: `fail`. */
   onParentFailure?: OnParentFailure;
+  /** At most 8 limits, which the task shares with others. */
+  limits?: TaskLimit[];
 }
 
 /** A task of a batch. */
@@ -83,5 +85,6 @@ export function submitRequest(
     dependencies: options.after?.length
       ? { taskIds: options.after, batchIndices: [], onParentFailure: onParentFailure(options.onParentFailure) }
       : undefined,
+    limits: options.limits?.map(taskLimit) ?? [],
   };
 }

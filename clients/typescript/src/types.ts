@@ -46,6 +46,25 @@ export interface RetryPolicy {
   jitter?: number;
 }
 
+/** How many tasks with the same key run at once, how many start in an interval, or both. */
+export interface TaskLimit {
+  /** Shared by the tasks of the namespace with the same key, and the same name if there is one. */
+  key?: string;
+  /** A limit in the configuration of the server, which then sets the numbers. */
+  name?: string;
+  maxRunning?: number;
+  rate?: StartRate;
+}
+
+/** In any time t, at most `burst + t × starts / interval` tasks start. */
+export interface StartRate {
+  starts: number;
+  /** In milliseconds. Default: 1000. */
+  interval?: number;
+  /** Number of tasks that start at once after a pause. Default: 1. */
+  burst?: number;
+}
+
 /** Why an attempt or a task failed. */
 export interface Failure {
   reason: FailureReason;

@@ -95,6 +95,16 @@ test("options of a submission are those of the task", async () => {
   );
 });
 
+test("a task waits for a place of its limit", async () => {
+  const limits = [{ key: "place", maxRunning: 1 }, { key: "rate", rate: { starts: 100, interval: 500, burst: 3 } }];
+  const first = await client.submit("io", 60, { limits });
+  const second = await client.submit("io", 0, { limits });
+  assert.equal((await second.refresh()).state, "WAITING");
+  await first.cancel();
+  assert.equal((await second.wait()).state, "COMPLETED");
+  await rejection(client.submit("io", 0, { limits: [{ key: "place" }] }), InvalidArgumentError);
+});
+
 test("a failed task throws its failure", async () => {
   const error = await rejection(client.run("fail"), TaskFailedError);
   assert.equal(error.failure.reason, "HANDLER_ERROR");

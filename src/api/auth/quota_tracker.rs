@@ -246,6 +246,7 @@ mod tests {
             previous: state,
             state,
             attempt: 0,
+            hold: None,
             change,
         }
     }

@@ -4,7 +4,7 @@ use crate::model::{TaskChange, TaskEvent};
 use crate::proto::v1;
 
 use super::numbers::to_i32;
-use super::task::{batch_id, cancel_receipt, cancel_request, failure, priority, resource_usage, state};
+use super::task::{batch_id, cancel_receipt, cancel_request, failure, hold, priority, resource_usage, state};
 use super::time::timestamp;
 
 pub fn event(event: &TaskEvent) -> v1::TaskEvent {
@@ -21,6 +21,7 @@ pub fn event(event: &TaskEvent) -> v1::TaskEvent {
         priority: priority(options.priority),
         batch_id: batch_id(options),
         namespace: options.namespace.to_string(),
+        limit_hold: event.hold.as_deref().and_then(|waits_for| hold(waits_for, options)),
         ..v1::TaskEvent::default()
     };
     match &event.change {
@@ -46,7 +47,7 @@ pub fn event(event: &TaskEvent) -> v1::TaskEvent {
             converted.resource_usage = usage.as_deref().map(resource_usage);
         }
         TaskChange::Deleted => converted.deleted = true,
-        TaskChange::Eligible | TaskChange::Interrupted { .. } => {}
+        TaskChange::Eligible | TaskChange::Held | TaskChange::Interrupted { .. } => {}
     }
     converted
 }

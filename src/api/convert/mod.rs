@@ -19,6 +19,7 @@ mod submit_fields;
 mod submit_trace;
 pub mod system;
 pub mod task;
+mod task_limit;
 pub mod time;
 pub mod worker;
 pub mod worker_page;

@@ -307,6 +307,7 @@ fn template(spec: &Arc<TaskSpec>, with_payload: bool) -> v1::SubmitTaskRequest {
         durability: task::durability(options.durability),
         namespace: options.namespace.to_string(),
         expires_after: extras.expires_after.map(duration),
+        limits: task::limits_of(options),
         ..v1::SubmitTaskRequest::default()
     }
 }

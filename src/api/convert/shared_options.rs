@@ -92,6 +92,7 @@ fn have_equal_fields(one: &v1::SubmitTaskRequest, other: &v1::SubmitTaskRequest)
         traceparent: _,
         tracestate: _,
         dependencies: _,
+        limits,
     } = one;
     is_same(handler, &other.handler)
         && is_same(content_type_of(payload.as_ref()), content_type_of(other.payload.as_ref()))
@@ -109,4 +110,5 @@ fn have_equal_fields(one: &v1::SubmitTaskRequest, other: &v1::SubmitTaskRequest)
         && *expires_after == other.expires_after
         && *trace_mode == other.trace_mode
         && is_same(batch_id, &other.batch_id)
+        && *limits == other.limits
 }

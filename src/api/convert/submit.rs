@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use crate::model::{
     BatchId, BatchRef, Catalog, Coded, Details, ErrorCode, FieldViolation, HandlerName, HandlerSpec, Namespace,
-    PayloadSchema, PoolKind, PoolName, PoolSpec, RequestKey, SubmissionDigest, TaskExtras, TaskId, TaskOptions,
-    TaskSpec, Timestamp, TraceContext, limits,
+    PoolKind, PoolName, PoolSpec, RequestKey, SubmissionDigest, TaskExtras, TaskId, TaskLimit, TaskOptions, TaskSpec,
+    Timestamp, TraceContext, limits,
 };
 use crate::proto::v1::{self, payload::Kind};
 
 use super::dependencies::dependencies;
 use super::invalid_fields::{FieldPath, InvalidFields, MessagePath};
 use super::shared_options::{OwnFields, SharedOptions, content_type_of};
-use super::submit_fields::{Labels, Overrides, check_args, content_type, labels, optional_name, payload};
+use super::submit_fields::{
+    Labels, Overrides, check_args, check_payload, content_type, labels, optional_name, payload,
+};
 use super::submit_trace::{own_trace, trace_mode, trace_of_call};
+use super::task_limit;
 
 /// Bytes of a refused argument that the error shows.
 const ARG_BYTES_SHOWN: usize = 128;
@@ -103,6 +106,7 @@ struct ParsedFields {
     overrides: Overrides,
     content_type: Arc<str>,
     labels: Labels,
+    limits: Box<[TaskLimit]>,
     batch: Option<BatchId>,
     delay: Option<Duration>,
     expires_after: Option<Duration>,
@@ -125,7 +129,7 @@ pub fn convert(
     let mut invalid = InvalidFields::default();
     let others = match shared.take() {
         Some(known) if known.is_of(&request, is_json, catalog) => OtherFields::Known(known),
-        _ => OtherFields::New(ParsedFields::parse(&mut invalid, path, &request, is_json, context)),
+        _ => OtherFields::New(ParsedFields::parse(&mut invalid, path, &request, is_json, catalog, context)),
     };
     let request_id = optional_name(&mut invalid, path.field("request_id"), &own.request_id);
     let id = match (own.task_id.as_str(), others.namespace()) {
@@ -209,6 +213,7 @@ impl ParsedFields {
         path: MessagePath,
         request: &v1::SubmitTaskRequest,
         is_json: bool,
+        catalog: &Catalog,
         context: &SubmitContext<'_>,
     ) -> Self {
         let delays = Duration::ZERO..=limits::DELAY_MAX;
@@ -225,6 +230,7 @@ impl ParsedFields {
             overrides: Overrides::parse(invalid, path, request),
             content_type: content_type(invalid, path, type_text, is_json),
             labels: labels(invalid, path, &request.labels),
+            limits: task_limit::parse(invalid, path, &request.limits, catalog),
             delay: invalid
                 .duration(path.field("delay"), request.delay.as_ref(), delays)
                 .filter(|delay| !delay.is_zero()),
@@ -243,7 +249,7 @@ impl ParsedFields {
         catalog: &Catalog,
         context: &SubmitContext<'_>,
     ) -> Result<TaskOptions, SubmitError> {
-        let Self { pool, batch, overrides, content_type, labels, .. } = self;
+        let Self { pool, batch, overrides, content_type, labels, limits, .. } = self;
         let (Some(handler), Some(namespace)) = (self.handler, self.namespace) else {
             return Err(InvalidFields::one(path.field("handler"), "is invalid").into());
         };
@@ -262,6 +268,7 @@ impl ParsedFields {
             retry: overrides.retry(&handler.retry),
             at_most_once: request.at_most_once,
             durability: overrides.durability.unwrap_or(pool.durability),
+            limits,
             content_type,
             submitted_by: context.submitted_by.into(),
         })
@@ -323,15 +330,6 @@ fn check_handler_args(path: MessagePath, handler: &HandlerSpec, args: &[String])
     let pattern = pattern.as_str();
     let description = format_args!("is {shown:?}, must match `{pattern}` as a whole for handler `{name}`");
     Err(InvalidFields::one(format_args!("{path}args[{index}]"), description))
-}
-
-fn check_payload(path: MessagePath, schema: &PayloadSchema, payload: &[u8]) -> Result<(), InvalidFields> {
-    let Err(mismatches) = schema.check(payload) else { return Ok(()) };
-    let mut invalid = InvalidFields::default();
-    for mismatch in mismatches {
-        invalid.add(path.field("payload"), mismatch);
-    }
-    Err(invalid)
 }
 
 /// Finds the handler and the pool of a task; `pool`: the pool that the submission names.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::model::limits::PayloadLimit;
 use crate::model::spec::{JSON, OCTET_STREAM};
-use crate::model::{Durability, Priority, RetryPolicy, id, limits};
+use crate::model::{Durability, PayloadSchema, Priority, RetryPolicy, id, limits};
 use crate::proto::v1::{self, payload::Kind};
 
 use super::invalid_fields::{FieldPath, InvalidFields, MessagePath};
@@ -128,6 +128,16 @@ pub(super) fn payload(
             text.into()
         }
     }
+}
+
+/// Checks the payload against the schema of the handler.
+pub(super) fn check_payload(path: MessagePath, schema: &PayloadSchema, payload: &[u8]) -> Result<(), InvalidFields> {
+    let Err(mismatches) = schema.check(payload) else { return Ok(()) };
+    let mut invalid = InvalidFields::default();
+    for mismatch in mismatches {
+        invalid.add(path.field("payload"), mismatch);
+    }
+    Err(invalid)
 }
 
 /// The content type of a payload with this text in `payload.content_type`.

@@ -9,6 +9,7 @@ use crate::scheduler::TaskSnapshot;
 
 use super::dependencies::task_dependencies;
 use super::numbers::{to_i32, to_i64};
+pub use super::task_limit::{hold, limits_of};
 use super::time::{duration, timestamp};
 
 pub fn state(state: TaskState) -> i32 {
@@ -89,6 +90,8 @@ pub fn task(task: Task, include: Include) -> v1::Task {
         args: spec.extras().args.iter().map(ToString::to_string).collect(),
         retry_of: spec.extras().retry_of.as_ref().map(ToString::to_string).unwrap_or_default(),
         dependencies: spec.extras().dependencies.as_deref().map(|parents| task_dependencies(parents, false, None)),
+        limits: limits_of(options),
+        limit_hold: status.hold.as_deref().and_then(|waits_for| hold(waits_for, options)),
     }
 }
 

@@ -14,6 +14,8 @@ use crate::cli::time::{parse_duration, to_proto};
 use crate::proto::json::is_json;
 use crate::proto::v1::{self, payload::Kind};
 
+use super::limit;
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Priority {
     /// Starts only when no task of a higher priority can start
@@ -105,6 +107,10 @@ pub struct TaskArgs {
     /// What happens when a task given with --after has failed or was cancelled [default: fail]
     #[arg(long, value_enum, requires = "after")]
     on_parent_failure: Option<OnParentFailure>,
+    /// Limit of the task: NAME or NAME/KEY of a limit in the configuration, or KEY,max=N,rate=STARTS/INTERVAL,burst=N, such as
+    /// api,max=5 or api,rate=100/1m; tasks with the same key share it. Can be repeated
+    #[arg(long = "task-limit", value_name = "LIMIT", value_parser = limit::parse)]
+    limits: Vec<v1::TaskLimit>,
     /// Never start the task twice, even if the server crashes while it runs
     #[arg(long)]
     at_most_once: bool,
@@ -154,6 +160,7 @@ impl TaskArgs {
             namespace: self.namespace.unwrap_or_default(),
             expires_after: self.expires_after.map(to_proto),
             dependencies,
+            limits: self.limits,
             ..v1::SubmitTaskRequest::default()
         })
     }

@@ -5,6 +5,7 @@ mod cancel;
 mod delete;
 mod each;
 mod filter;
+mod limit;
 pub mod list;
 mod output;
 pub mod print;

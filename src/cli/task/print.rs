@@ -6,12 +6,15 @@ use crate::cli::view::{self, Cell, Text, View};
 use crate::cli::{format, output, terminal};
 use crate::proto::v1::{self, payload::Kind};
 
+use super::limit;
+
 /// Every field of a task that has a value, one per line.
 pub fn details(task: &v1::Task, view: &View) -> Text {
     let labels = task.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ");
     let run_time = task.resource_usage.as_ref().map(|usage| format::duration(usage.run_time.as_ref()));
     let is_waiting = task.state() == v1::TaskState::Waiting;
     let parents = task.dependencies.as_ref();
+    let held_by = limit::hold(task.limit_hold.as_ref(), view);
     let fields = view::fields(
         view,
         &[
@@ -30,9 +33,11 @@ pub fn details(task: &v1::Task, view: &View) -> Text {
                 parents.map(|parents| format::on_parent_failure(parents.on_parent_failure)).unwrap_or_default().into(),
             ),
             ("waits for", parents.map(waits_for).unwrap_or_default().into()),
+            ("limits", limit::names(&task.limits).into()),
             ("attempt", Cell::number(task.attempt)),
             ("submitted", view.time(task.submitted_at.as_ref())),
-            ("eligible", view.time(task.eligible_at.as_ref().filter(|_| is_waiting))),
+            ("eligible", view.time(task.eligible_at.as_ref().filter(|_| is_waiting && held_by.is_empty()))),
+            ("held by", held_by.as_str().into()),
             ("started", view.time(task.started_at.as_ref())),
             ("finished", view.time(task.finished_at.as_ref())),
             ("run time", run_time.unwrap_or_default().into()),
@@ -89,7 +94,8 @@ pub fn event(event: &v1::TaskEvent, view: &View) -> Text {
     let stopping = event.cancel.as_ref().is_some_and(|cancel| cancel.stopped_at.is_none());
     let stopping = if stopping { "asked to stop" } else { "" };
     let deleted = if event.deleted { "deleted" } else { "" };
-    for extra in [&event.worker, &*format::failure(event.failure.as_ref()), stopping, deleted] {
+    let held_by = limit::hold(event.limit_hold.as_ref(), view);
+    for extra in [&event.worker, &*format::failure(event.failure.as_ref()), stopping, deleted, &held_by] {
         if !extra.is_empty() {
             line = format!("{line} {}", terminal::line(extra));
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Lease, Revision, TaskChange, TaskEvent, TaskSpec, TaskState, Timestamp};
+use crate::model::{Lease, LimitHold, Revision, TaskChange, TaskEvent, TaskSpec, TaskState, Timestamp};
 
 use super::holds::{Hold, Holds};
 use super::key_queue::QueueEntry;
@@ -48,25 +48,33 @@ impl Core {
             crashes: 0,
             pool,
             state: event.state,
-            holds: Holds::of_submitted(event.state, extras),
+            holds: match event.hold {
+                Some(_) => Holds::one_if(true, Hold::Limit),
+                None => Holds::of_submitted(event.state, extras),
+            },
             has_attempt: false,
             expires,
             payload_stored,
         };
         entry.add_stored(event.content_bytes() as u64);
         let (stamp, revision) = (self.draw_stamp(), event.revision);
-        Some(self.add_task(entry, Entered { stamp, revision, eligible_at, interrupted: false }))
+        let entered = Entered { stamp, revision, eligible_at, interrupted: false };
+        Some(self.add_task(entry, entered, event.hold.as_deref()))
     }
 
     /// Adds a task to the table and to the structures of its state. Returns the index.
-    pub(super) fn add_task(&mut self, entry: TaskEntry, entered: Entered) -> u32 {
+    pub(super) fn add_task(&mut self, entry: TaskEntry, entered: Entered, hold: Option<&LimitHold>) -> u32 {
         let expires_at = entry.spec.extras().expires_after.filter(|_| entry.expires);
         let (submission, expires_at) = (entry.submission, expires_at.map(|after| entry.submitted_at.after(after)));
+        let is_unfinished = !entry.state.is_terminal();
         let index = self.tasks.insert(entry);
         if let Some(at) = expires_at {
             self.timers.add(Timer { at, index, purpose: Purpose::Expiry(submission) });
         }
         self.enter_state(index, &entered);
+        if is_unfinished {
+            self.add_to_limits(index, hold);
+        }
         index
     }
 
@@ -94,12 +102,16 @@ impl Core {
             TaskChange::CancelRequested { request } => task.cancel = Some(request.clone()),
             _ => {}
         }
+        if matches!(event.change, TaskChange::Held) {
+            return self.hold_by_limit(index, held, event);
+        }
         if previous == event.state {
             return;
         }
         task.state = event.state;
         task.since = event.at;
-        task.holds = Holds::one_if(event.state == TaskState::Waiting, Hold::BackOff);
+        let reason = if event.hold.is_some() { Hold::Limit } else { Hold::BackOff };
+        task.holds = Holds::one_if(event.state == TaskState::Waiting, reason);
         task.has_attempt &= event.state == TaskState::Running;
         if let TaskChange::Started { lease: Lease::Remote { fence }, .. } = event.change
             && !had_attempt
@@ -122,6 +134,19 @@ impl Core {
         let interrupted = matches!(event.change, TaskChange::Interrupted { .. });
         let (stamp, revision) = (self.draw_stamp(), event.revision);
         self.enter_state(index, &Entered { stamp, revision, eligible_at, interrupted });
+        self.move_in_limits(index, previous, event.hold.as_deref(), &event.change);
+    }
+
+    /// A limit holds the task instead of a timer.
+    fn hold_by_limit(&mut self, index: u32, held: Holds, event: &TaskEvent) {
+        let stamp = self.draw_stamp();
+        let Some(task) = self.tasks.get_mut(index) else { return };
+        (task.stamp, task.since, task.holds) = (stamp, event.at, Holds::one_if(true, Hold::Limit));
+        let tasks = &self.tasks;
+        if held.has_timer() {
+            self.timers.mark_stale(|timer| Self::is_armed(tasks, timer));
+        }
+        self.move_in_limits(index, event.previous, event.hold.as_deref(), &event.change);
     }
 
     /// Counts a payload that is kept in memory. Returns false if the payload budget has no room for it.

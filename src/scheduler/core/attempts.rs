@@ -31,12 +31,15 @@ impl Core {
     pub fn started(&mut self, ticket: Ticket, at: Timestamp, worker: Arc<str>, out: &mut Decisions) {
         let Some(task) = self.live(ticket, TaskState::Queued) else { return };
         let attempt = u32::from(task.attempt) + 1;
-        if task.spec.options.at_most_once || self.quarantine.confirms(ticket) {
+        let at = self.not_before_last_change(ticket.index, at);
+        if task.spec.options.confirms_start() || self.quarantine.confirms(ticket) {
             out.confirms.push(ticket);
         }
         let is_remote = self.pools[usize::from(ticket.pool)].is_remote();
         let lease = if is_remote { Lease::Remote { fence: ticket.fence } } else { Lease::Local { epoch: self.epoch } };
-        self.emit(at, ticket.index, TaskState::Running, Some(attempt), TaskChange::Started { worker, lease }, out);
+        let charges = self.charges(ticket.index, at);
+        let change = TaskChange::Started { worker, lease, charges };
+        self.emit(at, ticket.index, TaskState::Running, Some(attempt), change, out);
     }
 
     /// An attempt has ended. Does nothing if it is not the live attempt of its task.

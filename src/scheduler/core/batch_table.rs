@@ -86,8 +86,11 @@ impl BatchTable {
         };
         let Some(batch) = self.by_creation.get_mut(&created) else { return };
         let (was_empty, had_finished) = (batch.present == 0, batch.finished_at.is_some());
-        let changed_at = batch.changed_at;
+        let (changed_at, had_completion) = (batch.changed_at, batch.completion.is_some());
         batch.apply_task(event);
+        if batch.completion.is_some() && !had_completion {
+            self.bytes -= batch.spec.reserved_bytes() as u64;
+        }
         if was_empty {
             self.empty.remove(&(changed_at, created));
         }

@@ -15,7 +15,6 @@ use crate::scheduler::refusal::{
 use super::decisions::Decisions;
 use super::retention::Deletion;
 use super::state::Core;
-use super::submit::state_of_new;
 
 /// Batches that one page of a list looks at.
 const LISTED_MAX: usize = if cfg!(test) { 8 } else { 10_000 };
@@ -335,7 +334,7 @@ impl Core {
 
     /// Neither a limit of the queue nor of the memory refuses it: the room was reserved when the batch was created.
     fn submit_completion(&mut self, at: Timestamp, spec: TaskSpec, out: &mut Decisions) {
-        let state = state_of_new(at, &spec);
+        let (state, hold) = self.state_of_new(at, &spec);
         let event = TaskEvent {
             revision: self.revision.next(),
             at,
@@ -344,6 +343,7 @@ impl Core {
             previous: state,
             state,
             attempt: 0,
+            hold,
             change: TaskChange::Submitted { spec: Arc::new(spec) },
         };
         self.apply_submitted(&event);

@@ -34,6 +34,7 @@ impl Core {
         // Budgets of memory and message sizes depend on the limit, so it changes with a restart only.
         let payload_limit = self.options.catalog.payload_limit;
         self.options.catalog = Arc::new(Catalog { payload_limit, ..Arc::unwrap_or_clone(catalog) });
+        self.limits.mark_all_changed();
         for pool in &mut self.pools {
             pool.configured = false;
             pool.spec.paused = true;

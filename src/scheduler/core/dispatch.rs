@@ -101,7 +101,7 @@ impl Core {
             submission: task.submission,
             attempt: u32::from(task.attempt) + 1,
             eligible_at: task.since,
-            confirm: is_careful || task.spec.options.at_most_once,
+            confirm: is_careful || task.spec.options.confirms_start(),
             payload_stored: task.payload_stored,
         };
         let (priority, options) = (task.spec.options.priority.index(), &task.spec.options);

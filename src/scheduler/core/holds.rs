@@ -11,6 +11,8 @@ pub enum Hold {
     BackOff = 2,
     /// The task has not taken notice of the ends of all its parents.
     Parents = 4,
+    /// A limit has no place or token for the task.
+    Limit = 8,
 }
 
 /// The holds of a task. It is WAITING exactly while it has at least one.

@@ -21,6 +21,8 @@ mod handlers;
 mod hash_index;
 mod holds;
 mod key_queue;
+mod limit_table;
+mod limits;
 mod namespace_slots;
 mod pool_metrics;
 mod pool_override;
@@ -52,6 +54,8 @@ mod dependencies_tests;
 mod epoch_tests;
 #[cfg(test)]
 mod handlers_tests;
+#[cfg(test)]
+mod limits_tests;
 #[cfg(test)]
 mod model_test;
 #[cfg(test)]

@@ -14,7 +14,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use crate::model::{Priority, Timestamp};
+use crate::model::{Priority, TaskState, Timestamp};
 use crate::pool::Ticket;
 
 use super::decisions::{Decisions, Dispatch};
@@ -88,12 +88,12 @@ impl Core {
         if barrier.is_some() {
             return true;
         }
-        suspects.retain(|suspect| suspect.is_queued(&self.tasks));
+        suspects.retain(|suspect| suspect.is_pending(&self.tasks));
         let may_start = |suspect: &Suspect| {
             self.tasks.get(suspect.index).is_some_and(|task| {
                 let pool = &self.pools[usize::from(task.pool)];
                 let options = &task.spec.options;
-                !pool.spec.paused && !pool.queues.is_full(&options.namespace)
+                task.state == TaskState::Queued && !pool.spec.paused && !pool.queues.is_full(&options.namespace)
             })
         };
         let Some(next) = suspects.iter().position(may_start).and_then(|at| suspects.remove(at)) else { return false };

@@ -56,7 +56,9 @@ impl Core {
                 Arc::make_mut(&mut task.spec).payload = payload.into();
             }
         }
-        let holds = if task.attempt == 0 {
+        let holds = if task.hold.is_some() {
+            Holds::one_if(task.state == TaskState::Waiting, Hold::Limit)
+        } else if task.attempt == 0 {
             Holds::of_submitted(task.state, task.spec.extras())
         } else {
             Holds::one_if(task.state == TaskState::Waiting, Hold::BackOff)
@@ -92,7 +94,7 @@ impl Core {
         // The revision is unique like a stamp, and orders the queues; see `recover`.
         let entered =
             Entered { stamp: revision.0, revision, eligible_at: task.eligible_at, interrupted: task.interrupted };
-        let index = self.add_task(entry, entered);
+        let index = self.add_task(entry, entered, task.hold.as_deref());
         if runs {
             self.quarantine.note_start(index, Some(revision));
         }
@@ -129,7 +131,7 @@ impl Core {
                 self.remote_workers.remove(&task.stamp);
             }
             self.apply(index, event);
-            if let TaskChange::Started { worker, lease: Lease::Remote { fence } } = &event.change {
+            if let TaskChange::Started { worker, lease: Lease::Remote { fence }, .. } = &event.change {
                 self.remote_workers.insert(*fence, worker.clone());
             }
             let starts = matches!(event.change, TaskChange::Started { .. });
@@ -159,6 +161,7 @@ impl Core {
         self.finished.order_restored(&self.tasks, self.revision, now);
         self.restore_dependencies();
         self.limit_waits(now);
+        self.limits.begin(now);
         let tasks = &self.tasks;
         for queue in self.pools.iter_mut().flat_map(|pool| pool.queues.iter_mut()) {
             queue.ready.order_restored(|entry| Self::is_live(tasks, entry));
@@ -185,6 +188,9 @@ impl Core {
             culprit_found |= self.recover_one(now, index, ran_alone, out);
         }
         self.quarantine_suspects(culprit_found);
+        // They may have been changed meanwhile.
+        self.limits.mark_all_changed();
+        self.admit_waiting(out);
         // The server may have ended between the end of a batch and what follows from it.
         self.batches.mark_all_changed();
         self.settle_batches(now, out);

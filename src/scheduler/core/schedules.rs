@@ -265,7 +265,8 @@ impl Core {
         let new = || std::iter::once::<&TaskSpec>(&task);
         let batch_bytes = self.check_batches(new(), false)?;
         self.check_queue_limits(new())?;
-        self.check_attached(batch_bytes + attached_bytes(&task))?;
+        let limit_bytes = self.check_limits(new())?;
+        self.check_attached(batch_bytes + limit_bytes + attached_bytes(&task))?;
         self.add(now, task, out);
         Ok(id)
     }

@@ -16,6 +16,7 @@ use super::decisions::{Decisions, Unattempted};
 use super::dependency_table::DependencyTable;
 use super::finished::FinishedTasks;
 use super::key_queue::QueueEntry;
+use super::limit_table::LimitTable;
 use super::pool_state::PoolState;
 use super::requests::RecentRequests;
 use super::schedule_table::ScheduleTable;
@@ -40,8 +41,8 @@ pub struct CoreOptions {
     pub retention: Retention,
     /// Bytes of payloads of unfinished tasks that are kept in memory.
     pub payload_bytes_max: u64,
-    /// Bytes of batches and schedules, and of arguments, labels, names and trace contexts of unfinished tasks beyond [`ATTACHED_FREE`] of
-    /// each task.
+    /// Bytes of batches, schedules and limits of tasks, and of arguments, labels, names and trace contexts of unfinished tasks
+    /// beyond [`ATTACHED_FREE`] of each task.
     pub attached_bytes_max: u64,
     /// Consecutive server crashes after which a task that was running fails.
     pub crashes_max: u32,
@@ -77,6 +78,7 @@ pub struct Core {
     pub(super) batches: BatchTable,
     pub(super) schedules: ScheduleTable,
     pub(super) dependencies: DependencyTable,
+    pub(super) limits: LimitTable,
     pub(super) draining: bool,
     pub(super) quarantine: Quarantine,
     /// While the core recovers: the remote workers of running attempts, by fence.
@@ -121,6 +123,7 @@ impl Core {
             batches: BatchTable::default(),
             schedules: ScheduleTable::default(),
             dependencies: DependencyTable::default(),
+            limits: LimitTable::default(),
             draining: false,
             quarantine: Quarantine::default(),
             remote_workers: HashMap::new(),
@@ -147,13 +150,16 @@ impl Core {
                 Purpose::Expiry(_) => self.expire(now, timer.index, out),
             }
         }
+        self.limits.advance(now);
+        self.admit_waiting(out);
         self.run_schedules(now, out);
     }
 
     /// When [`Core::advance`] has to be called next.
     pub fn next_due(&mut self) -> Option<Timestamp> {
         let timer = self.timers.next(|timer| Self::is_armed(&self.tasks, timer));
-        timer.into_iter().chain(self.quarantine.due()).chain(self.next_run_due()).min()
+        let limit = if self.limits.has_changed() { Some(self.now) } else { self.limits.first_wake() };
+        timer.into_iter().chain(self.quarantine.due()).chain(self.next_run_due()).chain(limit).min()
     }
 
     /// Refuses submissions and dispatches nothing from now on.
@@ -168,7 +174,7 @@ impl Core {
 
     /// Bytes that [`CoreOptions::attached_bytes_max`] limits.
     pub(super) fn attached_in_memory(&self) -> u64 {
-        self.attached_bytes + self.batches.bytes() + self.schedules.bytes()
+        self.attached_bytes + self.batches.bytes() + self.schedules.bytes() + self.limits.bytes()
     }
 
     /// Bytes of everything of variable size that the store keeps of finished tasks.
@@ -216,7 +222,8 @@ impl Core {
         Some((task.state, &task.spec.options))
     }
 
-    /// Creates an event and applies it.
+    /// Creates an event and applies it, and those that follow from it. A task whose limits have no place for it becomes WAITING
+    /// instead of QUEUED.
     pub(super) fn emit(
         &mut self,
         at: Timestamp,
@@ -226,6 +233,21 @@ impl Core {
         change: TaskChange,
         out: &mut Decisions,
     ) {
+        self.emit_one(at, index, state, attempt, change, out);
+        self.admit_waiting(out);
+    }
+
+    /// [`Core::emit`] without the tasks that wait for a limit.
+    pub(super) fn emit_one(
+        &mut self,
+        at: Timestamp,
+        index: u32,
+        state: TaskState,
+        attempt: Option<u32>,
+        change: TaskChange,
+        out: &mut Decisions,
+    ) {
+        let (state, change, hold) = self.within_limits(index, state, change);
         let at = self.not_before_last_change(index, at);
         let Some(task) = self.tasks.get(index) else { return };
         let ends = state.is_terminal() && !task.state.is_terminal();
@@ -248,6 +270,7 @@ impl Core {
             previous: task.state,
             state,
             attempt: attempt.unwrap_or(task.attempt.into()),
+            hold,
             change,
         };
         self.apply(index, &event);
@@ -328,5 +351,6 @@ impl Core {
         self.schedules.check(&self.tasks);
         self.requests.check();
         self.check_dependencies();
+        self.check_limit_counts();
     }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use crate::model::{
-    Durability, Event, PoolName, RequestKey, Revision, TaskChange, TaskEvent, TaskId, TaskSpec, TaskState, Timestamp,
+    Durability, Event, LimitHold, PoolName, RequestKey, Revision, TaskChange, TaskEvent, TaskId, TaskSpec, TaskState,
+    Timestamp,
 };
 use crate::scheduler::refusal::{BadField, Draining, QueueFull, Refusal, RequestIdReused};
 
 use super::decisions::Decisions;
-use super::holds::{Hold, Holds};
 use super::state::{Core, attached_bytes};
 use super::submission::{Accepted, StoredIds, Submission, Submitted, Undecided, Verdict};
 
@@ -48,16 +48,17 @@ impl Core {
         let new = || specs.iter().zip(&accepted).filter(|(_, accepted)| !accepted.duplicate).map(|(spec, _)| spec);
         let batch_bytes = self.check_batches(new(), submission.creates_batch)?;
         self.check_queue_limits(new())?;
-        self.check_attached(batch_bytes + new().map(attached_bytes).sum::<u64>())?;
+        let limit_bytes = self.check_limits(new())?;
+        self.check_attached(batch_bytes + limit_bytes + new().map(attached_bytes).sum::<u64>())?;
         let after = self.revision;
         let after_ended = open.before_ended.map_or(after, |before| before.min(after));
         let is_synced = specs.iter().any(|spec| spec.options.durability == Durability::Fsync);
         let durability = if is_synced { Durability::Fsync } else { Durability::Memory };
         match order {
             None => {
-                let new = specs.into_iter().zip(&accepted).filter(|(_, accepted)| !accepted.duplicate);
-                for (spec, _) in new {
-                    self.add(now, spec, out);
+                let new = specs.into_iter().zip(&mut accepted).filter(|(_, accepted)| !accepted.duplicate);
+                for (spec, accepted) in new {
+                    accepted.state = Some(self.add(now, spec, out));
                 }
             }
             Some(order) => {
@@ -76,7 +77,7 @@ impl Core {
     pub(super) fn add(&mut self, now: Timestamp, spec: TaskSpec, out: &mut Decisions) -> TaskState {
         let parents = self.parents_of_new(&spec);
         let is_held = parents.iter().any(|(_, is_awaited)| *is_awaited);
-        let state = if is_held { TaskState::Waiting } else { state_of_new(now, &spec) };
+        let (state, hold) = if is_held { (TaskState::Waiting, None) } else { self.state_of_new(now, &spec) };
         let event = TaskEvent {
             revision: self.revision.next(),
             at: now,
@@ -85,6 +86,7 @@ impl Core {
             previous: state,
             state,
             attempt: 0,
+            hold,
             change: TaskChange::Submitted { spec: Arc::new(spec) },
         };
         let index = self.apply_submitted(&event);
@@ -93,6 +95,14 @@ impl Core {
             self.add_parents(index, parents);
         }
         state
+    }
+
+    /// The state of a new task, and the limit that holds it.
+    pub(super) fn state_of_new(&self, now: Timestamp, spec: &TaskSpec) -> (TaskState, Option<Box<LimitHold>>) {
+        if spec.extras().delay.is_some_and(|delay| now.after(delay) > now) {
+            return (TaskState::Waiting, None);
+        }
+        self.state_within_limits(spec)
     }
 
     /// Finds the tasks that are submitted again.
@@ -111,7 +121,7 @@ impl Core {
                 None => None,
             };
             let repeated = repeated.or_else(|| self.find_task(spec, submission.stored.as_deref(), open));
-            accepted.push(repeated.unwrap_or_else(|| accept_new(now, spec)));
+            accepted.push(repeated.unwrap_or_else(|| accept_new(spec)));
             if count == 1 {
                 break;
             }
@@ -210,11 +220,7 @@ impl OpenQuestions {
     }
 }
 
-pub(super) fn state_of_new(now: Timestamp, spec: &TaskSpec) -> TaskState {
-    let waits = spec.extras().delay.is_some_and(|delay| now.after(delay) > now);
-    Holds::one_if(waits, Hold::Delay).state()
-}
-
-fn accept_new(now: Timestamp, spec: &TaskSpec) -> Accepted {
-    Accepted { id: spec.id.clone(), state: Some(state_of_new(now, spec)), duplicate: false }
+/// Its state is set when it is added.
+fn accept_new(spec: &TaskSpec) -> Accepted {
+    Accepted { id: spec.id.clone(), state: None, duplicate: false }
 }

@@ -7,11 +7,12 @@ use hashbrown::HashMap;
 use crate::model::{Revision, TaskState, Timestamp};
 use crate::pool::Ticket;
 
+use super::holds::Hold;
 use super::table::TaskTable;
 
 #[derive(Debug, Default)]
 pub(super) struct Quarantine {
-    /// Queued tasks on their last try, the next one first.
+    /// Tasks on their last try that are queued or held by a limit, the next one first.
     pub suspects: VecDeque<Suspect>,
     /// Attempts of such tasks that were dispatched and have not ended.
     pub trials: Vec<Ticket>,
@@ -24,7 +25,7 @@ pub(super) struct Quarantine {
     pub starts: HashMap<u32, Revision>,
 }
 
-/// Stale if the entry of the table is that of another submission, or if the task is not queued.
+/// Stale if the entry of the table is that of another submission, or if the task has an attempt.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Suspect {
     pub index: u32,
@@ -52,9 +53,11 @@ impl Quarantine {
 }
 
 impl Suspect {
-    pub fn is_queued(self, tasks: &TaskTable) -> bool {
+    /// Whether the task is queued, or would be if a limit did not hold it.
+    pub fn is_pending(self, tasks: &TaskTable) -> bool {
         tasks.get(self.index).is_some_and(|task| {
-            task.submission == self.submission && task.state == TaskState::Queued && !task.has_attempt
+            let waits = task.state == TaskState::Waiting && task.holds.contains(Hold::Limit);
+            task.submission == self.submission && (task.state == TaskState::Queued || waits) && !task.has_attempt
         })
     }
 }

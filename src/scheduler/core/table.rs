@@ -20,7 +20,7 @@ pub struct TaskEntry {
     /// Revision of the submission. It identifies the task, and is never used again, unlike its index and its ID.
     pub submission: Revision,
     pub submitted_at: Timestamp,
-    /// When the present state began.
+    /// When the present state began, or in it the wait for a limit.
     pub since: Timestamp,
     /// Drawn anew from a counter of the core when the task enters a queue, waits for a timer or is dispatched, so that
     /// every earlier queue entry, timer and attempt is outdated. The fence of the live attempt, if there is one.

@@ -319,6 +319,7 @@ fn restored_payloads_are_kept_within_the_budget_and_only_of_unfinished_tasks() {
         submission: Revision(1),
         submitted_at: Timestamp(0),
         eligible_at: Timestamp(0),
+        hold: None,
         since: Timestamp(0),
         interrupted: false,
         has_started: false,

@@ -24,6 +24,7 @@ fn queued(id: &str) -> RecoveredTask {
         revision: Revision(1),
         submitted_at: Timestamp(1),
         eligible_at: Timestamp(1),
+        hold: None,
         since: Timestamp(1),
         interrupted: false,
         has_started: false,

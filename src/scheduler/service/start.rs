@@ -11,8 +11,8 @@ use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{
-    Batch, Clock, Event, HandlerName, MemoryAccount, PoolSettings, RecoveredTask, Revision, Schedule, SharedCatalog,
-    Timestamp, Upload,
+    Batch, Clock, Event, HandlerName, LimitId, MemoryAccount, PoolSettings, RecoveredTask, Revision, Schedule,
+    SharedCatalog, Timestamp, Upload,
 };
 use crate::pool::{Pool, WorkerContext};
 use crate::runners::{Modules, Registry, ResultMemory};
@@ -253,6 +253,10 @@ impl Recover for Recovery {
 
     fn restore_schedule(&mut self, schedule: Schedule) {
         self.core.restore_schedule(schedule);
+    }
+
+    fn restore_bucket(&mut self, limit: LimitId, full_at: u64) {
+        self.core.restore_bucket(&limit, full_at);
     }
 
     fn restore(&mut self, task: RecoveredTask, payload: &[u8]) {

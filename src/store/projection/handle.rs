@@ -18,12 +18,13 @@ use super::queue::CommitQueue;
 use super::requests::{self, RequestTable};
 use super::schema::{Meta, SCHEMA};
 use super::subjects::load_subjects;
+use super::tokens;
 use super::unwritten::{History, Location};
 use super::worker::{Shared, Worker};
 use super::writer::Writer;
 use crate::model::{
-    Batch, Event, Output, RequestName, RequestRetention, Revision, Schedule, Task, TaskChange, TaskEvent, TaskFilter,
-    TaskId, TaskSpec,
+    Batch, Event, LimitId, Output, RequestName, RequestRetention, Revision, Schedule, Task, TaskChange, TaskEvent,
+    TaskFilter, TaskId, TaskSpec,
 };
 use crate::store::error::StoreError;
 use crate::store::page::{Page, PageCursor, PageSize};
@@ -136,6 +137,15 @@ impl SqliteProjection {
     /// As [`SqliteProjection::for_each_task`].
     pub fn for_each_schedule(&self, visit: impl FnMut(Schedule)) -> Result<(), StoreError> {
         self.readers.with(|connection| for_each(connection, &self.shared.path, visit))
+    }
+
+    /// Calls `visit` with each limit whose token bucket may not be full, and the time at which it is, in nanoseconds. Must be
+    /// called before the tables are written.
+    ///
+    /// # Errors
+    /// As [`SqliteProjection::for_each_task`].
+    pub fn for_each_bucket(&self, visit: impl FnMut(LimitId, u64)) -> Result<(), StoreError> {
+        self.readers.with(|connection| tokens::for_each_bucket(connection, &self.shared.path, visit))
     }
 
     /// The last event of each pool.

@@ -138,7 +138,7 @@ fn event(revision: u64, at: Timestamp, number: u64, options: &Arc<TaskOptions>, 
         _ => TaskState::Cancelled,
     };
     let (revision, task, options) = (Revision(revision), id(number), Arc::clone(options));
-    TaskEvent { revision, at, task, options, previous: TaskState::Queued, state, attempt: 0, change }
+    TaskEvent { revision, at, task, options, previous: TaskState::Queued, state, attempt: 0, hold: None, change }
 }
 
 /// Reads pages and counts the instructions of SQLite.
@@ -304,7 +304,7 @@ fn kinds_without_tasks_are_removed() {
 }
 
 fn started() -> TaskChange {
-    TaskChange::Started { worker: "a/PoolWorker-0".into(), lease: Lease::Local { epoch: 1 } }
+    TaskChange::Started { worker: "a/PoolWorker-0".into(), lease: Lease::Local { epoch: 1 }, charges: Box::default() }
 }
 
 fn cancelled() -> TaskChange {

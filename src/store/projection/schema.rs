@@ -87,6 +87,15 @@ pub const SCHEMA: Schema = Schema {
             body BLOB NOT NULL,
             UNIQUE (namespace, id)
         );",
+        "CREATE TABLE limit_tokens(
+            namespace TEXT NOT NULL,
+            name TEXT NOT NULL,
+            key TEXT NOT NULL,
+            full_at INTEGER NOT NULL,
+            crc INTEGER NOT NULL,
+            PRIMARY KEY (namespace, name, key)
+        ) WITHOUT ROWID;
+        CREATE INDEX limit_tokens_full_at ON limit_tokens(full_at);",
     ],
     shrinks: true,
     conversions: &[

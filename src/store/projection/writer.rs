@@ -17,6 +17,7 @@ use super::rows::{
 use super::schema::Meta;
 use super::subjects::store_subjects;
 use super::submission_times::SubmissionTimes;
+use super::tokens::PendingTokens;
 use crate::model::batch::BatchKeyRef;
 use crate::model::batch_state::{batch_of, fold_batch, fold_task_into_batch};
 use crate::model::schedule_state::{fold_schedule, fold_task_into_schedule, schedule_of};
@@ -90,6 +91,7 @@ struct Changes {
     requests: Vec<NewRequest>,
     batches: Pending<Batch>,
     schedules: Pending<Schedule>,
+    tokens: PendingTokens,
     /// Events of other subjects.
     others: Vec<Event>,
 }
@@ -151,7 +153,8 @@ impl Writer {
     /// Whether [`Writer::store`] should be called before more is added.
     pub(super) fn is_full(&self) -> bool {
         let changes = &self.changes;
-        changes.rows + changes.requests.len() + changes.batches.len() + changes.schedules.len() >= ROWS_MAX
+        changes.rows + changes.requests.len() + changes.batches.len() + changes.schedules.len() + changes.tokens.len()
+            >= ROWS_MAX
             || changes.bytes >= TRANSACTION_BYTES_MAX
     }
 
@@ -208,6 +211,7 @@ impl Writer {
             changes.revision = revision;
             match event {
                 Event::Task(event) => {
+                    changes.tokens.fold(event);
                     if self.fold(changes, event)? {
                         self.fold_into_entities(changes, event)?;
                     }
@@ -254,6 +258,7 @@ impl Writer {
             requests.write(&transaction, &changes.requests)?;
             changes.batches.store(&transaction)?;
             changes.schedules.store(&transaction)?;
+            changes.tokens.store(&transaction)?;
             meta.store(&transaction)?;
             transaction.commit()?;
             Ok(meta)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::corruption::Corruption;
-use super::task::{LabelRecord, TemplateRecord, name};
-use super::values::{RequestRecord, variant};
+use super::task::{LabelRecord, TemplateRecord};
+use super::values::{RequestRecord, name, variant};
 use crate::model::{
     Batch, BatchChange, BatchCounts, BatchEvent, BatchFailure, BatchId, BatchKey, BatchSpec, FailureReason, Namespace,
     Revision, TaskId, Timestamp,

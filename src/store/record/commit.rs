@@ -15,12 +15,13 @@ use super::handler::HandlerRecord;
 use super::pool::PoolRecord;
 use super::schedule::ScheduleEventRecord;
 use super::task::{OptionsRecord, SpecRecord};
+use super::task_limit::{LimitChargeRecord, LimitHoldRecord};
 use super::values::{
     FailureRecord, OutputRecord, PayloadRecord, ReceiptRecord, RequestRecord, UsageRecord, unknown, variant,
 };
 use crate::model::{
-    Event, Failure, InterruptCause, Lease, Output, ResourceUsage, Revision, TaskChange, TaskEvent, TaskId, TaskOptions,
-    TaskState, Timestamp,
+    Event, Failure, InterruptCause, Lease, LimitCharge, Output, ResourceUsage, Revision, TaskChange, TaskEvent, TaskId,
+    TaskOptions, TaskState, Timestamp,
 };
 
 /// First byte of every encoded commit.
@@ -62,11 +63,17 @@ struct EventRecord {
     /// Of `Started`: the epoch of the server whose worker runs the attempt.
     #[prost(uint64, tag = "9")]
     epoch: u64,
-    #[prost(oneof = "ChangeRecord", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
+    #[prost(oneof = "ChangeRecord", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 22")]
     change: Option<ChangeRecord>,
     /// Of `Started`: the fence of an attempt that a remote worker holds; 0 otherwise.
     #[prost(uint64, tag = "20")]
     remote_fence: u64,
+    /// WAITING: the limit for which the task waits.
+    #[prost(message, optional, tag = "23")]
+    hold: Option<LimitHoldRecord>,
+    /// Of `Started`.
+    #[prost(message, repeated, tag = "24")]
+    charges: Vec<LimitChargeRecord>,
     /// What has changed, if not a task. Tags from 30 on.
     #[prost(oneof = "SubjectRecord", tags = "30, 31, 32, 33")]
     subject: Option<SubjectRecord>,
@@ -106,6 +113,8 @@ enum ChangeRecord {
     Cancelled(Box<EndRecord>),
     #[prost(bool, tag = "19")]
     Deleted(bool),
+    #[prost(bool, tag = "22")]
+    Held(bool),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -231,10 +240,15 @@ fn task_record<'a>(event: &'a TaskEvent, at: u64, dictionary: &mut Dictionary<'a
         TaskId::Named(name) => (None, None, name.to_string()),
     };
     let options = dictionary.index(&event.options);
-    let (epoch, remote_fence) = match event.change {
-        TaskChange::Started { lease: Lease::Local { epoch }, .. } => (epoch, 0),
-        TaskChange::Started { lease: Lease::Remote { fence }, .. } => (0, fence),
-        _ => (0, 0),
+    let (epoch, remote_fence, charges) = match &event.change {
+        TaskChange::Started { lease, charges, .. } => {
+            let charges = charges.iter().map(Into::into).collect();
+            match lease {
+                Lease::Local { epoch } => (*epoch, 0, charges),
+                Lease::Remote { fence } => (0, *fence, charges),
+            }
+        }
+        _ => (0, 0, Vec::new()),
     };
     EventRecord {
         at: event.at.0.wrapping_sub(at).cast_signed(),
@@ -247,6 +261,8 @@ fn task_record<'a>(event: &'a TaskEvent, at: u64, dictionary: &mut Dictionary<'a
         attempt: event.attempt,
         epoch,
         remote_fence,
+        hold: event.hold.as_deref().map(Into::into),
+        charges,
         change: Some(change_record(&event.change, options, dictionary)),
         subject: None,
     }
@@ -260,6 +276,7 @@ fn change_record<'a>(change: &'a TaskChange, event_options: u32, dictionary: &mu
             ChangeRecord::Submitted(Box::new(SubmittedRecord { spec: Some(spec.into()), options }))
         }
         TaskChange::Eligible => ChangeRecord::Eligible(true),
+        TaskChange::Held => ChangeRecord::Held(true),
         TaskChange::Started { worker, .. } => ChangeRecord::Started(worker.to_string()),
         TaskChange::Completed { result, usage, output } => ChangeRecord::Completed(Box::new(EndRecord {
             result: Some(result.into()),
@@ -350,7 +367,8 @@ fn task_model(
                 0 => Lease::Local { epoch: record.epoch },
                 fence => Lease::Remote { fence },
             };
-            change_model(other, lease)?
+            let charges = record.charges.into_iter().map(LimitChargeRecord::into_model);
+            change_model(other, lease, charges.collect::<Result<_, _>>()?)?
         }
     };
     Ok(TaskEvent {
@@ -361,16 +379,18 @@ fn task_model(
         previous: variant("task state", record.previous, TaskState::from_number)?,
         state: variant("task state", record.state, TaskState::from_number)?,
         attempt: record.attempt,
+        hold: record.hold.map(LimitHoldRecord::into_model).transpose()?,
         change,
     })
 }
 
-/// Decodes any change except a submission. Only a start has a lease.
-fn change_model(record: ChangeRecord, lease: Lease) -> Result<TaskChange, Corruption> {
+/// Decodes any change except a submission. Only a start has a lease and charges.
+fn change_model(record: ChangeRecord, lease: Lease, charges: Box<[LimitCharge]>) -> Result<TaskChange, Corruption> {
     Ok(match record {
         ChangeRecord::Submitted(_) => return Err(missing("task options")),
         ChangeRecord::Eligible(_) => TaskChange::Eligible,
-        ChangeRecord::Started(worker) => TaskChange::Started { worker: worker.into(), lease },
+        ChangeRecord::Held(_) => TaskChange::Held,
+        ChangeRecord::Started(worker) => TaskChange::Started { worker: worker.into(), lease, charges },
         ChangeRecord::Completed(mut end) => TaskChange::Completed {
             result: end.result.take().ok_or_else(|| missing("result"))?.into_model(),
             usage: end.take_usage().ok_or_else(|| missing("resource usage"))?,

@@ -26,6 +26,7 @@ pub fn submitted(event: &TaskEvent) -> TaskStatus {
     };
     let mut status = TaskStatus::submitted(event.state, event.revision, event.at, event.at.after(delay));
     status.attempt = event.attempt;
+    status.hold.clone_from(&event.hold);
     status
 }
 
@@ -38,11 +39,13 @@ pub fn advance(status: &mut TaskStatus, event: &TaskEvent) {
     }
     status.revision = event.revision;
     status.attempt = event.attempt;
+    status.hold.clone_from(&event.hold);
     status.produced_bytes += event.content_bytes() as u64;
     match &event.change {
         TaskChange::Submitted { .. } | TaskChange::Deleted => {}
+        TaskChange::Held => status.since = event.at,
         TaskChange::Eligible => status.eligible_at = event.at,
-        TaskChange::Started { worker, lease } => {
+        TaskChange::Started { worker, lease, .. } => {
             status.worker = Some(worker.clone());
             status.remote_fence = match lease {
                 Lease::Remote { fence } => Some(*fence),

@@ -13,6 +13,7 @@ mod pool;
 mod schedule;
 mod subjects;
 mod task;
+mod task_limit;
 mod trace;
 mod values;
 

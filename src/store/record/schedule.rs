@@ -6,8 +6,8 @@ use std::time::Duration;
 use prost::Message;
 
 use super::corruption::Corruption;
-use super::task::{TemplateRecord, name};
-use super::values::{nanos, variant};
+use super::task::TemplateRecord;
+use super::values::{name, nanos, variant};
 use crate::model::schedule_rule::parse_zone;
 use crate::model::{
     CronRule, DstPolicy, FailureReason, Namespace, Overlap, Revision, RunKind, Schedule, ScheduleChange, ScheduleError,

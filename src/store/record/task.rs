@@ -1,6 +1,5 @@
 //! Records of task options, task specs and task statuses.
 
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,18 +8,17 @@ use prost::Message;
 
 use super::corruption::Corruption;
 use super::dependencies::DependenciesRecord;
+use super::task_limit::{LimitHoldRecord, TaskLimitRecord};
 use super::trace::TraceRecord;
-use super::values::{FailureRecord, PayloadRecord, ReceiptRecord, RequestRecord, UsageRecord, nanos, unknown, variant};
+use super::values::{
+    FailureRecord, PayloadRecord, ReceiptRecord, RequestRecord, UsageRecord, name, nanos, unknown, variant,
+};
 use crate::model::limits::OUTPUT_KEPT_BYTES;
 use crate::model::{
     BatchId, Durability, HandlerName, Namespace, PoolName, Priority, RequestKey, RetryPolicy, Revision, RunKind,
     ScheduleId, Scheduled, SubmissionDigest, TaskExtras, TaskId, TaskOptions, TaskSpec, TaskState, TaskStatus,
     Timestamp,
 };
-
-pub(super) fn name<T, E: Display>(text: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Corruption> {
-    parse(text).map_err(|error| Corruption::new(format!("invalid name {text:?}: {error}")))
-}
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct LabelRecord {
@@ -82,6 +80,8 @@ pub struct OptionsRecord {
     submitted_by: String,
     #[prost(string, optional, tag = "18")]
     schedule: Option<String>,
+    #[prost(message, repeated, tag = "20")]
+    limits: Vec<TaskLimitRecord>,
 }
 
 impl From<&TaskOptions> for OptionsRecord {
@@ -105,6 +105,7 @@ impl From<&TaskOptions> for OptionsRecord {
             content_type: options.content_type.to_string(),
             submitted_by: options.submitted_by.to_string(),
             schedule: options.schedule.as_ref().map(ToString::to_string),
+            limits: options.limits.iter().map(Into::into).collect(),
         }
     }
 }
@@ -133,6 +134,7 @@ impl OptionsRecord {
                 2 => Durability::Memory,
                 other => return Err(unknown("durability", other)),
             },
+            limits: self.limits.into_iter().map(TaskLimitRecord::into_model).collect::<Result<_, _>>()?,
             content_type: self.content_type.into(),
             submitted_by: self.submitted_by.into(),
             schedule: self.schedule.as_deref().map(|schedule| name(schedule, ScheduleId::parse)).transpose()?,
@@ -306,6 +308,8 @@ pub struct StatusRecord {
     /// Of the current or last attempt, if a remote worker holds it.
     #[prost(uint64, optional, tag = "20")]
     remote_fence: Option<u64>,
+    #[prost(message, optional, tag = "22")]
+    hold: Option<LimitHoldRecord>,
 }
 
 impl From<&TaskStatus> for StatusRecord {
@@ -331,6 +335,7 @@ impl From<&TaskStatus> for StatusRecord {
             interrupted: status.interrupted,
             produced_bytes: Some(status.produced_bytes),
             remote_fence: status.remote_fence,
+            hold: status.hold.as_deref().map(Into::into),
         }
     }
 }
@@ -373,6 +378,7 @@ impl StatusRecord {
             since,
             interrupted: self.interrupted,
             eligible_at: Timestamp(self.eligible_at),
+            hold: self.hold.map(LimitHoldRecord::into_model).transpose()?,
             started_at: self.started_at.map(Timestamp),
             finished_at: self.finished_at.map(Timestamp),
             worker: self.worker.map(Into::into),

@@ -2,6 +2,7 @@
 //!
 //! Times are microseconds since the Unix epoch; durations are nanoseconds.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,10 @@ use crate::model::{
 
 pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn name<T, E: Display>(text: &str, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Corruption> {
+    parse(text).map_err(|error| Corruption::new(format!("invalid name {text:?}: {error}")))
 }
 
 pub(super) fn unknown(what: &str, number: u32) -> Corruption {

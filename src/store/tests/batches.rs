@@ -47,7 +47,17 @@ impl Events {
     fn task(&mut self, spec: &Arc<TaskSpec>, (previous, state): (TaskState, TaskState), change: TaskChange) {
         let (revision, at) = self.next();
         let (task, options) = (spec.id.clone(), spec.options.clone());
-        self.0.push(Event::Task(TaskEvent { revision, at, task, options, previous, state, attempt: 0, change }));
+        self.0.push(Event::Task(TaskEvent {
+            revision,
+            at,
+            task,
+            options,
+            previous,
+            state,
+            attempt: 0,
+            hold: None,
+            change,
+        }));
     }
 
     fn submit(&mut self, spec: &Arc<TaskSpec>) {

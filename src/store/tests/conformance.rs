@@ -157,7 +157,7 @@ fn trimmed_events_cannot_be_read_and_appends_continue() {
         }
         assert_eq!(store.journal.oldest(), oldest);
         assert!(
-            store.journal.excess(3 << 10) > Some(oldest) && store.journal.excess(3 << 10) < store.journal.excess(0)
+            store.journal.excess(8 << 10) > Some(oldest) && store.journal.excess(8 << 10) < store.journal.excess(0)
         );
         let refused = store.journal.read(Revision(oldest.0 - 1), 5).unwrap_err();
         assert!(matches!(refused, StoreError::Compacted { oldest: reported } if reported == oldest));

@@ -7,12 +7,16 @@ use hashbrown::HashMap;
 
 use crate::model::{
     BatchId, CancelMode, CancelReceipt, CancelRequest, Captured, Dependencies, Durability, Event, Failure,
-    FailureReason, HandlerChange, HandlerEvent, HandlerName, InterruptCause, Lease, Namespace, OnParentFailure, Output,
-    Parent, Payload, PoolChange, PoolEvent, PoolName, PoolSettings, Priority, Registration, RequestKey, ResourceUsage,
-    RetryPolicy, Revision, RunKind, ScheduleId, Scheduled, StopMethod, SubmissionDigest, TaskChange, TaskEvent,
-    TaskExtras, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp, TraceContext, TraceMode,
+    FailureReason, HandlerChange, HandlerEvent, HandlerName, InterruptCause, Lease, LimitCause, LimitCharge, LimitHold,
+    LimitName, LimitRule, LimitSource, Namespace, OnParentFailure, Output, Parent, Payload, PoolChange, PoolEvent,
+    PoolName, PoolSettings, Priority, Registration, RequestKey, ResourceUsage, RetryPolicy, Revision, RunKind,
+    ScheduleId, Scheduled, StartRate, StopMethod, SubmissionDigest, TaskChange, TaskEvent, TaskExtras, TaskId,
+    TaskLimit, TaskOptions, TaskSpec, TaskState, Timestamp, TraceContext, TraceMode,
 };
 use crate::store::traits::Commit;
+
+/// About the time of the events, in nanoseconds.
+const FULL_AT: u64 = 1_700_000_000_000_000_000;
 
 /// Makes events that the scheduler could produce, one after another.
 #[derive(Default)]
@@ -48,6 +52,7 @@ pub fn options(kind: u8) -> TaskOptions {
         retry: RetryPolicy::default(),
         at_most_once: kind.is_multiple_of(7),
         durability: if kind.is_multiple_of(2) { Durability::Fsync } else { Durability::Memory },
+        limits: if kind.is_multiple_of(3) { Box::default() } else { [own_limit(kind), configured_limit(kind)].into() },
         content_type: "application/json".into(),
         submitted_by: "127.0.0.1:4000".into(),
     }
@@ -60,6 +65,29 @@ fn dependencies(size: u8) -> Dependencies {
         parents: (0..=size % 4).map(parent).collect(),
         on_parent_failure: rules[usize::from(size) % rules.len()],
     }
+}
+
+fn own_limit(kind: u8) -> TaskLimit {
+    let rate = StartRate { starts: 3, interval: Duration::from_secs(1), burst: u32::from(kind) + 1 };
+    let (max_running, rate) = ((kind % 2 == 1).then_some(4), kind.is_multiple_of(2).then_some(rate));
+    TaskLimit { source: LimitSource::Own(LimitRule { max_running, rate }), key: format!("key-{kind}").into() }
+}
+
+fn configured_limit(kind: u8) -> TaskLimit {
+    let key = if kind.is_multiple_of(2) { "".into() } else { "key".into() };
+    TaskLimit { source: LimitSource::Configured(LimitName::parse("limit").unwrap()), key }
+}
+
+/// What a WAITING task waits for.
+fn hold(state: TaskState, size: u8) -> Option<Box<LimitHold>> {
+    let cause = match size % 5 {
+        0 => LimitCause::Places { taken: size.into(), max: 7 },
+        1 => LimitCause::Rate { until: Some(Timestamp(size.into())) },
+        2 => LimitCause::Rate { until: None },
+        3 => LimitCause::NotConfigured,
+        _ => return None,
+    };
+    (state == TaskState::Waiting).then(|| Box::new(LimitHold { limit: size % 8, cause }))
 }
 
 fn trace(size: u8) -> TraceContext {
@@ -141,10 +169,17 @@ impl History {
             Some((TaskState::Waiting | TaskState::Queued, _)) if action > 230 => {
                 (TaskState::Cancelled, attempt, cancelled(size, StopMethod::NeverStarted))
             }
+            Some((TaskState::Waiting, _)) if action % 8 == 1 => (TaskState::Waiting, attempt, TaskChange::Held),
             Some((TaskState::Waiting, _)) => return,
             Some((TaskState::Queued, _)) => {
                 let (worker, lease) = (format!("p/PoolWorker-{size}").into(), Lease::Local { epoch: size.into() });
-                (TaskState::Running, attempt + 1, TaskChange::Started { worker, lease })
+                let charges = (0..size % 3).map(|limit| LimitCharge {
+                    limit,
+                    // Some two hours ago.
+                    full_at: FULL_AT + u64::from(size) * 10_000 - u64::from(limit) * 7_200_000_000_000,
+                });
+                let change = TaskChange::Started { worker, lease, charges: charges.collect() };
+                (TaskState::Running, attempt + 1, change)
             }
             Some((TaskState::Running, _)) => running(action, size, attempt),
             Some(_) if action < 128 => (previous, attempt, TaskChange::Deleted),
@@ -161,7 +196,18 @@ impl History {
         }
         let previous = if found.is_none() { state } else { previous };
         let (revision, at) = self.next();
-        self.events.push(Event::Task(TaskEvent { revision, at, task, options, previous, state, attempt, change }));
+        let hold = hold(state, size);
+        self.events.push(Event::Task(TaskEvent {
+            revision,
+            at,
+            task,
+            options,
+            previous,
+            state,
+            attempt,
+            hold,
+            change,
+        }));
     }
 
     fn update_pool(&mut self, pool: u8, size: u8) {
@@ -240,7 +286,7 @@ pub(super) fn submission(history: &mut History, payload_bytes: usize) {
     let payload = vec![7; payload_bytes].into();
     let spec = Arc::new(TaskSpec { id: task.clone(), options: Arc::clone(&options), payload, extras: None });
     let (state, change) = (TaskState::Queued, TaskChange::Submitted { spec });
-    let event = TaskEvent { revision, at, task, options, previous: state, state, attempt: 0, change };
+    let event = TaskEvent { revision, at, task, options, previous: state, state, attempt: 0, hold: None, change };
     history.events.push(Event::Task(event));
 }
 

@@ -15,5 +15,6 @@ mod reads;
 mod requests;
 mod schedules;
 mod stores;
+mod tokens;
 mod upgrade;
 mod wal_corruption;

@@ -37,7 +37,7 @@ fn submission(revision: u64, at: u64) -> Event {
 fn event(revision: u64, at: u64, task: u64, state: TaskState, change: TaskChange) -> Event {
     let TaskSpec { id, options, .. } = spec(task);
     let (revision, at) = (Revision(revision), Timestamp(at));
-    Event::Task(TaskEvent { revision, at, task: id, options, previous: state, state, attempt: 0, change })
+    Event::Task(TaskEvent { revision, at, task: id, options, previous: state, state, attempt: 0, hold: None, change })
 }
 
 fn commit(events: Vec<Event>) -> Arc<Commit> {
@@ -170,7 +170,10 @@ fn the_request_ids_of_a_store_without_the_table_are_taken_over() {
     append(&store, &commit(vec![submission(4, 40)])).unwrap();
     drop(store);
     // Versions that wrote no digest wrote the same bytes otherwise.
-    execute(directory.path(), "DROP TABLE requests; DROP TABLE batches; DROP TABLE schedules; PRAGMA user_version = 3");
+    execute(
+        directory.path(),
+        "DROP TABLE requests; DROP TABLE batches; DROP TABLE schedules; DROP TABLE limit_tokens; PRAGMA user_version = 3",
+    );
     assert!(check(directory.path()).is_ok());
     let (store, recovery) = open_sqlite(directory.path()).unwrap();
     assert!(recovery.notes.is_empty(), "{:?}", recovery.notes);

@@ -73,6 +73,7 @@ impl Events {
             previous: TaskState::Queued,
             state: TaskState::Queued,
             attempt: 0,
+            hold: None,
             change: TaskChange::Submitted { spec: spec.clone() },
         }));
         spec
@@ -89,6 +90,7 @@ impl Events {
             previous: TaskState::Queued,
             state: TaskState::Failed,
             attempt: 0,
+            hold: None,
             change: TaskChange::Failed { failure, usage: None, output: None },
         }));
     }
@@ -200,7 +202,7 @@ fn a_store_of_the_version_before_schedules_is_opened() {
     let directory = tempfile::tempdir().unwrap();
     let (store, _) = open_sqlite(directory.path()).unwrap();
     drop(store);
-    execute(directory.path(), "DROP TABLE schedules; PRAGMA user_version = 5");
+    execute(directory.path(), "DROP TABLE schedules; DROP TABLE limit_tokens; PRAGMA user_version = 5");
     check(directory.path()).unwrap();
     let (store, recovery) = open_sqlite(directory.path()).unwrap();
     assert!(recovery.notes.is_empty(), "{:?}", recovery.notes);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use super::fixtures::History;
-use crate::model::{Batch, Event, RecoveredTask, Revision, Schedule, Task, TaskId};
+use crate::model::{Batch, Event, LimitId, RecoveredTask, Revision, Schedule, Task, TaskId};
 use crate::store::error::StoreError;
 use crate::store::open::{Options, Store, open};
 use crate::store::page::PageSize;
@@ -35,6 +35,7 @@ pub(super) struct Recovered {
     pub(super) tasks: Vec<RecoveredTask>,
     pub(super) batches: Vec<Batch>,
     pub(super) schedules: Vec<Schedule>,
+    pub(super) buckets: BTreeMap<LimitId, u64>,
     /// The revision of the tasks.
     pub(super) revision: Revision,
     pub(super) events: Vec<Event>,
@@ -54,6 +55,10 @@ impl Recover for Recovered {
 
     fn restore_schedule(&mut self, schedule: Schedule) {
         self.schedules.push(schedule);
+    }
+
+    fn restore_bucket(&mut self, limit: LimitId, full_at: u64) {
+        self.buckets.insert(limit, full_at);
     }
 
     fn restore(&mut self, mut task: RecoveredTask, payload: &[u8]) {

@@ -12,7 +12,7 @@ use crate::store::backup::check;
 fn remove_kinds(directory: &Path) {
     let tables = Connection::open(directory.join("projection.db")).unwrap();
     let sql =
-        "DROP TABLE task_states; DROP TABLE kinds; DROP TABLE requests; DROP TABLE batches; DROP TABLE schedules; PRAGMA user_version = 2;
+        "DROP TABLE task_states; DROP TABLE kinds; DROP TABLE requests; DROP TABLE batches; DROP TABLE schedules; DROP TABLE limit_tokens; PRAGMA user_version = 2;
         CREATE INDEX tasks_seldom ON tasks(state) WHERE state IN (3, 5, 6);";
     tables.execute_batch(sql).unwrap();
 }

@@ -294,6 +294,7 @@ fn is_counted(change: &TaskChange) -> bool {
     !matches!(
         change,
         TaskChange::Eligible
+            | TaskChange::Held
             | TaskChange::Started { .. }
             | TaskChange::Interrupted { .. }
             | TaskChange::CancelRequested { .. }

@@ -85,6 +85,7 @@ fn event(options: &Arc<TaskOptions>, state: TaskState, change: TaskChange) -> Ev
         previous: state,
         state,
         attempt: 1,
+        hold: None,
         change,
     })
 }

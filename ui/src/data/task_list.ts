@@ -2,7 +2,7 @@
 // under the pointer, and only refreshes the visible ones.
 import { signal } from "@preact/signals";
 import { FailureReason, type Priority, type Task, type TaskFilter, TaskState } from "../gen/lineshaft/v1/task_pb";
-import { isFinished, reasonName } from "../words";
+import { holdText, isFinished, reasonName } from "../words";
 import { errorText, tasks } from "./client";
 import { millis, seconds } from "./convert";
 
@@ -16,6 +16,8 @@ export interface Row {
   state: TaskState;
   submittedAt: number;
   eligibleAt: number | undefined;
+  /** The limit that a waiting task waits for. */
+  hold: string;
   startedAt: number | undefined;
   finishedAt: number | undefined;
   attempt: number;
@@ -39,6 +41,7 @@ export function toRow(task: Task): Row {
     state: task.state,
     submittedAt: millis(task.submittedAt) ?? 0,
     eligibleAt: millis(task.eligibleAt),
+    hold: holdText(task.limitHold),
     startedAt: millis(task.startedAt),
     finishedAt: millis(task.finishedAt),
     attempt: task.attempt,

@@ -357,7 +357,7 @@ function TaskRow(props: { row: Row; index: number; offset: number; isFocused: bo
       <span role="cell" class="cell-run">{seconds(run)}</span>
       <span role="cell" class="cell-details ellipsis" title={row.note}>
         {row.state === TaskState.RUNNING && row.progress > 0 && <b>{percent(row.progress, 0)} </b>}
-        {row.state === TaskState.WAITING && <>starts <Time at={row.eligibleAt} /> </>}
+        {row.state === TaskState.WAITING && (row.hold ? <>{row.hold} </> : <>starts <Time at={row.eligibleAt} /> </>)}
         {row.attempt > 1 && <span class="badge">attempt {row.attempt}</span>} {row.note}
       </span>
     </div>

@@ -102,6 +102,7 @@ class Client:
         batch_id: str = "",
         after: Sequence[str] = (),
         on_parent_failure: str | None = None,
+        limits: Sequence[model.Limit] = (),
     ) -> Task:
         """Submits a task and returns its handle at once.
 
@@ -112,7 +113,7 @@ class Client:
         or the number of attempts, `delay` the least time before the start, `expires_after` the longest. All times are in
         seconds, or a `timedelta`. `batch_id` is the batch that the task joins; it is created unless it exists. `after`: IDs of
         tasks that have to end first; `on_parent_failure`, "fail", "run" or "cancel", is what happens when one of these has
-        failed or was cancelled.
+        failed or was cancelled. `limits`: the limits that the task shares with others.
         """
         handler = handler_name(handler)
         chosen = tuple(one for one in (task_id, request_id) if one)
@@ -134,13 +135,14 @@ class Client:
                 or durability
                 or trace_mode
                 or after
+                or limits
             )
         ):
             request = self._request(
                 handler, payload, pool=pool, priority=priority, labels=labels, timeout=timeout, retry=retry, delay=delay,
                 expires_after=expires_after, name=name, args=args, task_id=task_id, request_id=request_id,
                 at_most_once=at_most_once, durability=durability, trace_mode=trace_mode, after=after,
-                on_parent_failure=on_parent_failure,
+                on_parent_failure=on_parent_failure, limits=limits,
             )  # fmt: skip
         else:
             request = task_service_pb2.SubmitTaskRequest(
@@ -235,7 +237,7 @@ class Client:
         retry: model.Retry | int | None = None, delay: model.Seconds | None = None,
         expires_after: model.Seconds | None = None, name: str = "", args: Sequence[str] = (), task_id: str = "",
         request_id: str = "", at_most_once: bool = False, durability: str | None = None, trace_mode: str | None = None,
-        after: Sequence[str] = (), on_parent_failure: str | None = None,
+        after: Sequence[str] = (), on_parent_failure: str | None = None, limits: Sequence[model.Limit] = (),
     ) -> task_service_pb2.SubmitTaskRequest:  # fmt: skip
         rule = model.enum_number(task_pb2.OnParentFailure, "ON_PARENT_FAILURE_", on_parent_failure, "on_parent_failure")
         parents = task_service_pb2.Dependencies(task_ids=after, on_parent_failure=rule) if after else None
@@ -258,6 +260,7 @@ class Client:
             expires_after=model.duration(expires_after),
             trace_mode=model.enum_number(task_pb2.TraceMode, "TRACE_MODE_", trace_mode, "trace_mode"),
             dependencies=parents,
+            limits=[model.task_limit(limit) for limit in limits],
             **trace_fields(),
         )
 

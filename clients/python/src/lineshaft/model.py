@@ -66,6 +66,21 @@ class Retry:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """How many tasks with the same key run at once, how many start in an interval, or both."""
+
+    key: str = ""
+    max_running: int = 0
+    starts: int = 0
+    """Number of tasks that start in `interval`."""
+    interval: Seconds = 1.0
+    burst: int = 0
+    """Number of tasks that start at once after a pause."""
+    name: str = ""
+    """A limit in the configuration of the server, which then sets the numbers."""
+
+
+@dataclass(frozen=True)
 class Event:
     """One state change of a task."""
 
@@ -178,6 +193,14 @@ def retry_policy(retry: Retry | int | None) -> task_pb2.RetryPolicy | None:
         factor=retry.factor,
         max_delay=duration(retry.max_delay),
         jitter=retry.jitter,
+    )
+
+
+def task_limit(limit: Limit) -> task_pb2.TaskLimit:
+    has_rate = limit.starts != 0 or limit.burst != 0
+    rate = task_pb2.StartRate(starts=limit.starts, interval=duration(limit.interval), burst=limit.burst)
+    return task_pb2.TaskLimit(
+        name=limit.name, key=limit.key, max_running=limit.max_running, rate=rate if has_rate else None
     )
 
 

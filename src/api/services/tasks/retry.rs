@@ -47,6 +47,7 @@ fn once_more(ended: v1::Task, expires_after: Option<Duration>, request: v1::Retr
         at_most_once: ended.at_most_once,
         durability: ended.durability,
         namespace: ended.namespace,
+        limits: ended.limits,
         // The new task starts at once, has an ID of its own and belongs to no batch. It waits for no parents: those with which the
         // ended task failed have not completed.
         task_id: String::new(),

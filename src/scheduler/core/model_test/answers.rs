@@ -1,14 +1,15 @@
 //! All that the scheduler answers or decides by, in a form that does not depend on how it came to know it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{
-    Batch, CancelRequest, HandlerName, Namespace, PoolName, PoolSettings, Priority, Registration, Revision, Schedule,
-    TaskId, TaskState, Timestamp, Upload,
+    Batch, CancelRequest, HandlerName, LimitId, Namespace, PoolName, PoolSettings, Priority, Registration, Revision,
+    Schedule, TaskId, TaskState, Timestamp, Upload,
 };
 
 use super::super::holds::Holds;
+use super::super::limit_table::Turn;
 use super::super::state::Core;
 use super::super::timers::Purpose;
 
@@ -32,6 +33,7 @@ pub struct Answers {
     /// In the order of creation.
     batches: Vec<Batch>,
     schedules: Vec<Schedule>,
+    limits: BTreeMap<LimitId, LimitAnswer>,
     attached_bytes: u64,
     /// Of finished tasks, in the store.
     retained_bytes: u64,
@@ -71,6 +73,7 @@ impl Answers {
         assert_eq!(self.finished, other.finished, "{what}: order of the retention");
         assert_eq!(self.batches, other.batches, "{what}: batches");
         assert_eq!(self.schedules, other.schedules, "{what}: schedules");
+        assert_eq!(self.limits, other.limits, "{what}: limits");
         assert_eq!(self.suspects, other.suspects, "{what}: suspects");
         assert_eq!(self, other, "{what}");
     }
@@ -100,7 +103,7 @@ impl Answers {
         let timers = live.map(|timer| Some((timer.at, id(timer.index)?, matches!(timer.purpose, Purpose::Expiry(_)))));
         let mut timers: Vec<_> = timers.flatten().collect();
         timers.sort_unstable();
-        let suspects = core.quarantine.suspects.iter().filter(|suspect| suspect.is_queued(&core.tasks));
+        let suspects = core.quarantine.suspects.iter().filter(|suspect| suspect.is_pending(&core.tasks));
         Self {
             revision: core.revision,
             tasks: tasks.collect(),
@@ -112,6 +115,7 @@ impl Answers {
             uploads: core.uploads.clone(),
             batches: core.batches.iter().cloned().collect(),
             schedules: core.schedules.iter().cloned().collect(),
+            limits: limits(core),
             attached_bytes: core.attached_in_memory(),
             retained_bytes: core.retained_bytes(),
             suspects: suspects.filter_map(|suspect| id(suspect.index)).collect(),
@@ -141,6 +145,18 @@ fn queues(core: &Core) -> Queues {
         }
     }
     queues
+}
+
+/// Numbers of unfinished tasks, places and reserved tokens; when the bucket is full, if it is not; and the tasks that wait.
+type LimitAnswer = ([usize; 3], u64, Vec<TaskId>);
+
+fn limits(core: &Core) -> BTreeMap<LimitId, LimitAnswer> {
+    let id = |turn: &Turn| core.tasks.get(turn.index).expect("a waiting task").spec.id.clone();
+    let answer = |(limit, counts, full_at, waiting): (&LimitId, _, u64, &BTreeSet<Turn>)| {
+        let full_at = if full_at > core.now.0 * 1_000 { full_at } else { 0 };
+        (limit.clone(), (counts, full_at, waiting.iter().map(id).collect()))
+    };
+    core.limits.iter().map(answer).collect()
 }
 
 pub fn finished(core: &Core) -> BTreeMap<Namespace, Vec<TaskId>> {

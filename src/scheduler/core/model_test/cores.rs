@@ -6,12 +6,14 @@ use std::sync::Arc;
 use crate::model::batch_state::{batch_of, fold_batch, fold_task_into_batch};
 use crate::model::schedule_state::{fold_schedule, fold_task_into_schedule, schedule_of};
 use crate::model::{
-    Batch, BatchKey, Catalog, Event, HandlerName, PoolKind, PoolName, PoolSpec, Revision, Schedule, ScheduleKey, Task,
+    Batch, BatchKey, Catalog, Event, HandlerName, LimitRule, PoolKind, PoolName, PoolSpec, Revision, Schedule,
+    ScheduleKey, Task,
 };
 use crate::store::fold;
 
 use super::super::{Core, CoreOptions};
 use super::history::RETENTION;
+use super::limits::{LIMIT_MAX, buckets, limit_name};
 
 /// Pools with workers of their own, and then those of remote workers.
 pub const POOLS: [&str; 4] = ["default", "other", "far", "farther"];
@@ -22,7 +24,7 @@ pub const MAX_RUNNING: [Option<usize>; POOLS.len()] = [None, Some(2), None, Some
 /// Crashes of the server, or losses of its worker, in a row after which a task fails.
 pub const CRASHES_MAX: u32 = 3;
 pub const PAYLOAD_BYTES_MAX: u64 = 1_000;
-pub const ATTACHED_BYTES_MAX: u64 = 12_000;
+pub const ATTACHED_BYTES_MAX: u64 = 16_000;
 
 pub fn pool_name(pool: usize) -> PoolName {
     PoolName::parse(POOLS[pool]).unwrap()
@@ -55,12 +57,18 @@ fn options() -> CoreOptions {
     let by_name = pools.iter().map(|pool| (pool.name.clone(), pool.clone())).collect();
     CoreOptions {
         pools,
-        catalog: Arc::new(Catalog { pools: by_name, ..Catalog::default() }),
+        catalog: catalog(Some(LIMIT_MAX), by_name),
         retention: RETENTION,
         payload_bytes_max: PAYLOAD_BYTES_MAX,
         attached_bytes_max: ATTACHED_BYTES_MAX,
         crashes_max: CRASHES_MAX,
     }
+}
+
+/// `limit`: the places of the configured limit, if there is one.
+pub fn catalog(limit: Option<u32>, pools: BTreeMap<PoolName, PoolSpec>) -> Arc<Catalog> {
+    let limits = limit.map(|max| (limit_name(), LimitRule { max_running: Some(max), rate: None }));
+    Arc::new(Catalog { pools, limits: limits.into_iter().collect(), ..Catalog::default() })
 }
 
 /// A core without tasks. It dispatches few attempts ahead, so that queues form.
@@ -126,6 +134,9 @@ pub fn read_rows(journal: &[Event], projected: usize) -> Core {
     let mut core = begin_core(before.last().map_or(Revision(0), Event::revision), &subjects);
     batches.into_values().flatten().for_each(|batch| core.restore_batch(batch));
     schedules.into_values().flatten().for_each(|schedule| core.restore_schedule(schedule));
+    for (limit, full_at) in buckets(before) {
+        core.restore_bucket(&limit, full_at);
+    }
     for mut task in rows.into_values().flatten() {
         let payload = task.spec.payload.clone();
         task.spec = Arc::new(task.spec.without_payload());

@@ -53,6 +53,8 @@ impl History {
             let namespace = &spec.options.namespace;
             assert!(self.parents(spec).all(|parent| parent.spec.options.namespace == *namespace));
             let waits = spec.extras().delay.is_some() || self.is_held(spec);
+            assert!(!waits || event.hold.is_none(), "{event:?} waits for a limit before the others have ended");
+            let waits = waits || event.hold.is_some();
             assert_eq!(event.state == TaskState::Waiting, waits, "{event:?}");
             return;
         }
@@ -62,7 +64,7 @@ impl History {
         };
         let (spec, rule) = (&task.spec, rule_of(&task.spec));
         match &event.change {
-            TaskChange::Eligible | TaskChange::Started { .. } => {
+            TaskChange::Eligible | TaskChange::Held | TaskChange::Started { .. } => {
                 assert!(!self.is_held(spec), "{event:?} before the end of all parents");
             }
             TaskChange::Failed { failure, .. } if failure.reason == FailureReason::DependencyFailed => {

@@ -12,6 +12,7 @@ use crate::model::{
 
 use super::batches::KnownBatch;
 use super::cores::{CRASHES_MAX, is_remote_name};
+use super::limits::no_task_overtakes_one_that_waits_for_the_same_limit;
 use super::schedules::KnownSchedule;
 
 pub const RETENTION: Retention = Retention {
@@ -64,6 +65,8 @@ pub struct Known {
     losses: u32,
     /// Of everything of variable size in its events.
     pub stored_bytes: usize,
+    /// A limit holds it.
+    pub is_held: bool,
     /// A cancel was accepted while an attempt was live.
     pub is_cancelled: bool,
     /// Revision and time of the end.
@@ -141,6 +144,7 @@ impl History {
         self.observe_in_batch(event, submission);
         self.observe_in_schedule(event);
         self.observe_dependencies(event);
+        no_task_overtakes_one_that_waits_for_the_same_limit(self, event, submission);
         match &event.change {
             TaskChange::Submitted { spec } => self.submitted(event, spec),
             TaskChange::Deleted => {
@@ -168,6 +172,7 @@ impl History {
             remote_start: None,
             losses: 0,
             stored_bytes: spec.payload.len() + spec.attached_bytes(),
+            is_held: event.hold.is_some(),
             is_cancelled: false,
             ended: None,
         };
@@ -188,10 +193,12 @@ impl History {
         a_task_fails_when_its_workers_were_lost_too_often_in_a_row(task, event);
         let was = std::mem::replace(&mut task.state, event.state);
         task.at = event.at;
+        task.is_held = event.hold.is_some();
+        assert!(!task.is_held || event.state == TaskState::Waiting, "only a WAITING task is held");
         task.stored_bytes += produced_bytes(&event.change);
         task.attempt = event.attempt;
         match &event.change {
-            TaskChange::Started { worker, lease } => {
+            TaskChange::Started { worker, lease, .. } => {
                 task.has_started = true;
                 task.remote_start = remote_start(worker, lease);
                 assert_eq!(task.remote_start.is_some(), task.is_remote(), "who runs {event:?}");
@@ -201,8 +208,11 @@ impl History {
             _ => {}
         }
         task.is_cancelled |= matches!(event.change, TaskChange::CancelRequested { .. });
-        if let TaskChange::Retrying { not_before, .. } = event.change {
-            task.waits_until = not_before;
+        match event.change {
+            TaskChange::Retrying { not_before, .. } => task.waits_until = not_before,
+            // The delay or the back-off has passed, wherever the clock is set to later.
+            TaskChange::Held | TaskChange::Started { .. } => task.waits_until = Timestamp::ZERO,
+            _ => {}
         }
         if was != event.state {
             let is_new = !matches!(event.change, TaskChange::Interrupted { .. });

@@ -29,6 +29,7 @@ pub fn check(world: &World) {
     super::batches::check(world);
     super::schedules::check(world);
     super::dependencies::check(world);
+    super::limits::check(world);
 }
 
 fn the_core_and_the_events_agree(world: &World) {
@@ -143,7 +144,7 @@ fn tasks_without_a_capable_worker_wait(world: &World) {
 fn nothing_is_overdue(world: &World) {
     for (id, task) in &world.live.tasks {
         let waits_until = task.waits_until(world.live.start);
-        let is_due = |task| waits_until <= world.at() && !world.waits_for_parents(task);
+        let is_due = |task| waits_until <= world.at() && !world.waits_for_parents(task) && !task.is_held;
         assert!(task.state != TaskState::Waiting || !is_due(task), "{id} waits until {waits_until}");
         // An attempt that may have been started is not expired.
         let has_attempt = world.core.ticket(id).is_some();
@@ -181,6 +182,6 @@ fn the_retention_has_the_order_of_the_ends(world: &World) {
 
 fn memory_is_bounded(world: &World) {
     assert!(world.core.payload_bytes <= PAYLOAD_BYTES_MAX, "{} bytes of payloads", world.core.payload_bytes);
-    let attached = world.core.attached_in_memory();
+    let attached = world.core.attached_in_memory() - world.limits.restored_bytes(&world.core);
     assert!(attached <= ATTACHED_BYTES_MAX, "{attached} bytes of batches, arguments and the like");
 }

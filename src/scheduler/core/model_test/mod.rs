@@ -10,6 +10,7 @@ mod cores;
 mod dependencies;
 mod history;
 mod invariants;
+mod limits;
 mod pools;
 mod remote;
 mod restarts;

@@ -48,8 +48,10 @@ impl World {
         let mut cores = [read_journal(&self.journal), read_rows(&self.journal, projected)];
         let is_running = |task: &&Known| task.state == TaskState::Running && !task.is_remote();
         let running = self.durable.tasks.values().filter(is_running).count();
+        self.limits.restart(self.live.revision, restart.clock_ms);
         let [from_journal, from_rows] = cores.each_mut().map(|core| {
             let mut out = Decisions::default();
+            core.options.catalog = self.limits.catalog(core);
             if !restart.clean {
                 core.be_careful(Timestamp(self.now));
             }
@@ -66,6 +68,9 @@ impl World {
         self.batch_cancels = by_journal.unfinished_cancels().into();
         // Tickets are those of one core: they contain indices of its table.
         (self.core, self.out) = if restart.from_rows { (by_rows, from_rows.1) } else { (by_journal, from_journal.1) };
+        if restart.clock_ms < 0 {
+            self.limits.note_restored(&self.core);
+        }
         for (index, pool) in self.pools.iter_mut().enumerate() {
             let settings = self.durable.pools.get(&pool_name(index)).copied();
             *pool = Pool { settings, ..Pool::default() };

@@ -300,7 +300,7 @@ impl World {
             }
             Err(Refusal::ScheduleNotFound(_)) => assert!(known.is_none()),
             Err(Refusal::ScheduleBusy(_)) => assert!(unfinished >= if may_overlap { UNFINISHED_MAX } else { 1 }),
-            Err(Refusal::MemoryFull(_)) => assert_eq!(self.out.events.len(), before),
+            Err(Refusal::MemoryFull(_) | Refusal::TooManyLimitKeys(_)) => assert_eq!(self.out.events.len(), before),
             Err(refusal) => panic!("{refusal}"),
         }
     }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::cores::{LOCAL_POOLS, POOLS};
+use super::limits::LIMITS;
 use super::schedules::{NewSchedule, new_schedule};
 
 /// Workers of each remote pool.
@@ -95,6 +96,10 @@ pub enum Step {
         key: (usize, u8),
         overlap: bool,
     },
+    /// The configuration of the limit `api` changes; `None`: it is gone.
+    SetLimit {
+        max: Option<u32>,
+    },
     Sweep {
         spare: usize,
     },
@@ -122,6 +127,8 @@ pub struct NewTask {
     pub back_off_s: u64,
     pub parents: Vec<ParentName>,
     pub on_parent_failure: usize,
+    /// Numbers of limits; those that are the same as an earlier one are left out.
+    pub limits: Vec<u8>,
 }
 
 /// How a submission names a parent.
@@ -182,10 +189,10 @@ fn new_task() -> impl Strategy<Value = NewTask> + Clone + 'static {
         (prop_oneof![4 => Just(0_u64), 1 => 1..2_000_u64], proptest::option::weighted(0.15, 1..3_000_u64)),
         (prop::bool::weighted(0.1), proptest::option::weighted(0.2, 0..4_u8)),
         (payload, prop_oneof![4 => Just(0_usize), 1 => 200..600_usize], 0..3_u64),
-        (parents, 0..3_usize),
+        (parents, 0..3_usize, prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(0..LIMITS, 1..4)]),
     );
     new.prop_map(|(named, (delay_ms, expires_ms), (once, request_id), rest, dependencies)| {
-        let (parents, on_parent_failure) = dependencies;
+        let (parents, on_parent_failure, limits) = dependencies;
         let (((id, batch), namespace, pool, priority, handler), (payload_bytes, argument_bytes, back_off_s)) =
             (named, rest);
         NewTask {
@@ -204,6 +211,7 @@ fn new_task() -> impl Strategy<Value = NewTask> + Clone + 'static {
             back_off_s,
             parents,
             on_parent_failure,
+            limits,
         }
     })
 }
@@ -247,6 +255,7 @@ pub fn step() -> impl Strategy<Value = (Step, bool)> {
         ),
         1 => (remote(), 0..WORKERS).prop_map(|(pool, worker)| Step::Disconnect { pool, worker }),
         2 => (remote(), 0..WORKERS).prop_map(|(pool, worker)| Step::LoseWorker { pool, worker }),
+        1 => proptest::option::weighted(0.8, 1..4_u32).prop_map(|max| Step::SetLimit { max }),
         2 => (0..4_usize).prop_map(|spare| Step::Sweep { spare }),
         1 => deleted.prop_map(Step::Delete),
         2 => restart.prop_map(Step::Restart),

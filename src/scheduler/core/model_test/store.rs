@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::model::{
-    Batch, Event, Namespace, PoolName, RecoveredTask, Revision, Schedule, Task, TaskFilter, TaskId, TaskState,
+    Batch, Event, LimitId, Namespace, PoolName, RecoveredTask, Revision, Schedule, Task, TaskFilter, TaskId, TaskState,
     Timestamp,
 };
 use crate::store::{self, Commit, Options, PageSize, Recover, Store};
@@ -29,6 +29,10 @@ impl Recover for Received {
 
     fn restore_schedule(&mut self, schedule: Schedule) {
         self.0.restore_schedule(schedule);
+    }
+
+    fn restore_bucket(&mut self, limit: LimitId, full_at: u64) {
+        self.0.restore_bucket(&limit, full_at);
     }
 
     fn restore(&mut self, task: RecoveredTask, payload: &[u8]) {

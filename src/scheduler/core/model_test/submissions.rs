@@ -13,6 +13,7 @@ use super::super::tests::spec;
 use super::super::{StoredIds, Submission, Submitted, Undecided, Verdict};
 use super::batches::batch_id;
 use super::cores::{handler_name, is_remote, pool_name};
+use super::limits::task_limits;
 use super::steps::NewTask;
 use super::world::World;
 
@@ -26,6 +27,7 @@ impl World {
             handler: if is_remote(task.pool) { handler_name(task.handler) } else { basis.options.handler.clone() },
             at_most_once: task.once,
             batch: task.batch.map(batch_id),
+            limits: task_limits(&task.limits),
             retry: RetryPolicy { delay: Duration::from_secs(task.back_off_s), ..basis.options.retry.clone() },
             ..(*basis.options).clone()
         };

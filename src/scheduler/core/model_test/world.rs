@@ -10,6 +10,7 @@ use super::super::{BatchCancel, Core, Decisions, Deletion, Dispatch, PoolUpdate,
 use super::batches::batch_key;
 use super::cores::{POOLS, handler_name, is_remote, new_core, pool_name};
 use super::history::{Cause, History};
+use super::limits::Limits;
 use super::pools::{
     Attempt, Pool, Worker, assignments_of_a_key_are_in_order, no_slot_of_a_namespace_goes_to_a_lower_priority,
 };
@@ -37,6 +38,7 @@ pub struct World {
     pub deletion: Option<(Deletion, TaskFilter, Revision)>,
     pub batch_cancels: VecDeque<BatchCancel>,
     pub epoch: u64,
+    pub limits: Limits,
     /// Attempts that were live when a server ended.
     pub lost: Vec<Ticket>,
     /// Attempts of remote workers whose end is not durable. The workers still have them.
@@ -74,6 +76,7 @@ impl World {
             deletion: None,
             batch_cancels: VecDeque::new(),
             epoch: 1,
+            limits: Limits::default(),
             lost: Vec::new(),
             unsettled: Vec::new(),
             ran: BTreeMap::new(),
@@ -104,6 +107,7 @@ impl World {
         self.core.dispatch(&mut self.out);
         self.reports_of_lost_attempts_change_nothing();
         self.stage();
+        self.shrink_excess();
         if commit {
             self.commit();
         }
@@ -137,6 +141,7 @@ impl World {
             }
             Step::Disconnect { pool, worker } => self.disconnect(pool, worker),
             Step::LoseWorker { pool, worker } => self.lose_worker(pool, worker),
+            Step::SetLimit { max } => self.set_limit(max),
             Step::Sweep { spare } => {
                 let cause = Cause::Sweep(self.at());
                 let more = self.core.sweep(self.at(), spare, &mut self.out);
@@ -176,8 +181,10 @@ impl World {
     }
 
     pub fn observe(&mut self, cause: &Cause) {
+        self.limits.tick(self.now);
         for event in self.out.events.drain(..) {
             self.live.observe(&event, cause);
+            self.limits.observe(&event);
             self.pending.events.push(event);
         }
     }
@@ -279,6 +286,7 @@ impl World {
                 self.execute(Step::Connect { pool, worker: 0, handlers, slots: 1, keeps: true }, true);
             }
         }
+        self.execute(Step::SetLimit { max: Some(1) }, true);
         self.close_batches();
         self.delete_schedules();
         for _ in 0..2_000 {

@@ -154,6 +154,56 @@ class RetryPolicy(_message.Message):
     jitter: float
     def __init__(self, max_attempts: _Optional[int] = ..., delay: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., factor: _Optional[float] = ..., max_delay: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., jitter: _Optional[float] = ...) -> None: ...
 
+class TaskLimit(_message.Message):
+    __slots__ = ("name", "key", "max_running", "rate")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    MAX_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    RATE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    key: str
+    max_running: int
+    rate: StartRate
+    def __init__(self, name: _Optional[str] = ..., key: _Optional[str] = ..., max_running: _Optional[int] = ..., rate: _Optional[_Union[StartRate, _Mapping]] = ...) -> None: ...
+
+class StartRate(_message.Message):
+    __slots__ = ("starts", "interval", "burst")
+    STARTS_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    BURST_FIELD_NUMBER: _ClassVar[int]
+    starts: int
+    interval: _duration_pb2.Duration
+    burst: int
+    def __init__(self, starts: _Optional[int] = ..., interval: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., burst: _Optional[int] = ...) -> None: ...
+
+class LimitHold(_message.Message):
+    __slots__ = ("name", "key", "places", "rate", "not_configured")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    RATE_FIELD_NUMBER: _ClassVar[int]
+    NOT_CONFIGURED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    key: str
+    places: PlacesTaken
+    rate: RateReached
+    not_configured: bool
+    def __init__(self, name: _Optional[str] = ..., key: _Optional[str] = ..., places: _Optional[_Union[PlacesTaken, _Mapping]] = ..., rate: _Optional[_Union[RateReached, _Mapping]] = ..., not_configured: bool = ...) -> None: ...
+
+class PlacesTaken(_message.Message):
+    __slots__ = ("taken", "max")
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    taken: int
+    max: int
+    def __init__(self, taken: _Optional[int] = ..., max: _Optional[int] = ...) -> None: ...
+
+class RateReached(_message.Message):
+    __slots__ = ("until",)
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    until: _timestamp_pb2.Timestamp
+    def __init__(self, until: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
 class Failure(_message.Message):
     __slots__ = ("reason", "message", "detail", "attempt", "exit_code", "signal", "retryable")
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -219,7 +269,7 @@ class TaskDependencies(_message.Message):
     def __init__(self, parent_ids: _Optional[_Iterable[str]] = ..., parents: _Optional[int] = ..., on_parent_failure: _Optional[_Union[OnParentFailure, str]] = ..., unfinished_parents: _Optional[int] = ..., unfinished_parent_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("task_id", "namespace", "handler", "pool", "priority", "state", "display_name", "labels", "batch_id", "request_id", "attempt", "retry", "timeout", "submitted_at", "eligible_at", "started_at", "finished_at", "expires_at", "revision", "submitted_by", "worker", "failure", "payload", "result", "resource_usage", "cancel", "progress", "progress_note", "at_most_once", "durability", "stdout_bytes", "stderr_bytes", "args", "retry_of", "dependencies")
+    __slots__ = ("task_id", "namespace", "handler", "pool", "priority", "state", "display_name", "labels", "batch_id", "request_id", "attempt", "retry", "timeout", "submitted_at", "eligible_at", "started_at", "finished_at", "expires_at", "revision", "submitted_by", "worker", "failure", "payload", "result", "resource_usage", "cancel", "progress", "progress_note", "at_most_once", "durability", "stdout_bytes", "stderr_bytes", "args", "retry_of", "dependencies", "limits", "limit_hold")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -262,6 +312,8 @@ class Task(_message.Message):
     ARGS_FIELD_NUMBER: _ClassVar[int]
     RETRY_OF_FIELD_NUMBER: _ClassVar[int]
     DEPENDENCIES_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_HOLD_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     namespace: str
     handler: str
@@ -297,10 +349,12 @@ class Task(_message.Message):
     args: _containers.RepeatedScalarFieldContainer[str]
     retry_of: str
     dependencies: TaskDependencies
-    def __init__(self, task_id: _Optional[str] = ..., namespace: _Optional[str] = ..., handler: _Optional[str] = ..., pool: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., state: _Optional[_Union[TaskState, str]] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., batch_id: _Optional[str] = ..., request_id: _Optional[str] = ..., attempt: _Optional[int] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., submitted_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., eligible_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., submitted_by: _Optional[str] = ..., worker: _Optional[str] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., result: _Optional[_Union[Payload, _Mapping]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., cancel: _Optional[_Union[CancelReceipt, _Mapping]] = ..., progress: _Optional[float] = ..., progress_note: _Optional[str] = ..., at_most_once: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., args: _Optional[_Iterable[str]] = ..., retry_of: _Optional[str] = ..., dependencies: _Optional[_Union[TaskDependencies, _Mapping]] = ...) -> None: ...
+    limits: _containers.RepeatedCompositeFieldContainer[TaskLimit]
+    limit_hold: LimitHold
+    def __init__(self, task_id: _Optional[str] = ..., namespace: _Optional[str] = ..., handler: _Optional[str] = ..., pool: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., state: _Optional[_Union[TaskState, str]] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., batch_id: _Optional[str] = ..., request_id: _Optional[str] = ..., attempt: _Optional[int] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., submitted_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., eligible_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., submitted_by: _Optional[str] = ..., worker: _Optional[str] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., result: _Optional[_Union[Payload, _Mapping]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., cancel: _Optional[_Union[CancelReceipt, _Mapping]] = ..., progress: _Optional[float] = ..., progress_note: _Optional[str] = ..., at_most_once: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., args: _Optional[_Iterable[str]] = ..., retry_of: _Optional[str] = ..., dependencies: _Optional[_Union[TaskDependencies, _Mapping]] = ..., limits: _Optional[_Iterable[_Union[TaskLimit, _Mapping]]] = ..., limit_hold: _Optional[_Union[LimitHold, _Mapping]] = ...) -> None: ...
 
 class TaskEvent(_message.Message):
-    __slots__ = ("revision", "time", "task_id", "state", "previous_state", "attempt", "failure", "worker", "not_before", "cancel", "handler", "pool", "priority", "batch_id", "namespace", "deleted", "labels", "resource_usage", "resume_token")
+    __slots__ = ("revision", "time", "task_id", "state", "previous_state", "attempt", "failure", "worker", "not_before", "cancel", "handler", "pool", "priority", "batch_id", "namespace", "deleted", "labels", "resource_usage", "resume_token", "limit_hold")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -327,6 +381,7 @@ class TaskEvent(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     RESOURCE_USAGE_FIELD_NUMBER: _ClassVar[int]
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_HOLD_FIELD_NUMBER: _ClassVar[int]
     revision: int
     time: _timestamp_pb2.Timestamp
     task_id: str
@@ -346,7 +401,8 @@ class TaskEvent(_message.Message):
     labels: _containers.ScalarMap[str, str]
     resource_usage: ResourceUsage
     resume_token: str
-    def __init__(self, revision: _Optional[int] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., task_id: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., previous_state: _Optional[_Union[TaskState, str]] = ..., attempt: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., worker: _Optional[str] = ..., not_before: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., cancel: _Optional[_Union[CancelReceipt, _Mapping]] = ..., handler: _Optional[str] = ..., pool: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., batch_id: _Optional[str] = ..., namespace: _Optional[str] = ..., deleted: bool = ..., labels: _Optional[_Mapping[str, str]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., resume_token: _Optional[str] = ...) -> None: ...
+    limit_hold: LimitHold
+    def __init__(self, revision: _Optional[int] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., task_id: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., previous_state: _Optional[_Union[TaskState, str]] = ..., attempt: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., worker: _Optional[str] = ..., not_before: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., cancel: _Optional[_Union[CancelReceipt, _Mapping]] = ..., handler: _Optional[str] = ..., pool: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., batch_id: _Optional[str] = ..., namespace: _Optional[str] = ..., deleted: bool = ..., labels: _Optional[_Mapping[str, str]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., resume_token: _Optional[str] = ..., limit_hold: _Optional[_Union[LimitHold, _Mapping]] = ...) -> None: ...
 
 class TaskFilter(_message.Message):
     __slots__ = ("task_ids", "batch_id", "labels", "states", "pool", "handler", "namespace", "priorities", "submitted_after", "submitted_before")

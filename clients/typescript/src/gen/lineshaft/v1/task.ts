@@ -101,6 +101,37 @@ export interface RetryPolicy {
   jitter?: number | undefined;
 }
 
+export interface TaskLimit {
+  name: string;
+  key: string;
+  maxRunning: number;
+  rate: StartRate | undefined;
+}
+
+export interface StartRate {
+  starts: number;
+  interval: Duration | undefined;
+  burst: number;
+}
+
+export interface LimitHold {
+  name: string;
+  key: string;
+  reason: { $case: "places"; value: PlacesTaken } | { $case: "rate"; value: RateReached } | {
+    $case: "notConfigured";
+    value: boolean;
+  } | undefined;
+}
+
+export interface PlacesTaken {
+  taken: number;
+  max: number;
+}
+
+export interface RateReached {
+  until: Date | undefined;
+}
+
 export interface Failure {
   reason: FailureReason;
   message: string;
@@ -173,6 +204,8 @@ export interface Task {
   args: string[];
   retryOf: string;
   dependencies: TaskDependencies | undefined;
+  limits: TaskLimit[];
+  limitHold: LimitHold | undefined;
 }
 
 export interface Task_LabelsEntry {
@@ -200,6 +233,7 @@ export interface TaskEvent {
   labels: { [key: string]: string };
   resourceUsage: ResourceUsage | undefined;
   resumeToken: string;
+  limitHold: LimitHold | undefined;
 }
 
 export interface TaskEvent_LabelsEntry {
@@ -421,6 +455,422 @@ export const RetryPolicy: MessageFns<RetryPolicy> = {
       ? Duration.fromPartial(object.maxDelay)
       : undefined;
     message.jitter = object.jitter ?? undefined;
+    return message;
+  },
+};
+
+function createBaseTaskLimit(): TaskLimit {
+  return { name: "", key: "", maxRunning: 0, rate: undefined };
+}
+
+export const TaskLimit: MessageFns<TaskLimit> = {
+  encode(message: TaskLimit, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.key !== "") {
+      writer.uint32(18).string(message.key);
+    }
+    if (message.maxRunning !== 0) {
+      writer.uint32(24).int32(message.maxRunning);
+    }
+    if (message.rate !== undefined) {
+      StartRate.encode(message.rate, writer.uint32(34).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TaskLimit {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTaskLimit();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.maxRunning = reader.int32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.rate = StartRate.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<TaskLimit>, I>>(base?: I): TaskLimit {
+    return TaskLimit.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<TaskLimit>, I>>(object: I): TaskLimit {
+    const message = createBaseTaskLimit();
+    message.name = object.name ?? "";
+    message.key = object.key ?? "";
+    message.maxRunning = object.maxRunning ?? 0;
+    message.rate = (object.rate !== undefined && object.rate !== null) ? StartRate.fromPartial(object.rate) : undefined;
+    return message;
+  },
+};
+
+function createBaseStartRate(): StartRate {
+  return { starts: 0, interval: undefined, burst: 0 };
+}
+
+export const StartRate: MessageFns<StartRate> = {
+  encode(message: StartRate, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.starts !== 0) {
+      writer.uint32(8).int32(message.starts);
+    }
+    if (message.interval !== undefined) {
+      Duration.encode(message.interval, writer.uint32(18).fork()).join();
+    }
+    if (message.burst !== 0) {
+      writer.uint32(24).int32(message.burst);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StartRate {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStartRate();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.starts = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.interval = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.burst = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<StartRate>, I>>(base?: I): StartRate {
+    return StartRate.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<StartRate>, I>>(object: I): StartRate {
+    const message = createBaseStartRate();
+    message.starts = object.starts ?? 0;
+    message.interval = (object.interval !== undefined && object.interval !== null)
+      ? Duration.fromPartial(object.interval)
+      : undefined;
+    message.burst = object.burst ?? 0;
+    return message;
+  },
+};
+
+function createBaseLimitHold(): LimitHold {
+  return { name: "", key: "", reason: undefined };
+}
+
+export const LimitHold: MessageFns<LimitHold> = {
+  encode(message: LimitHold, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.key !== "") {
+      writer.uint32(18).string(message.key);
+    }
+    switch (message.reason?.$case) {
+      case "places":
+        PlacesTaken.encode(message.reason.value, writer.uint32(26).fork()).join();
+        break;
+      case "rate":
+        RateReached.encode(message.reason.value, writer.uint32(34).fork()).join();
+        break;
+      case "notConfigured":
+        writer.uint32(40).bool(message.reason.value);
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LimitHold {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLimitHold();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.reason = { $case: "places", value: PlacesTaken.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.reason = { $case: "rate", value: RateReached.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.reason = { $case: "notConfigured", value: reader.bool() };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<LimitHold>, I>>(base?: I): LimitHold {
+    return LimitHold.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<LimitHold>, I>>(object: I): LimitHold {
+    const message = createBaseLimitHold();
+    message.name = object.name ?? "";
+    message.key = object.key ?? "";
+    switch (object.reason?.$case) {
+      case "places": {
+        if (object.reason?.value !== undefined && object.reason?.value !== null) {
+          message.reason = { $case: "places", value: PlacesTaken.fromPartial(object.reason.value) };
+        }
+        break;
+      }
+      case "rate": {
+        if (object.reason?.value !== undefined && object.reason?.value !== null) {
+          message.reason = { $case: "rate", value: RateReached.fromPartial(object.reason.value) };
+        }
+        break;
+      }
+      case "notConfigured": {
+        if (object.reason?.value !== undefined && object.reason?.value !== null) {
+          message.reason = { $case: "notConfigured", value: object.reason.value };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
+function createBasePlacesTaken(): PlacesTaken {
+  return { taken: 0, max: 0 };
+}
+
+export const PlacesTaken: MessageFns<PlacesTaken> = {
+  encode(message: PlacesTaken, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.taken !== 0) {
+      writer.uint32(8).int32(message.taken);
+    }
+    if (message.max !== 0) {
+      writer.uint32(16).int32(message.max);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PlacesTaken {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePlacesTaken();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.taken = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.max = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<PlacesTaken>, I>>(base?: I): PlacesTaken {
+    return PlacesTaken.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<PlacesTaken>, I>>(object: I): PlacesTaken {
+    const message = createBasePlacesTaken();
+    message.taken = object.taken ?? 0;
+    message.max = object.max ?? 0;
+    return message;
+  },
+};
+
+function createBaseRateReached(): RateReached {
+  return { until: undefined };
+}
+
+export const RateReached: MessageFns<RateReached> = {
+  encode(message: RateReached, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.until !== undefined) {
+      Timestamp.encode(toTimestamp(message.until), writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RateReached {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRateReached();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.until = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<RateReached>, I>>(base?: I): RateReached {
+    return RateReached.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<RateReached>, I>>(object: I): RateReached {
+    const message = createBaseRateReached();
+    message.until = object.until ?? undefined;
     return message;
   },
 };
@@ -951,6 +1401,8 @@ function createBaseTask(): Task {
     args: [],
     retryOf: "",
     dependencies: undefined,
+    limits: [],
+    limitHold: undefined,
   };
 }
 
@@ -1069,6 +1521,12 @@ export const Task: MessageFns<Task> = {
     }
     if (message.dependencies !== undefined) {
       TaskDependencies.encode(message.dependencies, writer.uint32(282).fork()).join();
+    }
+    for (const v of message.limits) {
+      TaskLimit.encode(v!, writer.uint32(290).fork()).join();
+    }
+    if (message.limitHold !== undefined) {
+      LimitHold.encode(message.limitHold, writer.uint32(298).fork()).join();
     }
     return writer;
   },
@@ -1369,6 +1827,22 @@ export const Task: MessageFns<Task> = {
             message.dependencies = TaskDependencies.decode(reader, reader.uint32());
             continue;
           }
+          case 36: {
+            if (tag !== 290) {
+              break;
+            }
+
+            message.limits.push(TaskLimit.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 37: {
+            if (tag !== 298) {
+              break;
+            }
+
+            message.limitHold = LimitHold.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1448,6 +1922,10 @@ export const Task: MessageFns<Task> = {
     message.retryOf = object.retryOf ?? "";
     message.dependencies = (object.dependencies !== undefined && object.dependencies !== null)
       ? TaskDependencies.fromPartial(object.dependencies)
+      : undefined;
+    message.limits = object.limits?.map((e) => TaskLimit.fromPartial(e)) || [];
+    message.limitHold = (object.limitHold !== undefined && object.limitHold !== null)
+      ? LimitHold.fromPartial(object.limitHold)
       : undefined;
     return message;
   },
@@ -1541,6 +2019,7 @@ function createBaseTaskEvent(): TaskEvent {
     labels: {},
     resourceUsage: undefined,
     resumeToken: "",
+    limitHold: undefined,
   };
 }
 
@@ -1605,6 +2084,9 @@ export const TaskEvent: MessageFns<TaskEvent> = {
     }
     if (message.resumeToken !== "") {
       writer.uint32(154).string(message.resumeToken);
+    }
+    if (message.limitHold !== undefined) {
+      LimitHold.encode(message.limitHold, writer.uint32(170).fork()).join();
     }
     return writer;
   },
@@ -1777,6 +2259,14 @@ export const TaskEvent: MessageFns<TaskEvent> = {
             message.resumeToken = reader.string();
             continue;
           }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.limitHold = LimitHold.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1827,6 +2317,9 @@ export const TaskEvent: MessageFns<TaskEvent> = {
       ? ResourceUsage.fromPartial(object.resourceUsage)
       : undefined;
     message.resumeToken = object.resumeToken ?? "";
+    message.limitHold = (object.limitHold !== undefined && object.limitHold !== null)
+      ? LimitHold.fromPartial(object.limitHold)
+      : undefined;
     return message;
   },
 };

@@ -18,6 +18,7 @@ import {
   Task,
   TaskEvent,
   TaskFilter,
+  TaskLimit,
   TaskState,
   TraceMode,
 } from "./task.js";
@@ -48,6 +49,7 @@ export interface SubmitTaskRequest {
   traceparent: string;
   tracestate: string;
   dependencies: Dependencies | undefined;
+  limits: TaskLimit[];
 }
 
 export interface SubmitTaskRequest_LabelsEntry {
@@ -250,6 +252,7 @@ function createBaseSubmitTaskRequest(): SubmitTaskRequest {
     traceparent: "",
     tracestate: "",
     dependencies: undefined,
+    limits: [],
   };
 }
 
@@ -317,6 +320,9 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
     }
     if (message.dependencies !== undefined) {
       Dependencies.encode(message.dependencies, writer.uint32(170).fork()).join();
+    }
+    for (const v of message.limits) {
+      TaskLimit.encode(v!, writer.uint32(178).fork()).join();
     }
     return writer;
   },
@@ -505,6 +511,14 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
             message.dependencies = Dependencies.decode(reader, reader.uint32());
             continue;
           }
+          case 22: {
+            if (tag !== 178) {
+              break;
+            }
+
+            message.limits.push(TaskLimit.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -563,6 +577,7 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
     message.dependencies = (object.dependencies !== undefined && object.dependencies !== null)
       ? Dependencies.fromPartial(object.dependencies)
       : undefined;
+    message.limits = object.limits?.map((e) => TaskLimit.fromPartial(e)) || [];
     return message;
   },
 };
