@@ -11,6 +11,7 @@ use crate::model::limits;
 use crate::proto::v1::{self, BatchState};
 
 use super::client::Client;
+use super::complete;
 use super::error::{CliError, CommandResult, Exit};
 use super::output;
 use super::printer::Printer;
@@ -49,7 +50,7 @@ pub enum Command {
         #[arg(long)]
         open: bool,
         /// Handler of a task to submit when the batch has finished, with its report as the payload
-        #[arg(long, value_name = "HANDLER", value_parser = NonEmptyStringValueParser::new())]
+        #[arg(long, value_name = "HANDLER", value_parser = NonEmptyStringValueParser::new(), add = complete::handlers())]
         completion: Option<String>,
         /// Argument of that task. Can be repeated
         #[arg(long = "completion-arg", value_name = "ARG", requires = "completion", allow_hyphen_values = true)]
@@ -62,7 +63,7 @@ pub enum Command {
     #[command(visible_alias = "show")]
     Get {
         /// Batch ID
-        #[arg(value_name = "ID", required = true)]
+        #[arg(value_name = "ID", required = true, add = complete::batches())]
         ids: Vec<String>,
     },
     /// List batches, newest first
@@ -86,11 +87,13 @@ pub enum Command {
     /// Show the progress of a batch until it has finished; the exit code reports its outcome
     Watch {
         /// Batch ID
+        #[arg(add = complete::batches())]
         id: String,
     },
     /// Wait until a batch has finished; the exit code reports its outcome
     Wait {
         /// Batch ID
+        #[arg(add = complete::batches())]
         id: String,
         /// Maximum time to wait, such as 30 or 1m30s; exit code 6 if the batch has not finished by then [default: no limit]
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
@@ -99,6 +102,7 @@ pub enum Command {
     /// Cancel the unfinished tasks of a batch and let it take no more
     Cancel {
         /// Batch ID
+        #[arg(add = complete::batches())]
         id: String,
         /// Reason, stored with the batch and its tasks
         #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
@@ -114,11 +118,13 @@ pub enum Command {
     /// Let a batch take no more tasks
     Close {
         /// Batch ID
+        #[arg(add = complete::batches())]
         id: String,
     },
     /// Delete a finished batch and its tasks
     Delete {
         /// Batch ID
+        #[arg(add = complete::batches())]
         id: String,
     },
 }

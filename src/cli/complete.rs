@@ -1,32 +1,49 @@
-//! Completion of values that a server knows: IDs of tasks, names of handlers and pools; and of contexts.
+//! Completion of values that a server knows: IDs of tasks, batches and schedules, and names of handlers and pools.
 
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
-use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use clap_complete::engine::ArgValueCompleter;
 use tonic::Status;
 
+use super::candidates::{Values, candidates};
 use super::client::{self, Client};
-use super::contexts::Contexts;
 use super::format;
 use super::options::GlobalOptions;
 use crate::proto::v1;
 
 /// A shell waits for the candidates.
 const TIMEOUT: Duration = Duration::from_millis(500);
-/// Tasks that are read to find candidates.
-const TASKS: i32 = 200;
+/// Tasks, batches or schedules that are read to find candidates.
+const READ: i32 = 200;
 
 pub fn tasks() -> ArgValueCompleter {
     completer(async |client| {
-        let request = v1::ListTasksRequest { page_size: TASKS, ..v1::ListTasksRequest::default() };
+        let request = v1::ListTasksRequest { page_size: READ, ..v1::ListTasksRequest::default() };
         let tasks = client.tasks().list_tasks(request).await?.into_inner().tasks;
         let described = |task: v1::Task| {
             let help = format!("{} {}", format::task_state(task.state), task.handler);
             (task.task_id, help)
         };
         Ok(tasks.into_iter().map(described).collect())
+    })
+}
+
+pub fn batches() -> ArgValueCompleter {
+    completer(async |client| {
+        let request = v1::ListBatchesRequest { page_size: READ, ..v1::ListBatchesRequest::default() };
+        let batches = client.batches().list_batches(request).await?.into_inner().batches;
+        Ok(batches.into_iter().map(|batch| (batch.batch_id, batch.display_name)).collect())
+    })
+}
+
+pub fn schedules() -> ArgValueCompleter {
+    completer(async |client| {
+        let request = v1::ListSchedulesRequest { page_size: READ, ..v1::ListSchedulesRequest::default() };
+        let schedules = client.schedules().list_schedules(request).await?.into_inner().schedules;
+        let handler = |spec: v1::ScheduleSpec| spec.task.unwrap_or_default().handler;
+        Ok(schedules.into_iter().map(|one| (one.schedule_id, one.spec.map(handler).unwrap_or_default())).collect())
     })
 }
 
@@ -43,16 +60,6 @@ pub fn pools() -> ArgValueCompleter {
         Ok(pools.into_iter().map(|pool| (pool.name, pool.description)).collect())
     })
 }
-
-pub fn contexts() -> ArgValueCompleter {
-    ArgValueCompleter::new(|current: &OsStr| {
-        let contexts = Contexts::read().unwrap_or_default().by_name;
-        candidates(current, contexts.into_iter().map(|(name, context)| (name, context.server)).collect())
-    })
-}
-
-/// Values with their descriptions.
-type Values = Vec<(String, String)>;
 
 /// Without an answer in time there are no candidates: a message would damage the command line that is edited.
 fn completer(
@@ -71,14 +78,6 @@ fn completer(
         };
         candidates(current, found().unwrap_or_default())
     })
-}
-
-fn candidates(current: &OsStr, values: Values) -> Vec<CompletionCandidate> {
-    let current = current.to_string_lossy();
-    let matching = values.into_iter().filter(|(value, _)| value.starts_with(&*current));
-    let candidate =
-        |(value, help): (String, String)| CompletionCandidate::new(value).help((!help.is_empty()).then(|| help.into()));
-    matching.map(candidate).collect()
 }
 
 #[derive(Parser)]
@@ -114,15 +113,5 @@ mod tests {
         let line = "lineshaft -- lineshaft task get --server http://x:1 --wide --token-file=t 01a --label";
         let words = connection_words(line.split(' ').map(OsString::from));
         assert_eq!(words, ["lineshaft", "--server", "http://x:1", "--token-file=t"]);
-    }
-
-    #[test]
-    fn candidates_begin_with_the_word() {
-        let values = ["io", "compute", "copy"].map(|name| (name.to_owned(), String::new()));
-        let found = candidates(OsStr::new("co"), values.into());
-        assert_eq!(
-            found.iter().map(|found| found.get_value().to_str().unwrap()).collect::<Vec<_>>(),
-            ["compute", "copy"]
-        );
     }
 }

@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 
 use crate::model::id::check_name;
 
-use super::complete;
-use super::contexts::{Context, Contexts};
+use super::contexts::{self, Context, Contexts};
 use super::error::{CliError, Exit};
 use super::options::GlobalOptions;
 use super::output;
@@ -27,7 +26,7 @@ pub enum Command {
     /// Let commands use a context by default; --context, LINESHAFT_CONTEXT, --server and LINESHAFT_SERVER override it
     Use {
         /// Name of the context
-        #[arg(add = complete::contexts())]
+        #[arg(add = contexts::completer())]
         name: String,
     },
     /// List contexts
@@ -39,13 +38,13 @@ pub enum Command {
     /// Show a context
     Show {
         /// Name of the context [default: the one in use]
-        #[arg(add = complete::contexts())]
+        #[arg(add = contexts::completer())]
         name: Option<String>,
     },
     /// Remove a context
     Remove {
         /// Name of the context
-        #[arg(add = complete::contexts())]
+        #[arg(add = contexts::completer())]
         name: String,
     },
 }

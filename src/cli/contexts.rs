@@ -1,13 +1,16 @@
 //! The file of named connections, which `lineshaft context` edits and all client commands read.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use clap_complete::engine::ArgValueCompleter;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{create_private_directory, replace};
 
+use super::candidates::candidates;
 use super::error::CliError;
 
 /// Mode of the file: only its owner can read it.
@@ -78,6 +81,14 @@ impl Contexts {
             CliError::Usage(format!("there is no context {name:?}; {known}"))
         })
     }
+}
+
+/// Completes the name of a context.
+pub fn completer() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let contexts = Contexts::read().unwrap_or_default().by_name;
+        candidates(current, contexts.into_iter().map(|(name, context)| (name, context.server)).collect())
+    })
 }
 
 /// `$XDG_CONFIG_HOME/lineshaft/contexts.toml`, or the same below `~/.config`.

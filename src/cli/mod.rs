@@ -2,6 +2,7 @@
 
 mod batch;
 pub mod bench;
+mod candidates;
 mod client;
 mod complete;
 pub mod context;
@@ -19,6 +20,7 @@ mod pool;
 mod printer;
 mod progress;
 mod put_handler;
+mod query;
 mod reconnect;
 mod schedule;
 mod server_process;

@@ -3,7 +3,7 @@
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, ValueEnum};
 
-use super::contexts::{Context, Contexts};
+use super::contexts::{self, Context, Contexts};
 use super::credentials::{CONNECTION, Credentials};
 use super::error::CliError;
 use super::time::TimeForm;
@@ -19,7 +19,7 @@ pub struct GlobalOptions {
     #[arg(long, global = true, value_enum, value_name = "FORM", display_order = 901)]
     pub time: Option<TimeForm>,
     /// Named connection; see `lineshaft context` [default: the one in use]
-    #[arg(long, global = true, env = "LINESHAFT_CONTEXT", value_name = "NAME", help_heading = CONNECTION)]
+    #[arg(long, global = true, env = "LINESHAFT_CONTEXT", value_name = "NAME", help_heading = CONNECTION, add = contexts::completer())]
     context: Option<String>,
     /// Server address [default: that of the context, else http://127.0.0.1:7070]
     #[arg(long, global = true, env = "LINESHAFT_SERVER", value_name = "URL", help_heading = CONNECTION)]

@@ -52,7 +52,7 @@ pub enum Command {
     #[command(visible_alias = "show")]
     Get {
         /// Schedule ID
-        #[arg(value_name = "ID", required = true)]
+        #[arg(value_name = "ID", required = true, add = complete::schedules())]
         ids: Vec<String>,
     },
     /// List schedules, newest first
@@ -73,6 +73,7 @@ pub enum Command {
     /// Change the given settings of a schedule; the others stay
     Update {
         /// Schedule ID
+        #[arg(add = complete::schedules())]
         id: String,
         #[command(flatten)]
         spec: SpecArgs,
@@ -86,21 +87,25 @@ pub enum Command {
     /// Delete a schedule; its tasks stay
     Delete {
         /// Schedule ID
+        #[arg(add = complete::schedules())]
         id: String,
     },
     /// Start no run until the schedule is resumed
     Pause {
         /// Schedule ID
+        #[arg(add = complete::schedules())]
         id: String,
     },
     /// Start runs again; those that were due meanwhile do not take place
     Resume {
         /// Schedule ID
+        #[arg(add = complete::schedules())]
         id: String,
     },
     /// Submit the task of a schedule now, and print its ID
     Trigger {
         /// Schedule ID
+        #[arg(add = complete::schedules())]
         id: String,
         /// Also if a task of the schedule is unfinished
         #[arg(long)]
@@ -110,6 +115,7 @@ pub enum Command {
     #[command(group = ArgGroup::new("what").required(true).args(["id", "cron", "every"]))]
     Preview {
         /// Schedule ID
+        #[arg(add = complete::schedules())]
         id: Option<String>,
         #[command(flatten)]
         spec: SpecArgs,

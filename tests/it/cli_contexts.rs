@@ -98,6 +98,17 @@ fn a_shell_completes_what_the_server_knows() {
     assert_eq!(ids, ["report-1", "report-2"]);
     assert_eq!(complete(home, &["lineshaft", "task", "run", "comp"], &variables), ["compute"]);
     assert_eq!(complete(home, &["lineshaft", "pool", "update", "def"], &variables), ["default"]);
+    assert!(run(home, &["batch", "create", "--id", "nightly"], &variables).status.success());
+    let batch = ["lineshaft", "task", "wait", "--batch", "ni"];
+    assert_eq!(complete(home, &batch, &variables), ["nightly"]);
+    assert_eq!(complete(home, &["lineshaft", "batch", "cancel", "ni"], &variables), ["nightly"]);
+    let schedule = ["schedule", "create", "hourly", "compute", "--every", "1h", "--json", "1"];
+    assert!(run(home, &schedule, &variables).status.success());
+    assert_eq!(complete(home, &["lineshaft", "schedule", "pause", "h"], &variables), ["hourly"]);
+    let context = ["context", "add", "prod", "--server", &server.address];
+    assert!(run(home, &context, &[]).status.success());
+    assert_eq!(complete(home, &["lineshaft", "task", "list", "--context", "p"], &[]), ["prod"]);
+    assert_eq!(complete(home, &["lineshaft", "--context", "prod", "task", "get", "oth"], &[]), ["other"]);
     let named = ["lineshaft", "task", "get", "--server", &server.address, "oth"];
     assert_eq!(complete(home, &named, &[("LINESHAFT_SERVER", "http://127.0.0.1:1")]), ["other"]);
     assert!(

@@ -138,6 +138,32 @@ fn failed_tasks_are_retried_by_id_and_by_filter() {
 }
 
 #[test]
+fn tasks_are_chosen_by_the_words_of_a_filter() {
+    let server = Server::start(HANDLERS);
+    for (id, handler, label) in [("a", "compute", "team=red"), ("b", "fails", "team=red"), ("c", "fails", "team=blue")]
+    {
+        run(&server, &["task", "run", handler, "--json", "1", "--id", id, "--label", label]);
+    }
+    let listed = |filter: &str| stdout(&server, &["task", "list", "-q", "--sort", "id", "--filter", filter]);
+    assert_eq!(listed("state=failed,cancelled since=1h"), "b\nc\n");
+    assert_eq!(listed("handler=fails label=team=red"), "b\n");
+    assert_eq!(listed("until=1h"), "");
+    let both = ["task", "get", "--filter", "label=team=red", "--state", "failed", "-o", "json"];
+    let got: Value = serde_json::from_str(&stdout(&server, &both)).unwrap();
+    assert_eq!(got["taskId"], "b");
+    for (options, problem) in [
+        (&["--filter", "urgent"][..], "\"urgent\" must be NAME=VALUE"),
+        (&["--filter", "state=lost"], "there is no state \"lost\""),
+        (&["--filter", "pool=a", "--pool", "b"], "pool cannot be both \"a\" and \"b\""),
+        (&["--filter", "since=1h", "--since", "2h"], "since is given more than once"),
+    ] {
+        let (code, _, err) = run(&server, &[&["task", "list"], options].concat());
+        assert!(code == Some(2) && err.contains(problem), "{options:?}: {err}");
+    }
+    assert_eq!(run(&server, &["task", "get"]).0, Some(2));
+}
+
+#[test]
 fn the_tasks_of_a_file_are_one_batch() {
     let server = Server::start(HANDLERS);
     let path = server.path("tasks.jsonl");

@@ -159,6 +159,24 @@ fn a_task_is_followed_and_cancelled_after_a_confirmation() {
 }
 
 #[test]
+fn a_failed_task_is_submitted_again_after_a_confirmation() {
+    let server = Server::start(HANDLERS);
+    run(&server, &["task", "run", "fails", "--id", "broken"]);
+    let mut top = Terminal::start(&server.address, (80, 24));
+    top.press("2");
+    top.shows(&["broken", "FAILED"]);
+    top.press("jr");
+    top.shows(&["Submit task broken again?"]);
+    top.press("n");
+    top.hides("Submit task");
+    assert_eq!(run(&server, &["task", "list", "-q"]).lines().count(), 1);
+    top.press("ry");
+    top.shows(&["broken is submitted again as"]);
+    assert_eq!(run(&server, &["task", "list", "-q"]).lines().count(), 2);
+    assert_eq!(top.quit(), Some(0));
+}
+
+#[test]
 fn a_pool_is_paused_and_resumed() {
     let server = Server::start(HANDLERS);
     let mut top = Terminal::start(&server.address, (80, 24));

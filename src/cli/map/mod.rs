@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::proto::v1;
 
 use super::client::Client;
+use super::complete;
 use super::error::{CliError, CommandResult, Exit};
 use super::output;
 use super::printer::Printer;
@@ -44,6 +45,7 @@ const BATCH_ID_MAX: usize = 40;
 #[derive(Clone, Debug, Args)]
 pub struct MapArgs {
     /// Handler name; `lineshaft handler list` lists the handlers
+    #[arg(add = complete::handlers())]
     handler: String,
     /// File with one payload per line [default: stdin]
     #[arg(long, value_name = "PATH")]
@@ -61,7 +63,7 @@ pub struct MapArgs {
     #[arg(long)]
     fail_fast: bool,
     /// Batch to create or to continue, at most 40 characters [default: generated]
-    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new(), add = complete::batches())]
     batch: Option<String>,
     /// Do not print the results of the first N lines: an interrupted command has printed them
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, conflicts_with = "unordered")]
@@ -70,7 +72,7 @@ pub struct MapArgs {
     #[arg(long, value_enum, default_value_t)]
     priority: Priority,
     /// Pool, one of those that the handler allows [default: the handler's pool]
-    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new(), add = complete::pools())]
     pool: Option<String>,
     /// Label, for filters. Can be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]

@@ -1,10 +1,11 @@
-//! Filter options of `task list`, `watch`, `wait`, `cancel` and `delete`.
+//! Filter options of `task get`, `list`, `watch`, `wait`, `cancel`, `retry` and `delete`.
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
 use crate::cli::complete;
 use crate::cli::error::CliError;
+use crate::cli::query::{NAMES, Query, set_once};
 use crate::cli::time::{parse_time, to_timestamp};
 use crate::model::{Clock, SystemClock, Timestamp};
 use crate::proto::v1;
@@ -19,7 +20,7 @@ pub struct Filter {
     #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new(), add = complete::tasks())]
     ids: Vec<String>,
     /// Only tasks of this batch
-    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new(), add = complete::batches())]
     batch: Option<String>,
     /// Only tasks with this label. Can be repeated: all labels must match
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
@@ -39,6 +40,9 @@ pub struct Filter {
     /// Only tasks with this priority. Can be repeated
     #[arg(long = "priority", value_name = "PRIORITY", value_enum)]
     priorities: Vec<Priority>,
+    /// Only tasks that match all of these words, such as "state=failed,running handler=io label=team=red since=1h"
+    #[arg(long = "filter", value_name = "WORDS")]
+    words: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -68,19 +72,38 @@ fn time(text: &str) -> Result<Timestamp, String> {
 
 impl Filter {
     /// # Errors
-    /// A label is given twice.
+    /// Two options exclude each other, or the words of `--filter` are not valid.
     pub fn request(self, period: Period) -> Result<v1::TaskFilter, CliError> {
-        Ok(v1::TaskFilter {
-            task_ids: self.ids,
-            batch_id: self.batch.unwrap_or_default(),
-            labels: unique(self.labels)?,
-            states: self.states.into_iter().map(|state| state as i32).collect(),
-            pool: self.pool.unwrap_or_default(),
-            handler: self.handler.unwrap_or_default(),
-            namespace: self.namespace.unwrap_or_default(),
-            priorities: self.priorities.into_iter().map(|priority| priority as i32).collect(),
-            submitted_after: period.since.map(to_timestamp),
-            submitted_before: period.until.map(to_timestamp),
-        })
+        let problem = |problem: String| CliError::Usage(format!("--filter: {problem}"));
+        let query = Query::parse(self.words.as_deref().unwrap_or_default(), SystemClock.now()).map_err(problem)?;
+        if let Some(word) = query.words.first() {
+            return Err(problem(format!("{word:?} must be NAME=VALUE; the names are {NAMES}")));
+        }
+        let mut filter = query.filter;
+        filter.task_ids.extend(self.ids);
+        filter.states.extend(self.states.into_iter().map(|state| state as i32));
+        filter.priorities.extend(self.priorities.into_iter().map(|priority| priority as i32));
+        for (name, field, option) in [
+            ("batch", &mut filter.batch_id, self.batch),
+            ("pool", &mut filter.pool, self.pool),
+            ("handler", &mut filter.handler, self.handler),
+            ("namespace", &mut filter.namespace, self.namespace),
+        ] {
+            option.map_or(Ok(()), |value| set_once(name, field, &value)).map_err(problem)?;
+        }
+        for (key, value) in unique(self.labels)? {
+            set_once(&format!("label={key}"), filter.labels.entry(key).or_default(), &value).map_err(problem)?;
+        }
+        for (name, bound, option) in [
+            ("since", &mut filter.submitted_after, period.since),
+            ("until", &mut filter.submitted_before, period.until),
+        ] {
+            if let Some(time) = option
+                && bound.replace(to_timestamp(time)).is_some()
+            {
+                return Err(problem(format!("{name} is given more than once")));
+            }
+        }
+        Ok(filter)
     }
 }

@@ -52,7 +52,7 @@ pub enum Command {
         file: Option<String>,
         /// Batch that the task joins; with --count and --file it is created unless it exists [default: generated for
         /// --count and --file]
-        #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+        #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new(), add = complete::batches())]
         batch: Option<String>,
         /// Wait until the tasks end; the exit code reports their outcome
         #[arg(long)]
@@ -66,12 +66,13 @@ pub enum Command {
         #[command(flatten)]
         task: TaskArgs,
     },
-    /// Show tasks with their results
+    /// Show tasks with their results: named ones, or those that match, newest first
     #[command(visible_alias = "show")]
     Get {
-        /// Task ID
-        #[arg(value_name = "ID", required = true, add = complete::tasks())]
-        ids: Vec<String>,
+        #[command(flatten)]
+        filter: Filter,
+        #[command(flatten)]
+        period: Period,
     },
     /// List tasks, newest first
     #[command(visible_aliases = ["ls", "ps"])]
@@ -204,13 +205,7 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
             submit::one(request, wait, client, printer).await
         }
         Command::Run { handler, task } => run::run(task.request(handler)?, client, printer).await,
-        Command::Get { ids } => {
-            let get = async |task_id| {
-                let request = v1::GetTaskRequest { task_id, include_payload: true };
-                Ok(client.tasks().get_task(request).await?.into_inner().task.unwrap_or_default())
-            };
-            printer.print_each(ids, get, print::details).await
-        }
+        Command::Get { filter, period } => get(filter.request(period)?, &client, printer).await,
         Command::List { filter, period, limit, all, watch, table } => {
             let limit = usize::try_from(if all { u64::MAX } else { limit }).unwrap_or(usize::MAX);
             let options = list::Options { filter: filter.request(period)?, limit, table, watch };
@@ -257,6 +252,25 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
             delete::run(filter, client, printer).await
         }
     }
+}
+
+/// Shows the named tasks, or those that match now.
+async fn get(filter: v1::TaskFilter, client: &Client, printer: Printer) -> CommandResult {
+    if filter == v1::TaskFilter::default() {
+        return Err(CliError::Usage("name the tasks: IDs, or a filter such as --batch or --label".to_owned()));
+    }
+    let ids = match only_ids(&filter) {
+        ids if !ids.is_empty() => ids,
+        _ => {
+            let found = list::tasks(&filter, usize::MAX, client).await?;
+            found.tasks.into_iter().map(|task| task.task_id).collect()
+        }
+    };
+    let get = async |task_id| {
+        let request = v1::GetTaskRequest { task_id, include_payload: true };
+        Ok(client.tasks().get_task(request).await?.into_inner().task.unwrap_or_default())
+    };
+    printer.print_each(ids, get, print::details).await
 }
 
 /// The IDs of a filter that has nothing else.

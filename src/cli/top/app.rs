@@ -2,15 +2,16 @@
 
 use std::collections::VecDeque;
 
+use crate::cli::query::Query;
 use crate::cli::table::{Column, Grid, Table};
 use crate::cli::task::list;
 use crate::cli::terminal;
 use crate::cli::view::{Cell, View};
+use crate::model::{Clock, SystemClock};
 use crate::proto::v1;
 
 use super::failures::{self, FailureGroup};
 use super::feed::{Call, Message, Wanted};
-use super::query::Query;
 use super::text::{POOLS, WORKERS};
 
 /// Samples that the charts show at most.
@@ -325,6 +326,16 @@ impl App {
         }
     }
 
+    pub fn ask_to_retry(&mut self) {
+        match self.selected_task() {
+            Some(id) => {
+                let text = format!("Submit task {id} again?");
+                self.question = Some(Question { text, call: Call::Retry { id } });
+            }
+            None => self.status = Some(("select a task to submit again".to_owned(), true)),
+        }
+    }
+
     pub fn ask_to_pause(&mut self) {
         let selected = self.rows[self.tab.index()].selected.clone();
         let pools = self.sample.iter().flat_map(|sample| &sample.pools);
@@ -341,7 +352,7 @@ impl App {
 
     /// Applies the filter that the user has typed.
     pub fn apply_filter(&mut self, text: String) {
-        match Query::parse(&text) {
+        match Query::parse(&text, SystemClock.now()) {
             Ok(query) => {
                 let rows = self.rows();
                 (rows.filter, rows.query) = (text, query);

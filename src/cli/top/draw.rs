@@ -109,10 +109,10 @@ fn footer(app: &App) -> Line<'static> {
         return Line::styled(terminal::line(text).into_owned(), style(&app.view, color));
     }
     let keys = match (&app.detail, app.tab) {
-        (Some(_), _) => "Esc back  o stdout/stderr  c cancel  up/down scroll  ? help  q quit",
+        (Some(_), _) => "Esc back  o stdout/stderr  c cancel  r retry  up/down scroll  ? help  q quit",
         (None, Tab::Overview) => "1-5 page  ? help  q quit",
         (None, Tab::Pools) => "up/down select  p pause  / filter  s sort  ? help  q quit",
-        (None, _) => "up/down select  Enter task  c cancel  / filter  s sort  ? help  q quit",
+        (None, _) => "up/down select  Enter task  c cancel  r retry  / filter  s sort  ? help  q quit",
     };
     Line::styled(keys, DIM)
 }

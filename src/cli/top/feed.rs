@@ -37,6 +37,7 @@ pub enum Wanted {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Call {
     Cancel { id: String, force: bool },
+    Retry { id: String },
     Pause { pool: String, paused: bool },
 }
 
@@ -128,6 +129,11 @@ async fn change(client: &Client, call: Call) -> Result<String, Status> {
             let response = client.tasks().cancel_task(request).await?.into_inner();
             let is_stopping = response.state() == v1::TaskState::Running;
             Ok(format!("{id} {}", if is_stopping { "is asked to stop" } else { "is cancelled" }))
+        }
+        Call::Retry { id } => {
+            let request = v1::RetryTaskRequest { task_id: id.clone(), ..v1::RetryTaskRequest::default() };
+            let submitted = client.tasks().retry_task(request).await?.into_inner().task.unwrap_or_default();
+            Ok(format!("{id} is submitted again as {}", submitted.task_id))
         }
         Call::Pause { pool, paused } => {
             let name = pool.clone();

@@ -16,7 +16,7 @@ pub enum Action {
 }
 
 /// The keys for the help.
-pub const KEYS: [(&str, &str); 12] = [
+pub const KEYS: [(&str, &str); 13] = [
     ("1 to 5, Tab", "page"),
     ("up, down, j, k", "select a row"),
     ("Page up, Page down, Home, End", "select a row further away"),
@@ -25,6 +25,7 @@ pub const KEYS: [(&str, &str); 12] = [
     ("/", "filter: state=S handler=H label=K=V, or words"),
     ("s, S", "sort by the next column; reverse the order"),
     ("c", "cancel the task"),
+    ("r", "retry the ended task"),
     ("p", "pause or resume the pool"),
     ("o", "stdout or stderr of the task"),
     ("?", "this help"),
@@ -55,6 +56,7 @@ pub fn press(app: &mut App, key: KeyEvent) -> Option<Action> {
         KeyCode::Char('q') => return Some(Action::Quit),
         KeyCode::Char('?') => app.shows_help = true,
         KeyCode::Char('c') => app.ask_to_cancel(),
+        KeyCode::Char('r') => app.ask_to_retry(),
         KeyCode::Char('p') => app.ask_to_pause(),
         code if app.detail.is_some() => in_task(app, code),
         code => in_list(app, code),

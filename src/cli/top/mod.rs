@@ -5,7 +5,6 @@ mod draw;
 mod failures;
 mod feed;
 mod keys;
-mod query;
 mod text;
 
 use std::io;
@@ -19,6 +18,7 @@ use ratatui::crossterm::event::{Event, EventStream, KeyEventKind};
 use crate::proto::v1;
 
 use super::client::Client;
+use super::complete;
 use super::error::{CliError, CommandResult, Exit};
 use super::output;
 use super::printer::Printer;
@@ -29,7 +29,7 @@ use feed::Feed;
 #[derive(Debug, Args)]
 pub struct Options {
     /// Pools to show [default: all]
-    #[arg(value_name = "POOL")]
+    #[arg(value_name = "POOL", add = complete::pools())]
     pools: Vec<String>,
     /// Refresh interval, 100ms to 1m
     #[arg(long, default_value = "1s", value_name = "DURATION", value_parser = parse_duration)]
