@@ -24,6 +24,7 @@ use crate::scheduler::Handle;
 use crate::telemetry::Telemetry;
 use crate::telemetry::host::HostReading;
 use crate::telemetry::metrics::CallMeter;
+use crate::telemetry::panics;
 
 use super::admin;
 use super::auth::{AccessControl, CallerExtractor};
@@ -49,6 +50,7 @@ use super::services::batches::Batches;
 use super::services::handlers::Handlers;
 use super::services::health::HealthService;
 use super::services::keda;
+use super::services::pool_history::PoolHistory;
 use super::services::pools::Pools;
 use super::services::schedules::Schedules;
 use super::services::system::System;
@@ -70,6 +72,8 @@ pub struct Options {
     /// Open watches, waits and streams in the whole server.
     pub max_open_streams: usize,
     pub instance: String,
+    /// URL of a trace, with `{trace_id}` in the place of its ID; empty if none is configured.
+    pub trace_url: String,
     /// Reads the health of the machine and of the process.
     pub host: HostReading,
     pub telemetry: Telemetry,
@@ -182,8 +186,11 @@ fn services(
     };
     let callers = CallerExtractor::new(requires_identity);
     let tasks = TaskServiceServer::new(Tasks::new(handle.clone(), callers));
-    let pools = Pools::new(handle.clone(), options.host.clone(), callers);
-    let system = System::new(handle.clone(), options.host.clone(), options.instance.clone(), callers);
+    let history = PoolHistory::default();
+    tokio::spawn(panics::essential(history.clone().run(handle.clone(), stop.clone())));
+    let Options { host, instance, trace_url, telemetry, .. } = options.clone();
+    let pools = Pools::new(handle.clone(), host.clone(), telemetry.gauges, history, callers);
+    let system = System::new(handle.clone(), host, instance, trace_url, callers);
     let workers = Workers::new(handle.clone(), callers);
     let health = HealthService::new(options.telemetry.liveness.clone(), stop.clone());
     let message_bytes = handle.catalog().payload_limit.message_bytes();

@@ -156,6 +156,7 @@ pub(super) fn server(
         max_in_flight: config.server.max_in_flight,
         max_open_streams: config.server.max_open_streams,
         instance: instance.to_owned(),
+        trace_url: config.telemetry.trace_url.clone(),
         host: Arc::new(move || sampler.health()),
         telemetry: telemetry.clone(),
         memory: memory(config),

@@ -82,6 +82,9 @@ pub struct Telemetry {
     /// Default: "none".
     #[serde(deserialize_with = "by_way_of_a_string")]
     pub task_logs: TaskLogs,
+    /// URL of a trace in a tracing system, with `{trace_id}` in the place of its ID, such as
+    /// "https://jaeger.example.com/trace/{trace_id}". The dashboard links tasks to it. Default: "", no links.
+    pub trace_url: String,
 }
 
 impl Default for Telemetry {
@@ -92,6 +95,7 @@ impl Default for Telemetry {
             trace_mode: TraceMode::Auto,
             trace_parent_within: HumanDuration(Duration::from_mins(5)),
             task_logs: TaskLogs::None,
+            trace_url: String::new(),
         }
     }
 }
@@ -107,6 +111,15 @@ impl Telemetry {
                 "must be http://host:port or https://host:port",
             );
         }
+        let is_http = ["http://", "https://"].iter().any(|scheme| self.trace_url.starts_with(scheme));
+        let is_valid = is_http && self.trace_url.contains("{trace_id}");
+        if !(is_valid || self.trace_url.is_empty()) {
+            problems.add(
+                "telemetry.trace_url",
+                format!("{:?}", SecretUrl::from(&*self.trace_url)),
+                "must begin with http:// or https:// and contain {trace_id}",
+            );
+        }
         let day = Duration::from_hours(24);
         problems.check_range(
             "telemetry.trace_parent_within",
@@ -120,4 +133,24 @@ impl Telemetry {
 /// Deserializes by way of a string: the error for an environment variable then lists the choices.
 fn by_way_of_a_string<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     T::deserialize(String::deserialize(deserializer)?.into_deserializer())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_of_a_trace_has_a_place_for_its_id() {
+        for (url, is_good) in [
+            ("", true),
+            ("https://jaeger.example.com/trace/{trace_id}", true),
+            ("https://jaeger.example.com/", false),
+            ("javascript:{trace_id}", false),
+        ] {
+            let mut problems = Problems::default();
+            Telemetry { trace_url: url.to_owned(), ..Telemetry::default() }.check(&mut problems);
+            let fields: Vec<_> = problems.0.iter().map(|problem| problem.field.as_str()).collect();
+            assert_eq!(fields, if is_good { &[][..] } else { &["telemetry.trace_url"] }, "{url}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ pub mod cancel;
 pub mod catalog;
 pub mod clock;
 pub mod dependencies;
+mod duration_stats;
 pub mod error;
 pub mod event;
 pub mod failure;
@@ -54,6 +55,7 @@ pub use cancel::{CancelMode, CancelReceipt, CancelRequest, StopMethod};
 pub use catalog::{Catalog, HandlerSource, HandlerSpec, REMOTE_RUNNER, Registration, SharedCatalog, WASM_RUNNER};
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use dependencies::{Dependencies, OnParentFailure, Parent};
+pub use duration_stats::DurationStats;
 pub use error::{Coded, Details, ErrorCode, FieldViolation};
 pub use event::{
     Event, HandlerChange, HandlerEvent, InterruptCause, Lease, PoolChange, PoolEvent, TaskChange, TaskEvent,

@@ -78,6 +78,11 @@ impl TraceContext {
         self.trace_id != 0 && self.span_id != 0
     }
 
+    /// The trace ID, as `traceparent` has it; `None` if there is no span.
+    pub fn trace_id_text(&self) -> Option<String> {
+        self.has_span().then(|| format!("{:032x}", self.trace_id))
+    }
+
     /// The flags that W3C Trace Context defines.
     pub fn w3c_flags(&self) -> u8 {
         self.flags & W3C_FLAGS
@@ -120,6 +125,7 @@ mod tests {
         let context = TraceContext::parse(Some(PARENT), Some("vendor=1"), Some("user=7")).unwrap();
         assert_eq!(context.traceparent().as_deref(), Some(PARENT));
         assert_eq!((&*context.state, &*context.baggage), ("vendor=1", "user=7"));
+        assert_eq!(context.trace_id_text().as_deref(), PARENT.get(3..35));
     }
 
     #[test]
@@ -154,7 +160,8 @@ mod tests {
     #[test]
     fn baggage_can_come_alone_and_is_dropped_if_it_is_too_long() {
         let alone = TraceContext::parse(None, Some("a=1"), Some("user=7")).unwrap();
-        assert_eq!((alone.traceparent(), &*alone.state, &*alone.baggage), (None, "", "user=7"));
+        assert_eq!((alone.traceparent(), alone.trace_id_text()), (None, None));
+        assert_eq!((&*alone.state, &*alone.baggage), ("", "user=7"));
         let long = "x".repeat(BAGGAGE_BYTES_MAX + 1);
         assert_eq!(TraceContext::parse(None, None, Some(&long)), None);
         assert_eq!(TraceContext::parse(None, None, Some("a=\u{1}")), None);

@@ -33,6 +33,7 @@ impl Observer {
 
     pub fn commit_durable(&mut self, events: &[Event], duration: Duration) {
         self.meter.durable(events, duration);
+        self.telemetry.gauges.commit_times.record(duration);
     }
 
     pub fn commit_refused(&mut self) {

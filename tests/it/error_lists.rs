@@ -17,7 +17,7 @@ const SERVICES: [(&str, &str); 5] = [
 ];
 
 /// Calls with one response: good ones and bad ones.
-const CALLS: [(&str, &str); 39] = [
+const CALLS: [(&str, &str); 40] = [
     ("SubmitTask", r#"{"handler":"compute"}"#),
     ("SubmitTask", r#"{"handler":"nosuch"}"#),
     ("SubmitTask", r#"{"handler":"compute","pool":"nosuch"}"#),
@@ -49,6 +49,7 @@ const CALLS: [(&str, &str); 39] = [
     ("UpdatePool", r#"{"name":"default","size":2,"etag":"other"}"#),
     ("GetPoolMetrics", r#"{"name":"nosuch"}"#),
     ("ListWorkers", r#"{"pool":"nosuch"}"#),
+    ("GetPoolHistory", r#"{"pool":"nosuch"}"#),
     ("ResetPoolCounters", r#"{"name":"nosuch"}"#),
     ("ListHandlers", "{}"),
     ("GetHandler", r#"{"name":"nosuch"}"#),

@@ -120,6 +120,7 @@ async fn a_task_is_a_request_whose_response_is_the_result() {
     let (_, headers) = service.requests()[2].clone();
     assert_eq!(headers["lineshaft-attempt"], "2");
     assert!(headers["traceparent"].to_str().unwrap().contains("0af7651916cd43dd8448eb211c80319c"), "{headers:?}");
+    assert_eq!(ended.trace_id, "0af7651916cd43dd8448eb211c80319c");
 }
 
 #[tokio::test]

@@ -1381,7 +1381,9 @@ type StreamPoolMetricsResponse struct {
 	// Resource usage of the machine and the server process.
 	System *SystemHealth `protobuf:"bytes,2,opt,name=system,proto3" json:"system,omitempty"`
 	// Revision of this message.
-	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Time until the commits of the last one to two minutes were durable.
+	CommitTime    *Percentiles `protobuf:"bytes,4,opt,name=commit_time,json=commitTime,proto3" json:"commit_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1437,6 +1439,259 @@ func (x *StreamPoolMetricsResponse) GetRevision() uint64 {
 	return 0
 }
 
+func (x *StreamPoolMetricsResponse) GetCommitTime() *Percentiles {
+	if x != nil {
+		return x.CommitTime
+	}
+	return nil
+}
+
+// Request of GetPoolHistory.
+type GetPoolHistoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Pool name. Empty: all pools together.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// Only samples after this time.
+	After         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPoolHistoryRequest) Reset() {
+	*x = GetPoolHistoryRequest{}
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPoolHistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPoolHistoryRequest) ProtoMessage() {}
+
+func (x *GetPoolHistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPoolHistoryRequest.ProtoReflect.Descriptor instead.
+func (*GetPoolHistoryRequest) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GetPoolHistoryRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *GetPoolHistoryRequest) GetAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+// What a pool, or all pools together, did in one interval. Rates are tasks per second.
+type PoolSample struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// End of the interval.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// Accepted tasks.
+	SubmitRate float64 `protobuf:"fixed64,2,opt,name=submit_rate,json=submitRate,proto3" json:"submit_rate,omitempty"`
+	// Tasks that reached COMPLETED.
+	CompleteRate float64 `protobuf:"fixed64,3,opt,name=complete_rate,json=completeRate,proto3" json:"complete_rate,omitempty"`
+	// Tasks that reached FAILED.
+	FailRate float64 `protobuf:"fixed64,4,opt,name=fail_rate,json=failRate,proto3" json:"fail_rate,omitempty"`
+	// Tasks that reached CANCELLED.
+	CancelRate float64 `protobuf:"fixed64,5,opt,name=cancel_rate,json=cancelRate,proto3" json:"cancel_rate,omitempty"`
+	// Number of QUEUED tasks at the end of the interval, by priority, LOW first.
+	Queued []int64 `protobuf:"varint,6,rep,packed,name=queued,proto3" json:"queued,omitempty"`
+	// Number of WAITING tasks at the end of the interval.
+	Waiting int64 `protobuf:"varint,7,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// Number of RUNNING tasks at the end of the interval.
+	Running int64 `protobuf:"varint,8,opt,name=running,proto3" json:"running,omitempty"`
+	// Number of used slots at the end of the interval.
+	Busy int32 `protobuf:"varint,9,opt,name=busy,proto3" json:"busy,omitempty"`
+	// Number of slots at the end of the interval: attempts that can run at a time.
+	Slots int32 `protobuf:"varint,10,opt,name=slots,proto3" json:"slots,omitempty"`
+	// Time for which the oldest QUEUED task had been eligible at the end of the interval.
+	OldestWait    *durationpb.Duration `protobuf:"bytes,11,opt,name=oldest_wait,json=oldestWait,proto3" json:"oldest_wait,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PoolSample) Reset() {
+	*x = PoolSample{}
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PoolSample) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PoolSample) ProtoMessage() {}
+
+func (x *PoolSample) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PoolSample.ProtoReflect.Descriptor instead.
+func (*PoolSample) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PoolSample) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *PoolSample) GetSubmitRate() float64 {
+	if x != nil {
+		return x.SubmitRate
+	}
+	return 0
+}
+
+func (x *PoolSample) GetCompleteRate() float64 {
+	if x != nil {
+		return x.CompleteRate
+	}
+	return 0
+}
+
+func (x *PoolSample) GetFailRate() float64 {
+	if x != nil {
+		return x.FailRate
+	}
+	return 0
+}
+
+func (x *PoolSample) GetCancelRate() float64 {
+	if x != nil {
+		return x.CancelRate
+	}
+	return 0
+}
+
+func (x *PoolSample) GetQueued() []int64 {
+	if x != nil {
+		return x.Queued
+	}
+	return nil
+}
+
+func (x *PoolSample) GetWaiting() int64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *PoolSample) GetRunning() int64 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *PoolSample) GetBusy() int32 {
+	if x != nil {
+		return x.Busy
+	}
+	return 0
+}
+
+func (x *PoolSample) GetSlots() int32 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
+func (x *PoolSample) GetOldestWait() *durationpb.Duration {
+	if x != nil {
+		return x.OldestWait
+	}
+	return nil
+}
+
+// Response of GetPoolHistory.
+type GetPoolHistoryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Samples, oldest first.
+	Samples []*PoolSample `protobuf:"bytes,1,rep,name=samples,proto3" json:"samples,omitempty"`
+	// Interval of the samples. While the scheduler does not respond there are none.
+	Interval      *durationpb.Duration `protobuf:"bytes,2,opt,name=interval,proto3" json:"interval,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPoolHistoryResponse) Reset() {
+	*x = GetPoolHistoryResponse{}
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPoolHistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPoolHistoryResponse) ProtoMessage() {}
+
+func (x *GetPoolHistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPoolHistoryResponse.ProtoReflect.Descriptor instead.
+func (*GetPoolHistoryResponse) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *GetPoolHistoryResponse) GetSamples() []*PoolSample {
+	if x != nil {
+		return x.Samples
+	}
+	return nil
+}
+
+func (x *GetPoolHistoryResponse) GetInterval() *durationpb.Duration {
+	if x != nil {
+		return x.Interval
+	}
+	return nil
+}
+
 // Request of ListWorkers.
 type ListWorkersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1452,7 +1707,7 @@ type ListWorkersRequest struct {
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[16]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1464,7 +1719,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[16]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1477,7 +1732,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{16}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListWorkersRequest) GetPool() string {
@@ -1517,7 +1772,7 @@ type ListWorkersResponse struct {
 
 func (x *ListWorkersResponse) Reset() {
 	*x = ListWorkersResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[17]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1784,7 @@ func (x *ListWorkersResponse) String() string {
 func (*ListWorkersResponse) ProtoMessage() {}
 
 func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[17]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1797,7 @@ func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkersResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{17}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListWorkersResponse) GetWorkers() []*Worker {
@@ -1577,7 +1832,7 @@ type ResetPoolCountersRequest struct {
 
 func (x *ResetPoolCountersRequest) Reset() {
 	*x = ResetPoolCountersRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[18]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1589,7 +1844,7 @@ func (x *ResetPoolCountersRequest) String() string {
 func (*ResetPoolCountersRequest) ProtoMessage() {}
 
 func (x *ResetPoolCountersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[18]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1602,7 +1857,7 @@ func (x *ResetPoolCountersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetPoolCountersRequest.ProtoReflect.Descriptor instead.
 func (*ResetPoolCountersRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{18}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ResetPoolCountersRequest) GetName() string {
@@ -1623,7 +1878,7 @@ type ResetPoolCountersResponse struct {
 
 func (x *ResetPoolCountersResponse) Reset() {
 	*x = ResetPoolCountersResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[19]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1890,7 @@ func (x *ResetPoolCountersResponse) String() string {
 func (*ResetPoolCountersResponse) ProtoMessage() {}
 
 func (x *ResetPoolCountersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[19]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1903,7 @@ func (x *ResetPoolCountersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetPoolCountersResponse.ProtoReflect.Descriptor instead.
 func (*ResetPoolCountersResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{19}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ResetPoolCountersResponse) GetRevision() uint64 {
@@ -1780,11 +2035,36 @@ const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	"\x18StreamPoolMetricsRequest\x12\x14\n" +
 	"\x05pools\x18\x01 \x03(\tR\x05pools\x125\n" +
 	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\x12'\n" +
-	"\x0finclude_workers\x18\x03 \x01(\bR\x0eincludeWorkers\"\x9c\x01\n" +
+	"\x0finclude_workers\x18\x03 \x01(\bR\x0eincludeWorkers\"\xd8\x01\n" +
 	"\x19StreamPoolMetricsResponse\x12/\n" +
 	"\x05pools\x18\x01 \x03(\v2\x19.lineshaft.v1.PoolMetricsR\x05pools\x122\n" +
 	"\x06system\x18\x02 \x01(\v2\x1a.lineshaft.v1.SystemHealthR\x06system\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision\"d\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12:\n" +
+	"\vcommit_time\x18\x04 \x01(\v2\x19.lineshaft.v1.PercentilesR\n" +
+	"commitTime\"]\n" +
+	"\x15GetPoolHistoryRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x120\n" +
+	"\x05after\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05after\"\xf2\x02\n" +
+	"\n" +
+	"PoolSample\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1f\n" +
+	"\vsubmit_rate\x18\x02 \x01(\x01R\n" +
+	"submitRate\x12#\n" +
+	"\rcomplete_rate\x18\x03 \x01(\x01R\fcompleteRate\x12\x1b\n" +
+	"\tfail_rate\x18\x04 \x01(\x01R\bfailRate\x12\x1f\n" +
+	"\vcancel_rate\x18\x05 \x01(\x01R\n" +
+	"cancelRate\x12\x16\n" +
+	"\x06queued\x18\x06 \x03(\x03R\x06queued\x12\x18\n" +
+	"\awaiting\x18\a \x01(\x03R\awaiting\x12\x18\n" +
+	"\arunning\x18\b \x01(\x03R\arunning\x12\x12\n" +
+	"\x04busy\x18\t \x01(\x05R\x04busy\x12\x14\n" +
+	"\x05slots\x18\n" +
+	" \x01(\x05R\x05slots\x12:\n" +
+	"\voldest_wait\x18\v \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"oldestWait\"\x83\x01\n" +
+	"\x16GetPoolHistoryResponse\x122\n" +
+	"\asamples\x18\x01 \x03(\v2\x18.lineshaft.v1.PoolSampleR\asamples\x125\n" +
+	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\binterval\"d\n" +
 	"\x12ListWorkersRequest\x12\x12\n" +
 	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -1802,14 +2082,15 @@ const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	"\x15POOL_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11POOL_KIND_THREADS\x10\x01\x12\x13\n" +
 	"\x0fPOOL_KIND_ASYNC\x10\x02\x12\x14\n" +
-	"\x10POOL_KIND_REMOTE\x10\x032\xf3\x04\n" +
+	"\x10POOL_KIND_REMOTE\x10\x032\xd0\x05\n" +
 	"\vPoolService\x12L\n" +
 	"\tListPools\x12\x1e.lineshaft.v1.ListPoolsRequest\x1a\x1f.lineshaft.v1.ListPoolsResponse\x12F\n" +
 	"\aGetPool\x12\x1c.lineshaft.v1.GetPoolRequest\x1a\x1d.lineshaft.v1.GetPoolResponse\x12O\n" +
 	"\n" +
 	"UpdatePool\x12\x1f.lineshaft.v1.UpdatePoolRequest\x1a .lineshaft.v1.UpdatePoolResponse\x12[\n" +
 	"\x0eGetPoolMetrics\x12#.lineshaft.v1.GetPoolMetricsRequest\x1a$.lineshaft.v1.GetPoolMetricsResponse\x12f\n" +
-	"\x11StreamPoolMetrics\x12&.lineshaft.v1.StreamPoolMetricsRequest\x1a'.lineshaft.v1.StreamPoolMetricsResponse0\x01\x12R\n" +
+	"\x11StreamPoolMetrics\x12&.lineshaft.v1.StreamPoolMetricsRequest\x1a'.lineshaft.v1.StreamPoolMetricsResponse0\x01\x12[\n" +
+	"\x0eGetPoolHistory\x12#.lineshaft.v1.GetPoolHistoryRequest\x1a$.lineshaft.v1.GetPoolHistoryResponse\x12R\n" +
 	"\vListWorkers\x12 .lineshaft.v1.ListWorkersRequest\x1a!.lineshaft.v1.ListWorkersResponse\x12d\n" +
 	"\x11ResetPoolCounters\x12&.lineshaft.v1.ResetPoolCountersRequest\x1a'.lineshaft.v1.ResetPoolCountersResponseB\xb8\x01\n" +
 	"\x10com.lineshaft.v1B\x10PoolServiceProtoP\x01ZAgithub.com/lineshaft/lineshaft/clients/go/lineshaftv1;lineshaftv1\xa2\x02\x03LXX\xaa\x02\fLineshaft.V1\xca\x02\fLineshaft\\V1\xe2\x02\x18Lineshaft\\V1\\GPBMetadata\xea\x02\rLineshaft::V1b\x06proto3"
@@ -1827,7 +2108,7 @@ func file_lineshaft_v1_pool_service_proto_rawDescGZIP() []byte {
 }
 
 var file_lineshaft_v1_pool_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_lineshaft_v1_pool_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_lineshaft_v1_pool_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_lineshaft_v1_pool_service_proto_goTypes = []any{
 	(PoolKind)(0),                     // 0: lineshaft.v1.PoolKind
 	(*Pool)(nil),                      // 1: lineshaft.v1.Pool
@@ -1846,35 +2127,38 @@ var file_lineshaft_v1_pool_service_proto_goTypes = []any{
 	(*GetPoolMetricsResponse)(nil),    // 14: lineshaft.v1.GetPoolMetricsResponse
 	(*StreamPoolMetricsRequest)(nil),  // 15: lineshaft.v1.StreamPoolMetricsRequest
 	(*StreamPoolMetricsResponse)(nil), // 16: lineshaft.v1.StreamPoolMetricsResponse
-	(*ListWorkersRequest)(nil),        // 17: lineshaft.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),       // 18: lineshaft.v1.ListWorkersResponse
-	(*ResetPoolCountersRequest)(nil),  // 19: lineshaft.v1.ResetPoolCountersRequest
-	(*ResetPoolCountersResponse)(nil), // 20: lineshaft.v1.ResetPoolCountersResponse
-	nil,                               // 21: lineshaft.v1.RemoteWorker.LabelsEntry
-	(*durationpb.Duration)(nil),       // 22: google.protobuf.Duration
-	(Durability)(0),                   // 23: lineshaft.v1.Durability
-	(Priority)(0),                     // 24: lineshaft.v1.Priority
-	(*timestamppb.Timestamp)(nil),     // 25: google.protobuf.Timestamp
-	(*SystemHealth)(nil),              // 26: lineshaft.v1.SystemHealth
+	(*GetPoolHistoryRequest)(nil),     // 17: lineshaft.v1.GetPoolHistoryRequest
+	(*PoolSample)(nil),                // 18: lineshaft.v1.PoolSample
+	(*GetPoolHistoryResponse)(nil),    // 19: lineshaft.v1.GetPoolHistoryResponse
+	(*ListWorkersRequest)(nil),        // 20: lineshaft.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),       // 21: lineshaft.v1.ListWorkersResponse
+	(*ResetPoolCountersRequest)(nil),  // 22: lineshaft.v1.ResetPoolCountersRequest
+	(*ResetPoolCountersResponse)(nil), // 23: lineshaft.v1.ResetPoolCountersResponse
+	nil,                               // 24: lineshaft.v1.RemoteWorker.LabelsEntry
+	(*durationpb.Duration)(nil),       // 25: google.protobuf.Duration
+	(Durability)(0),                   // 26: lineshaft.v1.Durability
+	(Priority)(0),                     // 27: lineshaft.v1.Priority
+	(*timestamppb.Timestamp)(nil),     // 28: google.protobuf.Timestamp
+	(*SystemHealth)(nil),              // 29: lineshaft.v1.SystemHealth
 }
 var file_lineshaft_v1_pool_service_proto_depIdxs = []int32{
 	0,  // 0: lineshaft.v1.Pool.kind:type_name -> lineshaft.v1.PoolKind
-	22, // 1: lineshaft.v1.Pool.default_timeout:type_name -> google.protobuf.Duration
-	23, // 2: lineshaft.v1.Pool.durability:type_name -> lineshaft.v1.Durability
-	24, // 3: lineshaft.v1.PriorityDepth.priority:type_name -> lineshaft.v1.Priority
-	22, // 4: lineshaft.v1.PriorityDepth.oldest_wait:type_name -> google.protobuf.Duration
-	22, // 5: lineshaft.v1.Percentiles.p50:type_name -> google.protobuf.Duration
-	22, // 6: lineshaft.v1.Percentiles.p90:type_name -> google.protobuf.Duration
-	22, // 7: lineshaft.v1.Percentiles.p99:type_name -> google.protobuf.Duration
-	22, // 8: lineshaft.v1.Percentiles.max:type_name -> google.protobuf.Duration
-	22, // 9: lineshaft.v1.Worker.busy_time:type_name -> google.protobuf.Duration
-	22, // 10: lineshaft.v1.Worker.idle_time:type_name -> google.protobuf.Duration
+	25, // 1: lineshaft.v1.Pool.default_timeout:type_name -> google.protobuf.Duration
+	26, // 2: lineshaft.v1.Pool.durability:type_name -> lineshaft.v1.Durability
+	27, // 3: lineshaft.v1.PriorityDepth.priority:type_name -> lineshaft.v1.Priority
+	25, // 4: lineshaft.v1.PriorityDepth.oldest_wait:type_name -> google.protobuf.Duration
+	25, // 5: lineshaft.v1.Percentiles.p50:type_name -> google.protobuf.Duration
+	25, // 6: lineshaft.v1.Percentiles.p90:type_name -> google.protobuf.Duration
+	25, // 7: lineshaft.v1.Percentiles.p99:type_name -> google.protobuf.Duration
+	25, // 8: lineshaft.v1.Percentiles.max:type_name -> google.protobuf.Duration
+	25, // 9: lineshaft.v1.Worker.busy_time:type_name -> google.protobuf.Duration
+	25, // 10: lineshaft.v1.Worker.idle_time:type_name -> google.protobuf.Duration
 	5,  // 11: lineshaft.v1.Worker.remote:type_name -> lineshaft.v1.RemoteWorker
-	21, // 12: lineshaft.v1.RemoteWorker.labels:type_name -> lineshaft.v1.RemoteWorker.LabelsEntry
-	25, // 13: lineshaft.v1.PoolMetrics.time:type_name -> google.protobuf.Timestamp
+	24, // 12: lineshaft.v1.RemoteWorker.labels:type_name -> lineshaft.v1.RemoteWorker.LabelsEntry
+	28, // 13: lineshaft.v1.PoolMetrics.time:type_name -> google.protobuf.Timestamp
 	2,  // 14: lineshaft.v1.PoolMetrics.priorities:type_name -> lineshaft.v1.PriorityDepth
-	22, // 15: lineshaft.v1.PoolMetrics.oldest_wait:type_name -> google.protobuf.Duration
-	25, // 16: lineshaft.v1.PoolMetrics.counters_since:type_name -> google.protobuf.Timestamp
+	25, // 15: lineshaft.v1.PoolMetrics.oldest_wait:type_name -> google.protobuf.Duration
+	28, // 16: lineshaft.v1.PoolMetrics.counters_since:type_name -> google.protobuf.Timestamp
 	3,  // 17: lineshaft.v1.PoolMetrics.wait_time:type_name -> lineshaft.v1.Percentiles
 	3,  // 18: lineshaft.v1.PoolMetrics.run_time:type_name -> lineshaft.v1.Percentiles
 	4,  // 19: lineshaft.v1.PoolMetrics.workers:type_name -> lineshaft.v1.Worker
@@ -1882,29 +2166,37 @@ var file_lineshaft_v1_pool_service_proto_depIdxs = []int32{
 	1,  // 21: lineshaft.v1.GetPoolResponse.pool:type_name -> lineshaft.v1.Pool
 	1,  // 22: lineshaft.v1.UpdatePoolResponse.pool:type_name -> lineshaft.v1.Pool
 	6,  // 23: lineshaft.v1.GetPoolMetricsResponse.metrics:type_name -> lineshaft.v1.PoolMetrics
-	22, // 24: lineshaft.v1.StreamPoolMetricsRequest.interval:type_name -> google.protobuf.Duration
+	25, // 24: lineshaft.v1.StreamPoolMetricsRequest.interval:type_name -> google.protobuf.Duration
 	6,  // 25: lineshaft.v1.StreamPoolMetricsResponse.pools:type_name -> lineshaft.v1.PoolMetrics
-	26, // 26: lineshaft.v1.StreamPoolMetricsResponse.system:type_name -> lineshaft.v1.SystemHealth
-	4,  // 27: lineshaft.v1.ListWorkersResponse.workers:type_name -> lineshaft.v1.Worker
-	7,  // 28: lineshaft.v1.PoolService.ListPools:input_type -> lineshaft.v1.ListPoolsRequest
-	9,  // 29: lineshaft.v1.PoolService.GetPool:input_type -> lineshaft.v1.GetPoolRequest
-	11, // 30: lineshaft.v1.PoolService.UpdatePool:input_type -> lineshaft.v1.UpdatePoolRequest
-	13, // 31: lineshaft.v1.PoolService.GetPoolMetrics:input_type -> lineshaft.v1.GetPoolMetricsRequest
-	15, // 32: lineshaft.v1.PoolService.StreamPoolMetrics:input_type -> lineshaft.v1.StreamPoolMetricsRequest
-	17, // 33: lineshaft.v1.PoolService.ListWorkers:input_type -> lineshaft.v1.ListWorkersRequest
-	19, // 34: lineshaft.v1.PoolService.ResetPoolCounters:input_type -> lineshaft.v1.ResetPoolCountersRequest
-	8,  // 35: lineshaft.v1.PoolService.ListPools:output_type -> lineshaft.v1.ListPoolsResponse
-	10, // 36: lineshaft.v1.PoolService.GetPool:output_type -> lineshaft.v1.GetPoolResponse
-	12, // 37: lineshaft.v1.PoolService.UpdatePool:output_type -> lineshaft.v1.UpdatePoolResponse
-	14, // 38: lineshaft.v1.PoolService.GetPoolMetrics:output_type -> lineshaft.v1.GetPoolMetricsResponse
-	16, // 39: lineshaft.v1.PoolService.StreamPoolMetrics:output_type -> lineshaft.v1.StreamPoolMetricsResponse
-	18, // 40: lineshaft.v1.PoolService.ListWorkers:output_type -> lineshaft.v1.ListWorkersResponse
-	20, // 41: lineshaft.v1.PoolService.ResetPoolCounters:output_type -> lineshaft.v1.ResetPoolCountersResponse
-	35, // [35:42] is the sub-list for method output_type
-	28, // [28:35] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	29, // 26: lineshaft.v1.StreamPoolMetricsResponse.system:type_name -> lineshaft.v1.SystemHealth
+	3,  // 27: lineshaft.v1.StreamPoolMetricsResponse.commit_time:type_name -> lineshaft.v1.Percentiles
+	28, // 28: lineshaft.v1.GetPoolHistoryRequest.after:type_name -> google.protobuf.Timestamp
+	28, // 29: lineshaft.v1.PoolSample.time:type_name -> google.protobuf.Timestamp
+	25, // 30: lineshaft.v1.PoolSample.oldest_wait:type_name -> google.protobuf.Duration
+	18, // 31: lineshaft.v1.GetPoolHistoryResponse.samples:type_name -> lineshaft.v1.PoolSample
+	25, // 32: lineshaft.v1.GetPoolHistoryResponse.interval:type_name -> google.protobuf.Duration
+	4,  // 33: lineshaft.v1.ListWorkersResponse.workers:type_name -> lineshaft.v1.Worker
+	7,  // 34: lineshaft.v1.PoolService.ListPools:input_type -> lineshaft.v1.ListPoolsRequest
+	9,  // 35: lineshaft.v1.PoolService.GetPool:input_type -> lineshaft.v1.GetPoolRequest
+	11, // 36: lineshaft.v1.PoolService.UpdatePool:input_type -> lineshaft.v1.UpdatePoolRequest
+	13, // 37: lineshaft.v1.PoolService.GetPoolMetrics:input_type -> lineshaft.v1.GetPoolMetricsRequest
+	15, // 38: lineshaft.v1.PoolService.StreamPoolMetrics:input_type -> lineshaft.v1.StreamPoolMetricsRequest
+	17, // 39: lineshaft.v1.PoolService.GetPoolHistory:input_type -> lineshaft.v1.GetPoolHistoryRequest
+	20, // 40: lineshaft.v1.PoolService.ListWorkers:input_type -> lineshaft.v1.ListWorkersRequest
+	22, // 41: lineshaft.v1.PoolService.ResetPoolCounters:input_type -> lineshaft.v1.ResetPoolCountersRequest
+	8,  // 42: lineshaft.v1.PoolService.ListPools:output_type -> lineshaft.v1.ListPoolsResponse
+	10, // 43: lineshaft.v1.PoolService.GetPool:output_type -> lineshaft.v1.GetPoolResponse
+	12, // 44: lineshaft.v1.PoolService.UpdatePool:output_type -> lineshaft.v1.UpdatePoolResponse
+	14, // 45: lineshaft.v1.PoolService.GetPoolMetrics:output_type -> lineshaft.v1.GetPoolMetricsResponse
+	16, // 46: lineshaft.v1.PoolService.StreamPoolMetrics:output_type -> lineshaft.v1.StreamPoolMetricsResponse
+	19, // 47: lineshaft.v1.PoolService.GetPoolHistory:output_type -> lineshaft.v1.GetPoolHistoryResponse
+	21, // 48: lineshaft.v1.PoolService.ListWorkers:output_type -> lineshaft.v1.ListWorkersResponse
+	23, // 49: lineshaft.v1.PoolService.ResetPoolCounters:output_type -> lineshaft.v1.ResetPoolCountersResponse
+	42, // [42:50] is the sub-list for method output_type
+	34, // [34:42] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_pool_service_proto_init() }
@@ -1921,7 +2213,7 @@ func file_lineshaft_v1_pool_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_pool_service_proto_rawDesc), len(file_lineshaft_v1_pool_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   21,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	PoolService_UpdatePool_FullMethodName        = "/lineshaft.v1.PoolService/UpdatePool"
 	PoolService_GetPoolMetrics_FullMethodName    = "/lineshaft.v1.PoolService/GetPoolMetrics"
 	PoolService_StreamPoolMetrics_FullMethodName = "/lineshaft.v1.PoolService/StreamPoolMetrics"
+	PoolService_GetPoolHistory_FullMethodName    = "/lineshaft.v1.PoolService/GetPoolHistory"
 	PoolService_ListWorkers_FullMethodName       = "/lineshaft.v1.PoolService/ListWorkers"
 	PoolService_ResetPoolCounters_FullMethodName = "/lineshaft.v1.PoolService/ResetPoolCounters"
 )
@@ -62,6 +63,10 @@ type PoolServiceClient interface {
 	// Streams the metrics of pools at an interval. The first message is sent immediately.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_POOL (NOT_FOUND), DRAINING (UNAVAILABLE).
 	StreamPoolMetrics(ctx context.Context, in *StreamPoolMetricsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamPoolMetricsResponse], error)
+	// Returns what a pool, or all pools together, did in the last 6 hours of this run of the server. At most 100 pools have a
+	// history of their own.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_POOL (NOT_FOUND).
+	GetPoolHistory(ctx context.Context, in *GetPoolHistoryRequest, opts ...grpc.CallOption) (*GetPoolHistoryResponse, error)
 	// Lists the workers of one pool.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_POOL (NOT_FOUND).
 	ListWorkers(ctx context.Context, in *ListWorkersRequest, opts ...grpc.CallOption) (*ListWorkersResponse, error)
@@ -137,6 +142,16 @@ func (c *poolServiceClient) StreamPoolMetrics(ctx context.Context, in *StreamPoo
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PoolService_StreamPoolMetricsClient = grpc.ServerStreamingClient[StreamPoolMetricsResponse]
 
+func (c *poolServiceClient) GetPoolHistory(ctx context.Context, in *GetPoolHistoryRequest, opts ...grpc.CallOption) (*GetPoolHistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetPoolHistoryResponse)
+	err := c.cc.Invoke(ctx, PoolService_GetPoolHistory_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *poolServiceClient) ListWorkers(ctx context.Context, in *ListWorkersRequest, opts ...grpc.CallOption) (*ListWorkersResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListWorkersResponse)
@@ -191,6 +206,10 @@ type PoolServiceServer interface {
 	// Streams the metrics of pools at an interval. The first message is sent immediately.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_POOL (NOT_FOUND), DRAINING (UNAVAILABLE).
 	StreamPoolMetrics(*StreamPoolMetricsRequest, grpc.ServerStreamingServer[StreamPoolMetricsResponse]) error
+	// Returns what a pool, or all pools together, did in the last 6 hours of this run of the server. At most 100 pools have a
+	// history of their own.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_POOL (NOT_FOUND).
+	GetPoolHistory(context.Context, *GetPoolHistoryRequest) (*GetPoolHistoryResponse, error)
 	// Lists the workers of one pool.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_POOL (NOT_FOUND).
 	ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersResponse, error)
@@ -221,6 +240,9 @@ func (UnimplementedPoolServiceServer) GetPoolMetrics(context.Context, *GetPoolMe
 }
 func (UnimplementedPoolServiceServer) StreamPoolMetrics(*StreamPoolMetricsRequest, grpc.ServerStreamingServer[StreamPoolMetricsResponse]) error {
 	return status.Error(codes.Unimplemented, "method StreamPoolMetrics not implemented")
+}
+func (UnimplementedPoolServiceServer) GetPoolHistory(context.Context, *GetPoolHistoryRequest) (*GetPoolHistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetPoolHistory not implemented")
 }
 func (UnimplementedPoolServiceServer) ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListWorkers not implemented")
@@ -332,6 +354,24 @@ func _PoolService_StreamPoolMetrics_Handler(srv interface{}, stream grpc.ServerS
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type PoolService_StreamPoolMetricsServer = grpc.ServerStreamingServer[StreamPoolMetricsResponse]
 
+func _PoolService_GetPoolHistory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetPoolHistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolServiceServer).GetPoolHistory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PoolService_GetPoolHistory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolServiceServer).GetPoolHistory(ctx, req.(*GetPoolHistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _PoolService_ListWorkers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListWorkersRequest)
 	if err := dec(in); err != nil {
@@ -390,6 +430,10 @@ var PoolService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetPoolMetrics",
 			Handler:    _PoolService_GetPoolMetrics_Handler,
+		},
+		{
+			MethodName: "GetPoolHistory",
+			Handler:    _PoolService_GetPoolHistory_Handler,
 		},
 		{
 			MethodName: "ListWorkers",

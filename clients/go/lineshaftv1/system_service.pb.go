@@ -467,6 +467,62 @@ func (x *SystemHealth) GetCores() int32 {
 	return 0
 }
 
+// Who has called, and what the caller may do.
+type Caller struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Identity, such as `key:NAME`, or the address of the peer if authentication is off.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// RPCs that the caller may call, at least in one namespace, such as `lineshaft.v1.TaskService/CancelTask`. A call can still be
+	// denied because of the namespace or the priority of its request.
+	Methods       []string `protobuf:"bytes,2,rep,name=methods,proto3" json:"methods,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Caller) Reset() {
+	*x = Caller{}
+	mi := &file_lineshaft_v1_system_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Caller) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Caller) ProtoMessage() {}
+
+func (x *Caller) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_system_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Caller.ProtoReflect.Descriptor instead.
+func (*Caller) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_system_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Caller) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Caller) GetMethods() []string {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
 // Request of GetServerInfo.
 type GetServerInfoRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -476,7 +532,7 @@ type GetServerInfoRequest struct {
 
 func (x *GetServerInfoRequest) Reset() {
 	*x = GetServerInfoRequest{}
-	mi := &file_lineshaft_v1_system_service_proto_msgTypes[3]
+	mi := &file_lineshaft_v1_system_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -488,7 +544,7 @@ func (x *GetServerInfoRequest) String() string {
 func (*GetServerInfoRequest) ProtoMessage() {}
 
 func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_system_service_proto_msgTypes[3]
+	mi := &file_lineshaft_v1_system_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -501,7 +557,7 @@ func (x *GetServerInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetServerInfoRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_system_service_proto_rawDescGZIP(), []int{3}
+	return file_lineshaft_v1_system_service_proto_rawDescGZIP(), []int{4}
 }
 
 // Response of GetServerInfo.
@@ -527,13 +583,17 @@ type GetServerInfoResponse struct {
 	OldestRevision uint64 `protobuf:"varint,9,opt,name=oldest_revision,json=oldestRevision,proto3" json:"oldest_revision,omitempty"`
 	// Token for a watch that receives every event after the oldest revision.
 	OldestResumeToken string `protobuf:"bytes,10,opt,name=oldest_resume_token,json=oldestResumeToken,proto3" json:"oldest_resume_token,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The caller.
+	Caller *Caller `protobuf:"bytes,11,opt,name=caller,proto3" json:"caller,omitempty"`
+	// URL of a trace, with `{trace_id}` in the place of its ID; empty if none is configured.
+	TraceUrl      string `protobuf:"bytes,12,opt,name=trace_url,json=traceUrl,proto3" json:"trace_url,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetServerInfoResponse) Reset() {
 	*x = GetServerInfoResponse{}
-	mi := &file_lineshaft_v1_system_service_proto_msgTypes[4]
+	mi := &file_lineshaft_v1_system_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -545,7 +605,7 @@ func (x *GetServerInfoResponse) String() string {
 func (*GetServerInfoResponse) ProtoMessage() {}
 
 func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_system_service_proto_msgTypes[4]
+	mi := &file_lineshaft_v1_system_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -558,7 +618,7 @@ func (x *GetServerInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetServerInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetServerInfoResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_system_service_proto_rawDescGZIP(), []int{4}
+	return file_lineshaft_v1_system_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetServerInfoResponse) GetVersion() string {
@@ -631,6 +691,20 @@ func (x *GetServerInfoResponse) GetOldestResumeToken() string {
 	return ""
 }
 
+func (x *GetServerInfoResponse) GetCaller() *Caller {
+	if x != nil {
+		return x.Caller
+	}
+	return nil
+}
+
+func (x *GetServerInfoResponse) GetTraceUrl() string {
+	if x != nil {
+		return x.TraceUrl
+	}
+	return ""
+}
+
 // Request of GetSystemHealth.
 type GetSystemHealthRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -640,7 +714,7 @@ type GetSystemHealthRequest struct {
 
 func (x *GetSystemHealthRequest) Reset() {
 	*x = GetSystemHealthRequest{}
-	mi := &file_lineshaft_v1_system_service_proto_msgTypes[5]
+	mi := &file_lineshaft_v1_system_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +726,7 @@ func (x *GetSystemHealthRequest) String() string {
 func (*GetSystemHealthRequest) ProtoMessage() {}
 
 func (x *GetSystemHealthRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_system_service_proto_msgTypes[5]
+	mi := &file_lineshaft_v1_system_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +739,7 @@ func (x *GetSystemHealthRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSystemHealthRequest.ProtoReflect.Descriptor instead.
 func (*GetSystemHealthRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_system_service_proto_rawDescGZIP(), []int{5}
+	return file_lineshaft_v1_system_service_proto_rawDescGZIP(), []int{6}
 }
 
 // Response of GetSystemHealth.
@@ -683,7 +757,7 @@ type GetSystemHealthResponse struct {
 
 func (x *GetSystemHealthResponse) Reset() {
 	*x = GetSystemHealthResponse{}
-	mi := &file_lineshaft_v1_system_service_proto_msgTypes[6]
+	mi := &file_lineshaft_v1_system_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -695,7 +769,7 @@ func (x *GetSystemHealthResponse) String() string {
 func (*GetSystemHealthResponse) ProtoMessage() {}
 
 func (x *GetSystemHealthResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_system_service_proto_msgTypes[6]
+	mi := &file_lineshaft_v1_system_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -708,7 +782,7 @@ func (x *GetSystemHealthResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSystemHealthResponse.ProtoReflect.Descriptor instead.
 func (*GetSystemHealthResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_system_service_proto_rawDescGZIP(), []int{6}
+	return file_lineshaft_v1_system_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetSystemHealthResponse) GetSystem() *SystemHealth {
@@ -743,7 +817,7 @@ type DrainRequest struct {
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_lineshaft_v1_system_service_proto_msgTypes[7]
+	mi := &file_lineshaft_v1_system_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +829,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_system_service_proto_msgTypes[7]
+	mi := &file_lineshaft_v1_system_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +842,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_system_service_proto_rawDescGZIP(), []int{7}
+	return file_lineshaft_v1_system_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DrainRequest) GetLimit() *durationpb.Duration {
@@ -789,7 +863,7 @@ type DrainResponse struct {
 
 func (x *DrainResponse) Reset() {
 	*x = DrainResponse{}
-	mi := &file_lineshaft_v1_system_service_proto_msgTypes[8]
+	mi := &file_lineshaft_v1_system_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +875,7 @@ func (x *DrainResponse) String() string {
 func (*DrainResponse) ProtoMessage() {}
 
 func (x *DrainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_system_service_proto_msgTypes[8]
+	mi := &file_lineshaft_v1_system_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +888,7 @@ func (x *DrainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainResponse.ProtoReflect.Descriptor instead.
 func (*DrainResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_system_service_proto_rawDescGZIP(), []int{8}
+	return file_lineshaft_v1_system_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DrainResponse) GetRunning() int64 {
@@ -872,8 +946,11 @@ const file_lineshaft_v1_system_service_proto_rawDesc = "" +
 	"\x14process_memory_bytes\x18\x05 \x01(\x03R\x12processMemoryBytes\x12'\n" +
 	"\x0fprocess_threads\x18\x06 \x01(\x05R\x0eprocessThreads\x12.\n" +
 	"\x13process_cpu_percent\x18\a \x01(\x01R\x11processCpuPercent\x12\x14\n" +
-	"\x05cores\x18\b \x01(\x05R\x05cores\"\x16\n" +
-	"\x14GetServerInfoRequest\"\x9d\x03\n" +
+	"\x05cores\x18\b \x01(\x05R\x05cores\"6\n" +
+	"\x06Caller\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\amethods\x18\x02 \x03(\tR\amethods\"\x16\n" +
+	"\x14GetServerInfoRequest\"\xe8\x03\n" +
 	"\x15GetServerInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1f\n" +
 	"\vinstance_id\x18\x02 \x01(\tR\n" +
@@ -887,7 +964,9 @@ const file_lineshaft_v1_system_service_proto_rawDesc = "" +
 	"\brevision\x18\b \x01(\x04R\brevision\x12'\n" +
 	"\x0foldest_revision\x18\t \x01(\x04R\x0eoldestRevision\x12.\n" +
 	"\x13oldest_resume_token\x18\n" +
-	" \x01(\tR\x11oldestResumeToken\"\x18\n" +
+	" \x01(\tR\x11oldestResumeToken\x12,\n" +
+	"\x06caller\x18\v \x01(\v2\x14.lineshaft.v1.CallerR\x06caller\x12\x1b\n" +
+	"\ttrace_url\x18\f \x01(\tR\btraceUrl\"\x18\n" +
 	"\x16GetSystemHealthRequest\"\xa8\x01\n" +
 	"\x17GetSystemHealthResponse\x122\n" +
 	"\x06system\x18\x01 \x01(\v2\x1a.lineshaft.v1.SystemHealthR\x06system\x12=\n" +
@@ -917,44 +996,46 @@ func file_lineshaft_v1_system_service_proto_rawDescGZIP() []byte {
 	return file_lineshaft_v1_system_service_proto_rawDescData
 }
 
-var file_lineshaft_v1_system_service_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_lineshaft_v1_system_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_lineshaft_v1_system_service_proto_goTypes = []any{
 	(*Limits)(nil),                  // 0: lineshaft.v1.Limits
 	(*ComponentHealth)(nil),         // 1: lineshaft.v1.ComponentHealth
 	(*SystemHealth)(nil),            // 2: lineshaft.v1.SystemHealth
-	(*GetServerInfoRequest)(nil),    // 3: lineshaft.v1.GetServerInfoRequest
-	(*GetServerInfoResponse)(nil),   // 4: lineshaft.v1.GetServerInfoResponse
-	(*GetSystemHealthRequest)(nil),  // 5: lineshaft.v1.GetSystemHealthRequest
-	(*GetSystemHealthResponse)(nil), // 6: lineshaft.v1.GetSystemHealthResponse
-	(*DrainRequest)(nil),            // 7: lineshaft.v1.DrainRequest
-	(*DrainResponse)(nil),           // 8: lineshaft.v1.DrainResponse
-	(*durationpb.Duration)(nil),     // 9: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),   // 10: google.protobuf.Timestamp
+	(*Caller)(nil),                  // 3: lineshaft.v1.Caller
+	(*GetServerInfoRequest)(nil),    // 4: lineshaft.v1.GetServerInfoRequest
+	(*GetServerInfoResponse)(nil),   // 5: lineshaft.v1.GetServerInfoResponse
+	(*GetSystemHealthRequest)(nil),  // 6: lineshaft.v1.GetSystemHealthRequest
+	(*GetSystemHealthResponse)(nil), // 7: lineshaft.v1.GetSystemHealthResponse
+	(*DrainRequest)(nil),            // 8: lineshaft.v1.DrainRequest
+	(*DrainResponse)(nil),           // 9: lineshaft.v1.DrainResponse
+	(*durationpb.Duration)(nil),     // 10: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),   // 11: google.protobuf.Timestamp
 }
 var file_lineshaft_v1_system_service_proto_depIdxs = []int32{
-	9,  // 0: lineshaft.v1.Limits.timeout:type_name -> google.protobuf.Duration
-	9,  // 1: lineshaft.v1.Limits.delay:type_name -> google.protobuf.Duration
-	9,  // 2: lineshaft.v1.Limits.grace:type_name -> google.protobuf.Duration
-	9,  // 3: lineshaft.v1.Limits.wait:type_name -> google.protobuf.Duration
-	9,  // 4: lineshaft.v1.Limits.retained_age:type_name -> google.protobuf.Duration
-	9,  // 5: lineshaft.v1.Limits.remembered_request_id_age:type_name -> google.protobuf.Duration
-	10, // 6: lineshaft.v1.GetServerInfoResponse.started_at:type_name -> google.protobuf.Timestamp
-	9,  // 7: lineshaft.v1.GetServerInfoResponse.uptime:type_name -> google.protobuf.Duration
+	10, // 0: lineshaft.v1.Limits.timeout:type_name -> google.protobuf.Duration
+	10, // 1: lineshaft.v1.Limits.delay:type_name -> google.protobuf.Duration
+	10, // 2: lineshaft.v1.Limits.grace:type_name -> google.protobuf.Duration
+	10, // 3: lineshaft.v1.Limits.wait:type_name -> google.protobuf.Duration
+	10, // 4: lineshaft.v1.Limits.retained_age:type_name -> google.protobuf.Duration
+	10, // 5: lineshaft.v1.Limits.remembered_request_id_age:type_name -> google.protobuf.Duration
+	11, // 6: lineshaft.v1.GetServerInfoResponse.started_at:type_name -> google.protobuf.Timestamp
+	10, // 7: lineshaft.v1.GetServerInfoResponse.uptime:type_name -> google.protobuf.Duration
 	0,  // 8: lineshaft.v1.GetServerInfoResponse.limits:type_name -> lineshaft.v1.Limits
-	2,  // 9: lineshaft.v1.GetSystemHealthResponse.system:type_name -> lineshaft.v1.SystemHealth
-	1,  // 10: lineshaft.v1.GetSystemHealthResponse.components:type_name -> lineshaft.v1.ComponentHealth
-	9,  // 11: lineshaft.v1.DrainRequest.limit:type_name -> google.protobuf.Duration
-	3,  // 12: lineshaft.v1.SystemService.GetServerInfo:input_type -> lineshaft.v1.GetServerInfoRequest
-	5,  // 13: lineshaft.v1.SystemService.GetSystemHealth:input_type -> lineshaft.v1.GetSystemHealthRequest
-	7,  // 14: lineshaft.v1.SystemService.Drain:input_type -> lineshaft.v1.DrainRequest
-	4,  // 15: lineshaft.v1.SystemService.GetServerInfo:output_type -> lineshaft.v1.GetServerInfoResponse
-	6,  // 16: lineshaft.v1.SystemService.GetSystemHealth:output_type -> lineshaft.v1.GetSystemHealthResponse
-	8,  // 17: lineshaft.v1.SystemService.Drain:output_type -> lineshaft.v1.DrainResponse
-	15, // [15:18] is the sub-list for method output_type
-	12, // [12:15] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	3,  // 9: lineshaft.v1.GetServerInfoResponse.caller:type_name -> lineshaft.v1.Caller
+	2,  // 10: lineshaft.v1.GetSystemHealthResponse.system:type_name -> lineshaft.v1.SystemHealth
+	1,  // 11: lineshaft.v1.GetSystemHealthResponse.components:type_name -> lineshaft.v1.ComponentHealth
+	10, // 12: lineshaft.v1.DrainRequest.limit:type_name -> google.protobuf.Duration
+	4,  // 13: lineshaft.v1.SystemService.GetServerInfo:input_type -> lineshaft.v1.GetServerInfoRequest
+	6,  // 14: lineshaft.v1.SystemService.GetSystemHealth:input_type -> lineshaft.v1.GetSystemHealthRequest
+	8,  // 15: lineshaft.v1.SystemService.Drain:input_type -> lineshaft.v1.DrainRequest
+	5,  // 16: lineshaft.v1.SystemService.GetServerInfo:output_type -> lineshaft.v1.GetServerInfoResponse
+	7,  // 17: lineshaft.v1.SystemService.GetSystemHealth:output_type -> lineshaft.v1.GetSystemHealthResponse
+	9,  // 18: lineshaft.v1.SystemService.Drain:output_type -> lineshaft.v1.DrainResponse
+	16, // [16:19] is the sub-list for method output_type
+	13, // [13:16] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_system_service_proto_init() }
@@ -968,7 +1049,7 @@ func file_lineshaft_v1_system_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_system_service_proto_rawDesc), len(file_lineshaft_v1_system_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

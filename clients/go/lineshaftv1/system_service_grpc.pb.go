@@ -38,7 +38,7 @@ const (
 // (PERMISSION_DENIED), RATE_LIMITED (RESOURCE_EXHAUSTED), and QUOTA_EXCEEDED (RESOURCE_EXHAUSTED).
 // INVALID_FIELD comes with a BadRequest.
 type SystemServiceClient interface {
-	// Returns the version, limits and capabilities of the server.
+	// Returns the version, limits and capabilities of the server, and what the caller may do.
 	GetServerInfo(ctx context.Context, in *GetServerInfoRequest, opts ...grpc.CallOption) (*GetServerInfoResponse, error)
 	// Returns the health of the machine, the process and each server component. Responds within seconds even if the
 	// scheduler is stalled, and then reports it as unhealthy.
@@ -103,7 +103,7 @@ func (c *systemServiceClient) Drain(ctx context.Context, in *DrainRequest, opts 
 // (PERMISSION_DENIED), RATE_LIMITED (RESOURCE_EXHAUSTED), and QUOTA_EXCEEDED (RESOURCE_EXHAUSTED).
 // INVALID_FIELD comes with a BadRequest.
 type SystemServiceServer interface {
-	// Returns the version, limits and capabilities of the server.
+	// Returns the version, limits and capabilities of the server, and what the caller may do.
 	GetServerInfo(context.Context, *GetServerInfoRequest) (*GetServerInfoResponse, error)
 	// Returns the health of the machine, the process and each server component. Responds within seconds even if the
 	// scheduler is stalled, and then reports it as unhealthy.

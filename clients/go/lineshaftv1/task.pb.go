@@ -1568,7 +1568,9 @@ type Task struct {
 	// Limits of the submission.
 	Limits []*TaskLimit `protobuf:"bytes,36,rep,name=limits,proto3" json:"limits,omitempty"`
 	// While WAITING, the limit that the task waits for; unset if it waits for something else.
-	LimitHold     *LimitHold `protobuf:"bytes,37,opt,name=limit_hold,json=limitHold,proto3" json:"limit_hold,omitempty"`
+	LimitHold *LimitHold `protobuf:"bytes,37,opt,name=limit_hold,json=limitHold,proto3" json:"limit_hold,omitempty"`
+	// ID of the trace in which the task was submitted, 32 hexadecimal digits; empty if there was none.
+	TraceId       string `protobuf:"bytes,38,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1860,6 +1862,13 @@ func (x *Task) GetLimitHold() *LimitHold {
 		return x.LimitHold
 	}
 	return nil
+}
+
+func (x *Task) GetTraceId() string {
+	if x != nil {
+		return x.TraceId
+	}
+	return ""
 }
 
 // One state change of one task.
@@ -2280,7 +2289,7 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\aparents\x18\x02 \x01(\x05R\aparents\x12I\n" +
 	"\x11on_parent_failure\x18\x03 \x01(\x0e2\x1d.lineshaft.v1.OnParentFailureR\x0fonParentFailure\x12-\n" +
 	"\x12unfinished_parents\x18\x04 \x01(\x05R\x11unfinishedParents\x122\n" +
-	"\x15unfinished_parent_ids\x18\x05 \x03(\tR\x13unfinishedParentIds\"\xed\f\n" +
+	"\x15unfinished_parent_ids\x18\x05 \x03(\tR\x13unfinishedParentIds\"\x88\r\n" +
 	"\x04Task\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x18\n" +
@@ -2328,7 +2337,8 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\fdependencies\x18# \x01(\v2\x1e.lineshaft.v1.TaskDependenciesR\fdependencies\x12/\n" +
 	"\x06limits\x18$ \x03(\v2\x17.lineshaft.v1.TaskLimitR\x06limits\x126\n" +
 	"\n" +
-	"limit_hold\x18% \x01(\v2\x17.lineshaft.v1.LimitHoldR\tlimitHold\x1a9\n" +
+	"limit_hold\x18% \x01(\v2\x17.lineshaft.v1.LimitHoldR\tlimitHold\x12\x19\n" +
+	"\btrace_id\x18& \x01(\tR\atraceId\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfe\x06\n" +

@@ -15,7 +15,7 @@ use super::audit;
 use super::authenticator::Authenticator;
 use super::connection_info::ConnectionInfo;
 use super::identity::Identity;
-use super::permissions::{self, CallKind, Permission};
+use super::permissions::{self, CallKind};
 use super::refusal::{PermissionDenied, Unauthenticated};
 use super::stream_lease::StreamLease;
 
@@ -71,13 +71,8 @@ impl AccessControl {
             Box::new(status)
         };
         let required = permissions::required(path);
-        let (is_allowed, role) = match required {
-            Some((Permission::AnyNamespace(role), _)) => (identity.has_role(role), Some(role)),
-            Some((Permission::AllNamespaces(role), _)) => (identity.has_role_everywhere(role), Some(role)),
-            Some((Permission::Authenticated, _)) => (identity.has_any_role(), None),
-            Some((Permission::Public, _)) | None => (false, None),
-        };
-        if !is_allowed {
+        if !required.is_some_and(|(permission, _)| permission.is_granted_to(identity)) {
+            let role = required.and_then(|(permission, _)| permission.role());
             let denied =
                 PermissionDenied { identity: identity.name.to_string(), role, namespace: None, priority: None };
             return Err(refuse(status::to_status(&denied)));

@@ -17,6 +17,7 @@ use crate::scheduler::{BatchNotFound, BatchSnapshot, Handle, Refusal, ScheduleNo
 
 use super::connection_info::{ConnectionInfo, sharer_of};
 use super::identity::Identity;
+use super::permissions;
 use super::quota::{QuotaExceeded, Reservation, Usage};
 use super::refusal::{HandlerDenied, PermissionDenied, Unauthenticated};
 
@@ -72,6 +73,11 @@ impl Caller {
     pub fn share_name(&self) -> Arc<str> {
         let address = || self.peer.map_or_else(String::new, |peer| network(peer.ip()).to_string());
         self.identity.as_ref().map_or_else(|| address().into(), |identity| (*identity.name).into())
+    }
+
+    /// The RPCs that the caller may call, at least in one namespace.
+    pub fn methods(&self) -> impl Iterator<Item = &'static str> {
+        permissions::granted(self.identity.as_deref())
     }
 
     pub fn is_authenticated(&self) -> bool {

@@ -2,6 +2,8 @@
 
 use crate::model::Role;
 
+use super::identity::Identity;
+
 /// What a call requires of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permission {
@@ -13,6 +15,25 @@ pub enum Permission {
     AnyNamespace(Role),
     /// The role in all namespaces: the call concerns the whole server, or shows data of all tenants.
     AllNamespaces(Role),
+}
+
+impl Permission {
+    /// Whether the identity may make such a call. Public calls have no identity.
+    pub fn is_granted_to(self, identity: &Identity) -> bool {
+        match self {
+            Self::Public => false,
+            Self::Authenticated => identity.has_any_role(),
+            Self::AnyNamespace(role) => identity.has_role(role),
+            Self::AllNamespaces(role) => identity.has_role_everywhere(role),
+        }
+    }
+
+    pub fn role(self) -> Option<Role> {
+        match self {
+            Self::Public | Self::Authenticated => None,
+            Self::AnyNamespace(role) | Self::AllNamespaces(role) => Some(role),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +49,7 @@ use CallKind::{Streaming, Unary};
 use Permission::{AllNamespaces, AnyNamespace, Authenticated, Public};
 use Role::{Admin, Operator, Submitter, Viewer, Worker};
 
-const TABLE: [(&str, Permission, CallKind); 57] = [
+const TABLE: [(&str, Permission, CallKind); 58] = [
     ("/lineshaft.v1.TaskService/SubmitTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/BatchSubmitTasks", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/SubmitTasks", AnyNamespace(Submitter), Streaming),
@@ -64,6 +85,7 @@ const TABLE: [(&str, Permission, CallKind); 57] = [
     ("/lineshaft.v1.PoolService/UpdatePool", AllNamespaces(Operator), Unary),
     ("/lineshaft.v1.PoolService/GetPoolMetrics", AllNamespaces(Viewer), Unary),
     ("/lineshaft.v1.PoolService/StreamPoolMetrics", AllNamespaces(Viewer), Streaming),
+    ("/lineshaft.v1.PoolService/GetPoolHistory", AllNamespaces(Viewer), Unary),
     ("/lineshaft.v1.PoolService/ListWorkers", AllNamespaces(Viewer), Unary),
     ("/lineshaft.v1.PoolService/ResetPoolCounters", AllNamespaces(Operator), Unary),
     ("/lineshaft.v1.HandlerService/ListHandlers", AnyNamespace(Viewer), Unary),
@@ -96,6 +118,14 @@ const TABLE: [(&str, Permission, CallKind); 57] = [
 /// What a call requires; `None` if it is not listed.
 pub fn required(path: &str) -> Option<(Permission, CallKind)> {
     TABLE.iter().find(|(listed, ..)| *listed == path).map(|(_, permission, kind)| (*permission, *kind))
+}
+
+/// The RPCs of the contract, without the first slash, that the identity may call; all of them if authentication is off.
+pub fn granted(identity: Option<&Identity>) -> impl Iterator<Item = &'static str> {
+    let is_granted = move |permission: Permission| identity.is_none_or(|identity| permission.is_granted_to(identity));
+    TABLE.iter().filter_map(move |(path, permission, _)| {
+        path.strip_prefix('/').filter(|path| path.starts_with("lineshaft.v1.") && is_granted(*permission))
+    })
 }
 
 /// Whether the caller decides when the call ends.

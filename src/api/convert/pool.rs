@@ -1,8 +1,8 @@
 //! Pools, their metrics, and pool updates.
 
-use crate::model::{PoolKind, PoolName, Priority, limits};
+use crate::model::{DurationStats, PoolKind, PoolName, Priority, limits};
 use crate::proto::v1;
-use crate::scheduler::{DurationStats, PoolMetrics, PoolSnapshot, PoolUpdate, PoolView, WorkerStats};
+use crate::scheduler::{PoolMetrics, PoolSnapshot, PoolUpdate, PoolView, WorkerStats};
 
 use super::invalid_fields::InvalidFields;
 use super::numbers::{to_i32, to_i64};
@@ -105,7 +105,7 @@ fn ratio(part: u64, total: u64) -> Option<f64> {
     (total > 0).then(|| part as f64 / total as f64)
 }
 
-fn percentiles(times: &DurationStats) -> v1::Percentiles {
+pub fn percentiles(times: &DurationStats) -> v1::Percentiles {
     v1::Percentiles {
         count: to_i64(times.count),
         p50: Some(duration(times.p50)),

@@ -2,7 +2,7 @@
 
 use crate::model::{
     BatchId, BatchKey, CancelReceipt, CancelRequest, Durability, Failure, Payload, Priority, ResourceUsage,
-    RetryPolicy, Task, TaskOptions, TaskSpec, TaskState,
+    RetryPolicy, Task, TaskOptions, TaskSpec, TaskState, trace::TraceContext,
 };
 use crate::proto::v1;
 use crate::scheduler::TaskSnapshot;
@@ -92,6 +92,7 @@ pub fn task(task: Task, include: Include) -> v1::Task {
         dependencies: spec.extras().dependencies.as_deref().map(|parents| task_dependencies(parents, false, None)),
         limits: limits_of(options),
         limit_hold: status.hold.as_deref().and_then(|waits_for| hold(waits_for, options)),
+        trace_id: spec.extras().trace.as_deref().and_then(TraceContext::trace_id_text).unwrap_or_default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! PoolService: inspect and change pools, stream their metrics.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
@@ -8,6 +9,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 
 use crate::api::auth::{CallerExtractor, audit};
+use crate::api::convert::time::parse_timestamp;
 use crate::api::convert::worker_page::WorkerPage;
 use crate::api::convert::{InvalidFields, pool, system};
 use crate::api::middleware::response_memory::ResponseMemory;
@@ -16,20 +18,60 @@ use crate::model::{PoolName, Timestamp, limits};
 use crate::proto::v1::{self, pool_service_server::PoolService};
 use crate::scheduler::{Handle, PoolMetrics, UnknownPool};
 use crate::telemetry::host::HostReading;
+use crate::telemetry::metrics::ServerGauges;
 
 use super::interval::Ticker;
+use super::pool_history::PoolHistory;
 
 const INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
 
+#[derive(Clone)]
 pub struct Pools {
     handle: Handle,
     host: HostReading,
+    gauges: Arc<ServerGauges>,
+    history: PoolHistory,
     callers: CallerExtractor,
 }
 
 impl Pools {
-    pub fn new(handle: Handle, host: HostReading, callers: CallerExtractor) -> Self {
-        Self { handle, host, callers }
+    pub fn new(
+        handle: Handle,
+        host: HostReading,
+        gauges: Arc<ServerGauges>,
+        history: PoolHistory,
+        callers: CallerExtractor,
+    ) -> Self {
+        Self { handle, host, gauges, history, callers }
+    }
+
+    fn metrics_messages(
+        self,
+        names: Vec<PoolName>,
+        interval: Duration,
+        workers: bool,
+    ) -> impl Stream<Item = Result<v1::StreamPoolMetricsResponse, Status>> {
+        async_stream::try_stream! {
+            let mut ticker = Ticker::new(&self.handle, interval);
+            let mut previous = HashMap::new();
+            loop {
+                ticker.tick().await?;
+                let (metrics, revision) = self.handle.pool_metrics(names.clone(), workers).await.map_err(into_status)?;
+                let pools = metrics.into_iter().map(|now| {
+                    let name = now.snapshot.spec.name.clone();
+                    let counts = Counts::of(&now);
+                    let (submit_rate, finish_rate) = counts.rates_since(previous.get(&name));
+                    previous.insert(name, counts);
+                    v1::PoolMetrics { submit_rate, finish_rate, ..pool::metrics(now) }
+                });
+                yield v1::StreamPoolMetricsResponse {
+                    pools: pools.collect(),
+                    system: Some(system::health(&(self.host)())),
+                    revision: revision.0,
+                    commit_time: Some(pool::percentiles(&self.gauges.commit_times.read())),
+                };
+            }
+        }
     }
 
     async fn metrics(&self, name: PoolName, workers: bool) -> Result<(v1::PoolMetrics, u64), Status> {
@@ -103,9 +145,26 @@ impl PoolService for Pools {
         invalid.check().map_err(into_status)?;
         // Checks that the pools exist before the stream starts.
         self.handle.pool_metrics(names.clone(), false).await.map_err(into_status)?;
-        let (handle, host) = (self.handle.clone(), self.host.clone());
-        let messages = metrics_messages(handle, host, names, interval, request.include_workers);
+        let messages = self.clone().metrics_messages(names, interval, request.include_workers);
         Ok(ResponseMemory::Stream(caller.share_name()).attach_to(Box::pin(messages)))
+    }
+
+    async fn get_pool_history(
+        &self,
+        request: Request<v1::GetPoolHistoryRequest>,
+    ) -> Result<Response<v1::GetPoolHistoryResponse>, Status> {
+        let v1::GetPoolHistoryRequest { pool, after } = request.into_inner();
+        let mut invalid = InvalidFields::default();
+        let after = after.map(|after| parse_timestamp(&after));
+        if after == Some(None) {
+            invalid.add("after", "must be a time since 1970");
+        }
+        let name = if pool.is_empty() { None } else { invalid.parsed("pool", PoolName::parse(&pool)) };
+        invalid.check().map_err(into_status)?;
+        if let Some(pool) = name.as_ref().filter(|name| !self.handle.catalog().pools.contains_key(*name)) {
+            return Err(into_status(UnknownPool { pool: pool.clone() }));
+        }
+        Ok(Response::new(self.history.read(name.as_ref(), after.flatten())))
     }
 
     async fn list_workers(
@@ -130,33 +189,6 @@ impl PoolService for Pools {
         audit::record(&caller, "ResetPoolCounters", &name, &result);
         let revision = result?;
         Ok(Response::new(v1::ResetPoolCountersResponse { revision: revision.0 }))
-    }
-}
-
-fn metrics_messages(
-    handle: Handle,
-    host: HostReading,
-    names: Vec<PoolName>,
-    interval: Duration,
-    workers: bool,
-) -> impl Stream<Item = Result<v1::StreamPoolMetricsResponse, Status>> {
-    async_stream::try_stream! {
-        let mut ticker = Ticker::new(&handle, interval);
-        let mut previous = HashMap::new();
-        loop {
-            ticker.tick().await?;
-            let (metrics, revision) = handle.pool_metrics(names.clone(), workers).await.map_err(into_status)?;
-            let pools = metrics.into_iter().map(|now| {
-                let name = now.snapshot.spec.name.clone();
-                let counts = Counts::of(&now);
-                let (submit_rate, finish_rate) = counts.rates_since(previous.get(&name));
-                previous.insert(name, counts);
-                v1::PoolMetrics { submit_rate, finish_rate, ..pool::metrics(now) }
-            });
-            let pools = pools.collect();
-            let system = Some(system::health(&host()));
-            yield v1::StreamPoolMetricsResponse { pools, system, revision: revision.0 };
-        }
     }
 }
 

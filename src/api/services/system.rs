@@ -20,14 +20,21 @@ pub struct System {
     handle: Handle,
     host: HostReading,
     instance: String,
+    trace_url: String,
     started_at: Timestamp,
     callers: CallerExtractor,
 }
 
 impl System {
-    pub fn new(handle: Handle, host: HostReading, instance: String, callers: CallerExtractor) -> Self {
+    pub fn new(
+        handle: Handle,
+        host: HostReading,
+        instance: String,
+        trace_url: String,
+        callers: CallerExtractor,
+    ) -> Self {
         let started_at = handle.now();
-        Self { handle, host, instance, started_at, callers }
+        Self { handle, host, instance, trace_url, started_at, callers }
     }
 }
 
@@ -35,8 +42,10 @@ impl System {
 impl SystemService for System {
     async fn get_server_info(
         &self,
-        _request: Request<v1::GetServerInfoRequest>,
+        request: Request<v1::GetServerInfoRequest>,
     ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
+        let caller = self.callers.extract(&request)?;
+        let methods = caller.methods().map(str::to_owned).collect();
         let oldest = self.handle.oldest_revision();
         Ok(Response::new(v1::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -53,6 +62,8 @@ impl SystemService for System {
             revision: self.handle.revision().0,
             oldest_revision: oldest.0,
             oldest_resume_token: self.handle.resume_token(oldest).encode(),
+            caller: Some(v1::Caller { name: caller.name().to_owned(), methods }),
+            trace_url: self.trace_url.clone(),
         }))
     }
 

@@ -79,7 +79,7 @@ pub use attempts::AttemptEnd;
 pub use batches::{BatchCancel, BatchFilter, BatchPage};
 pub use decisions::{Adoption, Decisions, Dispatch, Unattempted};
 pub use dependencies::UnfinishedParents;
-pub use pool_metrics::{DurationStats, PoolLoad, PoolSnapshot};
+pub use pool_metrics::{PoolLoad, PoolSnapshot};
 pub use pool_state::PoolView;
 pub use pools::PoolUpdate;
 pub use recover::RecoveryCounts;

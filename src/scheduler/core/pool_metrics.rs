@@ -2,24 +2,11 @@
 
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-
-use crate::model::{PoolName, PoolSpec, Priority, Timestamp};
+use crate::model::{DurationStats, PoolName, PoolSpec, Priority, Timestamp};
 use crate::scheduler::refusal::Refusal;
 
 use super::pool_state::{Counters, PoolState};
 use super::state::Core;
-
-/// Distribution of durations since the last reset.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DurationStats {
-    /// Number of durations.
-    pub count: u64,
-    pub p50: Duration,
-    pub p90: Duration,
-    pub p99: Duration,
-    pub max: Duration,
-}
 
 /// All figures of a pool that the core has.
 #[derive(Clone, Debug)]
@@ -40,9 +27,9 @@ pub struct PoolSnapshot {
     /// Time of the last reset.
     pub counters_since: Timestamp,
     pub counters: Counters,
-    /// Time between becoming eligible and starting.
+    /// Time between becoming eligible and starting, since the last reset.
     pub wait_time: DurationStats,
-    /// Time between starting and ending.
+    /// Time between starting and ending, since the last reset.
     pub run_time: DurationStats,
 }
 
@@ -107,8 +94,8 @@ impl Core {
             oldest_wait_by_priority: load.oldest_wait_by_priority,
             counters_since: state.counters_since,
             counters: state.counters.clone(),
-            wait_time: duration_stats(&state.wait_us),
-            run_time: duration_stats(&state.run_us),
+            wait_time: DurationStats::of_micros(&state.wait_us),
+            run_time: DurationStats::of_micros(&state.run_us),
         };
         Ok((index, snapshot))
     }
@@ -121,16 +108,5 @@ impl Core {
         let oldest = ready.map(|entry| entry.index).chain(assigned);
         let eligible_at = oldest.filter_map(|index| Some(tasks.get(index)?.since)).min();
         eligible_at.map_or(Duration::ZERO, |since| now.since(since))
-    }
-}
-
-fn duration_stats(histogram: &Histogram<u64>) -> DurationStats {
-    let at = |quantile| Duration::from_micros(histogram.value_at_quantile(quantile));
-    DurationStats {
-        count: histogram.len(),
-        p50: at(0.5),
-        p90: at(0.9),
-        p99: at(0.99),
-        max: Duration::from_micros(histogram.max()),
     }
 }

@@ -10,6 +10,7 @@
 
 mod attempts;
 mod calls;
+mod commit_times;
 mod disk;
 mod exemplar;
 mod exports;

@@ -13,6 +13,7 @@ use crate::model::{MemoryAccount, MemoryPart, PoolName, Priority};
 
 use crate::telemetry::liveness::{Component, Liveness};
 
+use super::commit_times::CommitTimes;
 use super::instruments::Observation;
 use super::registry::Metrics;
 use super::table;
@@ -79,6 +80,7 @@ pub struct WatchMeter {
 #[derive(Debug, Default)]
 pub struct ServerGauges {
     pub pools: PoolGauges,
+    pub commit_times: CommitTimes,
     pub watches: Arc<WatchMeter>,
     /// Durable events that the projection does not contain yet.
     pub projection_lag: AtomicU64,

@@ -109,7 +109,8 @@ const SUBMITTER: [&str; 15] = [
 ];
 const OPERATOR: [&str; 2] = ["DeleteTasks", "DeleteBatch"];
 const WORKER: [&str; 1] = ["Work"];
-const VIEWER_EVERYWHERE: [&str; 4] = ["GetPoolMetrics", "StreamPoolMetrics", "ListWorkers", "GetSystemHealth"];
+const VIEWER_EVERYWHERE: [&str; 5] =
+    ["GetPoolMetrics", "StreamPoolMetrics", "GetPoolHistory", "ListWorkers", "GetSystemHealth"];
 const OPERATOR_EVERYWHERE: [&str; 2] = ["UpdatePool", "ResetPoolCounters"];
 const ADMIN_EVERYWHERE: [&str; 3] = ["PutHandler", "DeleteHandler", "Drain"];
 
@@ -141,8 +142,13 @@ async fn each_role_may_call_exactly_what_it_is_granted() {
     let server = tokens.serve("");
     for (role, everywhere, token) in callers {
         let caller = Caller::new(&server, &token);
+        let info = caller.system().get_server_info(v1::GetServerInfoRequest {}).await.unwrap().into_inner();
+        let v1::Caller { name, methods } = info.caller.unwrap();
+        assert_eq!(name, format!("key:{role}-{everywhere}"));
         for (path, _) in contract() {
             let call = path.rsplit('/').next().unwrap();
+            let is_listed = methods.iter().any(|method| path == format!("/{method}"));
+            assert_eq!(is_listed, may(role, everywhere, call), "{role} (everywhere: {everywhere}) {call}");
             if call == "Drain" && may(role, everywhere, call) {
                 continue;
             }

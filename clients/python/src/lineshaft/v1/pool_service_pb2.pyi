@@ -253,14 +253,58 @@ class StreamPoolMetricsRequest(_message.Message):
     def __init__(self, pools: _Optional[_Iterable[str]] = ..., interval: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., include_workers: bool = ...) -> None: ...
 
 class StreamPoolMetricsResponse(_message.Message):
-    __slots__ = ("pools", "system", "revision")
+    __slots__ = ("pools", "system", "revision", "commit_time")
     POOLS_FIELD_NUMBER: _ClassVar[int]
     SYSTEM_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_TIME_FIELD_NUMBER: _ClassVar[int]
     pools: _containers.RepeatedCompositeFieldContainer[PoolMetrics]
     system: _system_service_pb2.SystemHealth
     revision: int
-    def __init__(self, pools: _Optional[_Iterable[_Union[PoolMetrics, _Mapping]]] = ..., system: _Optional[_Union[_system_service_pb2.SystemHealth, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+    commit_time: Percentiles
+    def __init__(self, pools: _Optional[_Iterable[_Union[PoolMetrics, _Mapping]]] = ..., system: _Optional[_Union[_system_service_pb2.SystemHealth, _Mapping]] = ..., revision: _Optional[int] = ..., commit_time: _Optional[_Union[Percentiles, _Mapping]] = ...) -> None: ...
+
+class GetPoolHistoryRequest(_message.Message):
+    __slots__ = ("pool", "after")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    after: _timestamp_pb2.Timestamp
+    def __init__(self, pool: _Optional[str] = ..., after: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class PoolSample(_message.Message):
+    __slots__ = ("time", "submit_rate", "complete_rate", "fail_rate", "cancel_rate", "queued", "waiting", "running", "busy", "slots", "oldest_wait")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    SUBMIT_RATE_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_RATE_FIELD_NUMBER: _ClassVar[int]
+    FAIL_RATE_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_RATE_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
+    BUSY_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    OLDEST_WAIT_FIELD_NUMBER: _ClassVar[int]
+    time: _timestamp_pb2.Timestamp
+    submit_rate: float
+    complete_rate: float
+    fail_rate: float
+    cancel_rate: float
+    queued: _containers.RepeatedScalarFieldContainer[int]
+    waiting: int
+    running: int
+    busy: int
+    slots: int
+    oldest_wait: _duration_pb2.Duration
+    def __init__(self, time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., submit_rate: _Optional[float] = ..., complete_rate: _Optional[float] = ..., fail_rate: _Optional[float] = ..., cancel_rate: _Optional[float] = ..., queued: _Optional[_Iterable[int]] = ..., waiting: _Optional[int] = ..., running: _Optional[int] = ..., busy: _Optional[int] = ..., slots: _Optional[int] = ..., oldest_wait: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class GetPoolHistoryResponse(_message.Message):
+    __slots__ = ("samples", "interval")
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    samples: _containers.RepeatedCompositeFieldContainer[PoolSample]
+    interval: _duration_pb2.Duration
+    def __init__(self, samples: _Optional[_Iterable[_Union[PoolSample, _Mapping]]] = ..., interval: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ListWorkersRequest(_message.Message):
     __slots__ = ("pool", "page_size", "page_token")

@@ -93,12 +93,20 @@ class SystemHealth(_message.Message):
     cores: int
     def __init__(self, cpu_percent: _Optional[float] = ..., memory_used_bytes: _Optional[int] = ..., memory_total_bytes: _Optional[int] = ..., memory_percent: _Optional[float] = ..., process_memory_bytes: _Optional[int] = ..., process_threads: _Optional[int] = ..., process_cpu_percent: _Optional[float] = ..., cores: _Optional[int] = ...) -> None: ...
 
+class Caller(_message.Message):
+    __slots__ = ("name", "methods")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    METHODS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    methods: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., methods: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("version", "instance_id", "started_at", "uptime", "limits", "capabilities", "store", "revision", "oldest_revision", "oldest_resume_token")
+    __slots__ = ("version", "instance_id", "started_at", "uptime", "limits", "capabilities", "store", "revision", "oldest_revision", "oldest_resume_token", "caller", "trace_url")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
@@ -109,6 +117,8 @@ class GetServerInfoResponse(_message.Message):
     REVISION_FIELD_NUMBER: _ClassVar[int]
     OLDEST_REVISION_FIELD_NUMBER: _ClassVar[int]
     OLDEST_RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
+    TRACE_URL_FIELD_NUMBER: _ClassVar[int]
     version: str
     instance_id: str
     started_at: _timestamp_pb2.Timestamp
@@ -119,7 +129,9 @@ class GetServerInfoResponse(_message.Message):
     revision: int
     oldest_revision: int
     oldest_resume_token: str
-    def __init__(self, version: _Optional[str] = ..., instance_id: _Optional[str] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., uptime: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., capabilities: _Optional[_Iterable[str]] = ..., store: _Optional[str] = ..., revision: _Optional[int] = ..., oldest_revision: _Optional[int] = ..., oldest_resume_token: _Optional[str] = ...) -> None: ...
+    caller: Caller
+    trace_url: str
+    def __init__(self, version: _Optional[str] = ..., instance_id: _Optional[str] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., uptime: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., capabilities: _Optional[_Iterable[str]] = ..., store: _Optional[str] = ..., revision: _Optional[int] = ..., oldest_revision: _Optional[int] = ..., oldest_resume_token: _Optional[str] = ..., caller: _Optional[_Union[Caller, _Mapping]] = ..., trace_url: _Optional[str] = ...) -> None: ...
 
 class GetSystemHealthRequest(_message.Message):
     __slots__ = ()

@@ -206,6 +206,7 @@ export interface Task {
   dependencies: TaskDependencies | undefined;
   limits: TaskLimit[];
   limitHold: LimitHold | undefined;
+  traceId: string;
 }
 
 export interface Task_LabelsEntry {
@@ -1403,6 +1404,7 @@ function createBaseTask(): Task {
     dependencies: undefined,
     limits: [],
     limitHold: undefined,
+    traceId: "",
   };
 }
 
@@ -1527,6 +1529,9 @@ export const Task: MessageFns<Task> = {
     }
     if (message.limitHold !== undefined) {
       LimitHold.encode(message.limitHold, writer.uint32(298).fork()).join();
+    }
+    if (message.traceId !== "") {
+      writer.uint32(306).string(message.traceId);
     }
     return writer;
   },
@@ -1843,6 +1848,14 @@ export const Task: MessageFns<Task> = {
             message.limitHold = LimitHold.decode(reader, reader.uint32());
             continue;
           }
+          case 38: {
+            if (tag !== 306) {
+              break;
+            }
+
+            message.traceId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1927,6 +1940,7 @@ export const Task: MessageFns<Task> = {
     message.limitHold = (object.limitHold !== undefined && object.limitHold !== null)
       ? LimitHold.fromPartial(object.limitHold)
       : undefined;
+    message.traceId = object.traceId ?? "";
     return message;
   },
 };
