@@ -10,6 +10,9 @@ import { type Browser, chromium, type Page } from "playwright-core";
 const BINARY = process.env.LINESHAFT_BINARY ?? join(import.meta.dirname, "../../target/debug/lineshaft");
 
 export const CONFIG = `
+[telemetry]
+trace_url = "https://traces.test/trace/{trace_id}"
+
 [[pool]]
 name = "default"
 size = 4
@@ -36,6 +39,12 @@ builtin = "io"
 name = "echo"
 runner = "process"
 argv = ["/bin/sh", "-c", "cat; cat /dev/null >&2"]
+
+[[handler]]
+name = "greet"
+runner = "process"
+argv = ["/bin/cat"]
+schema = '{"type": "object", "required": ["who"], "properties": {"who": {"type": "string", "title": "Who"}, "times": {"type": "integer"}, "loud": {"type": "boolean"}}}'
 
 [[handler]]
 name = "shout"
@@ -103,6 +112,11 @@ export class Server {
     for (const server of Server.all) await server.remove();
   }
 
+  get pid(): number {
+    if (this.child?.pid === undefined) throw new Error("the server does not run");
+    return this.child.pid;
+  }
+
   get url() {
     return `http://${this.address}/ui/`;
   }
@@ -152,11 +166,12 @@ export interface Tab {
   complaints: string[];
 }
 
-export async function open(browser: Browser, url: string, options: { width?: number; dark?: boolean } = {}): Promise<Tab> {
+export async function open(browser: Browser, url: string, options: { width?: number; dark?: boolean; scale?: number } = {}): Promise<Tab> {
   const width = options.width ?? 1280;
   const context = await browser.newContext({
     viewport: { width, height: width < 600 ? 844 : 900 },
     colorScheme: options.dark ? "dark" : "light",
+    ...(options.scale && { deviceScaleFactor: options.scale }),
   });
   const page = await context.newPage();
   page.setDefaultTimeout(30_000);

@@ -131,3 +131,6 @@ function classes(style: Style): string {
   for (const name of ["bold", "dim", "italic", "underline"] as const) if (style[name]) names.push(`ansi-${name}`);
   return names.join(" ");
 }
+
+/** The text without the sequences for a terminal. */
+export const plain = (text: string) => new AnsiReader().read(text).map((span) => span.text).join("");

@@ -3,9 +3,9 @@ import type { ComponentType } from "preact";
 import { useEffect } from "preact/hooks";
 import { Confirmation, Toasts } from "./components/basic";
 import { BenchmarkIcon, LogOutIcon, OverviewIcon, PoolsIcon, SchedulesIcon, SearchIcon, SubmitIcon, TasksIcon, ThemeIcon, WorkersIcon } from "./components/icons";
+import { info } from "./data/info";
 import { connection, lastError } from "./data/live";
-import { may, seesPools } from "./data/permissions";
-import { info } from "./data/server";
+import { isReadOnly, may, seesPools } from "./data/permissions";
 import { logOut, loginRequired, token } from "./data/session";
 import { Keyboard, isPaletteOpen, Palette } from "./keyboard";
 import { BatchesPage } from "./pages/batches";
@@ -43,7 +43,12 @@ export const PAGES: Page[] = [
 const BELOW_TASKS: Record<string, string> = { failures: "Failures", batches: "Batches" };
 
 function Content() {
+  // What the user may see comes first.
+  if (!info.value && connection.value === "connecting") return null;
   const [name = seesPools.value ? "overview" : "tasks", id] = path.value;
+  if (PAGES.find((entry) => entry.name === name)?.isVisible() === false) {
+    return <div class="empty">You may not see this page. {may("ListTasks") && <a href="#/tasks">Go to the tasks</a>}</div>;
+  }
   if (name === "tasks" && id) return <TaskPage key={id} id={id} />;
   switch (name) {
     case "overview": return <Overview />;
@@ -90,6 +95,7 @@ function Header() {
         <span>Lineshaft</span>
       </a>
       <ConnectionState />
+      {isReadOnly.value && <button type="button" class="badge state-waiting" onClick={() => (isReadOnly.value = false)} title="Show again what changes something">read-only ×</button>}
       <span class="spacer" />
       <button type="button" class="button quiet search" onClick={() => (isPaletteOpen.value = true)}>
         <SearchIcon /> <span class="search-text">Search</span> <kbd class="wide-only" aria-hidden="true">Ctrl K</kbd>
@@ -115,7 +121,10 @@ function Navigation() {
           <span>{title}</span>
         </a>
       ))}
-      <span class="nav-foot wide-only">{info.value ? `version ${info.value.version}` : ""}</span>
+      <span class="nav-foot wide-only">
+        {token.value && info.value?.caller && <div class="ellipsis" title={info.value.caller.name}>{info.value.caller.name}</div>}
+        {info.value ? `version ${info.value.version}` : ""}
+      </span>
     </nav>
   );
 }

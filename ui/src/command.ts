@@ -3,6 +3,7 @@ import type { Task } from "./gen/lineshaft/v1/task_pb";
 import { Priority } from "./gen/lineshaft/v1/task_pb";
 import { asText, mediaType } from "./content";
 import { seconds as inSeconds } from "./data/convert";
+import { prettyTokens } from "./json";
 
 /** One argument of a POSIX shell. */
 export function quote(text: string): string {
@@ -69,4 +70,45 @@ export function asCli(task: Task, server: string): string | undefined {
   if (timeout) option("timeout", `${Math.round(timeout * 1000)}ms`);
   if (task.atMostOnce) words.push("--at-most-once");
   return words.join(" ");
+}
+
+const LITERALS: Record<string, string> = { true: "True", false: "False", null: "None" };
+
+/** A JSON document as an expression of Python, with all digits of its numbers. */
+function pythonOf(json: string): string | undefined {
+  const tokens = prettyTokens(json);
+  // The escape of half a character is another one in Python.
+  return tokens?.map(({ kind, text }) => (kind === "space" ? "" : kind === "literal" ? LITERALS[text] : text.startsWith('"') ? JSON.stringify(JSON.parse(text)) : text.replace(",", ", "))).join("");
+}
+
+/** A program that submits the same with the SDK for Python, and waits for the result. */
+export function asPython(task: Task, server: string): string {
+  const imports = ["import lineshaft"];
+  const args = [JSON.stringify(task.handler)];
+  const json = jsonOf(task);
+  const expression = json === undefined ? undefined : pythonOf(json);
+  const { payload } = task;
+  if (expression !== undefined) args.push(expression);
+  else if (payload?.kind.case === "data" && payload.kind.value.length) {
+    const text = asText(payload.kind.value);
+    if (text === undefined) imports.unshift("import base64\n");
+    args.push(text === undefined ? `base64.b64decode("${base64(payload.kind.value)}")` : `${JSON.stringify(text)}.encode()`);
+  }
+  const option = (name: string, value: string) => args.push(`${name}=${value}`);
+  if (task.priority !== Priority.NORMAL) option("priority", JSON.stringify((Priority[task.priority] ?? "").toLowerCase()));
+  if (task.pool) option("pool", JSON.stringify(task.pool));
+  if (task.displayName) option("name", JSON.stringify(task.displayName));
+  if (Object.keys(task.labels).length) option("labels", JSON.stringify(task.labels));
+  if (task.args.length) option("args", JSON.stringify(task.args));
+  const timeout = inSeconds(task.timeout);
+  if (timeout) option("timeout", String(timeout));
+  if (task.atMostOnce) option("at_most_once", "True");
+  const client = [JSON.stringify(new URL(server).origin)];
+  if (task.namespace && task.namespace !== "default") client.push(`namespace=${JSON.stringify(task.namespace)}`);
+  return `${imports.join("\n")}
+
+with lineshaft.Client(${client.join(", ")}) as client:
+    task = client.submit(${args.join(", ")})
+    print(task.result())
+`;
 }

@@ -4,7 +4,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { Dialog } from "./components/basic";
 import { handlers } from "./data/server";
 import { logOut, token } from "./data/session";
-import { may, seesPools } from "./data/permissions";
+import { isReadOnly, may, mayChange, seesPools } from "./data/permissions";
 import { isUtc } from "./format";
 import { go, href, taskHref } from "./route";
 import { switchTheme } from "./theme";
@@ -44,6 +44,7 @@ function commands(): Command[] {
     ...(may("ListBatches") ? [{ name: "Batches", run: () => go("#/batches") }] : []),
     ...(may("ListTasks") ? [{ name: "Failures by cause", run: () => go("#/failures") }] : []),
     { name: isUtc.value ? "Show local times" : "Show times in UTC", run: () => (isUtc.value = !isUtc.value) },
+    ...(mayChange() ? [{ name: isReadOnly.value ? "Leave the read-only mode" : "Read-only mode", run: () => (isReadOnly.value = !isReadOnly.value) }] : []),
     { name: "Switch between light and dark", keys: "d", run: switchTheme },
     { name: "Keys", keys: "?", run: () => (isHelpOpen.value = true) },
     ...(token.value ? [{ name: "Log out", run: () => logOut() }] : []),

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { AnsiReader } from "../src/ansi";
+import { AnsiReader, plain } from "../src/ansi";
 
 const read = (...pieces: string[]) => {
   const reader = new AnsiReader();
@@ -45,4 +45,8 @@ test("any bytes are read without an error, and no escape is left", () => {
     const at = random(text.length + 1);
     for (const [shown] of read(text.slice(0, at), text.slice(at))) expect(shown).not.toMatch(/[\x00-\x08\x0b-\x1f\x7f]/);
   }
+});
+
+test("a text is shown without its sequences", () => {
+  expect(plain("\x1b[1;32m✓\x1b[0m done\n\x1b[33mnext")).toBe("✓ done\nnext");
 });

@@ -2,15 +2,16 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { describe, expect, test } from "vitest";
-import { asCli, asCurl, quote, submissionJson } from "../src/command";
+import { asCli, asCurl, asPython, quote, submissionJson } from "../src/command";
 import { asText, hex, isImage } from "../src/content";
 import { duration } from "../src/data/convert";
 import { deniesMethod } from "../src/data/denial";
 import { fingerprint, group } from "../src/data/failures";
-import { fromQuery, isSet, toProto, toQuery } from "../src/data/filter";
-import { History, KEPT } from "../src/data/history";
+import { fromQuery, isSet, toProto, toQuery, withWords } from "../src/data/filter";
+import { History, joined, KEPT, sampleOf } from "../src/data/history";
+import { fieldsOf, payloadOf, valuesOf } from "../src/data/schema_form";
 import { BusyHistory, WORKER_SECONDS } from "../src/data/workers";
-import { PoolMetricsSchema, WorkerSchema } from "../src/gen/lineshaft/v1/pool_service_pb";
+import { PoolMetricsSchema, PoolSampleSchema, WorkerSchema } from "../src/gen/lineshaft/v1/pool_service_pb";
 import { FailureReason, Priority, TaskEventSchema, TaskSchema, TaskState } from "../src/gen/lineshaft/v1/task_pb";
 import { phasesOfEvents, phasesOfTask } from "../src/timeline";
 
@@ -70,7 +71,7 @@ describe("history", () => {
 
 describe("filter", () => {
   test("survives the URL", () => {
-    const text = "state=failed%2Ccancelled&priority=high&handler=a%26b&within=15m&label=team%3Dweb&label=x%3Dy%3Dz";
+    const text = "state=failed%2Ccancelled&priority=high&handler=a%26b&since=15m&label=team%3Dweb&label=x%3Dy%3Dz";
     const filter = fromQuery(new URLSearchParams(text));
     expect(filter).toMatchObject({ states: [TaskState.FAILED, TaskState.CANCELLED], handler: "a&b", labels: ["team=web", "x=y=z"] });
     expect(fromQuery(toQuery(filter))).toEqual(filter);
@@ -80,8 +81,23 @@ describe("filter", () => {
   });
 
   test("what a URL says wrongly filters nothing", () => {
-    const filter = fromQuery(new URLSearchParams("state=x&priority=&within=soon&label=nothing&label=%3Dv"));
+    const filter = fromQuery(new URLSearchParams("state=x&priority=&since=soon&label=nothing&label=%3Dv"));
     expect(isSet(filter)).toBe(false);
+  });
+
+  test("has the words of the command line", () => {
+    const none = fromQuery(new URLSearchParams());
+    const words = "state=failed,cancelled handler=io label=team=red label=a=b since=1h until=2026-05-01T10:00:00Z id=a id=b";
+    const filter = withWords(none, words);
+    if (typeof filter === "string") throw new Error(filter);
+    expect(toQuery(filter).toString()).toBe("state=failed%2Ccancelled&handler=io&since=1h&until=2026-05-01T10%3A00%3A00Z&label=team%3Dred&label=a%3Db&id=a&id=b");
+    const proto = toProto(filter, 7_200_000);
+    expect(proto).toMatchObject({ taskIds: ["a", "b"], labels: { team: "red", a: "b" }, submittedAfter: timestampFromMs(3_600_000) });
+    expect(proto.submittedBefore).toEqual(timestampFromMs(Date.UTC(2026, 4, 1, 10)));
+    expect(withWords(filter, "handler=compute state=running")).toMatchObject({ handler: "compute", states: [TaskState.RUNNING], ids: ["a", "b"] });
+    for (const wrong of ["urgent", "team=red", "state=lost", "state=failed,lost", "priority=x", "since=soon", "label=x"]) {
+      expect(withWords(none, wrong), wrong).toBeTypeOf("string");
+    }
   });
 });
 
@@ -140,9 +156,73 @@ describe("commands", () => {
     expect(asCli(binary, "http://x")).toBeUndefined();
   });
 
+  test("a program in Python has the same values", () => {
+    const program = asPython(task, "https://tasks.example.com/tools/lineshaft");
+    expect(program).toContain('with lineshaft.Client("https://tasks.example.com") as client:');
+    expect(program).toContain('client.submit("compute", {"n": 12345678901234567890}, priority="high", pool="default", name="it\'s $HOME `x`", labels={"team":"web"}, args=["-x","a b"])');
+    const of = (json: string) => asPython(create(TaskSchema, { handler: "h", priority: Priority.NORMAL, payload: data(json) }), "http://x");
+    expect(of('[true, false, null, "\\ud83d\\ude00", {}]')).toContain('client.submit("h", [True, False, None, "😀", {}])');
+    const binary = create(TaskSchema, { handler: "x", priority: Priority.NORMAL, payload: { kind: { case: "data", value: new Uint8Array([0, 255]) } } });
+    expect(asPython(binary, "http://x")).toContain('import base64\n\nimport lineshaft\n');
+    expect(asPython(binary, "http://x")).toContain('client.submit("x", base64.b64decode("AP8="))');
+  });
+
   test("a token is never copied", () => {
     expect(asCurl(task, "http://x", true)).toContain('"authorization: Bearer $LINESHAFT_TOKEN"');
     expect(asCurl(task, "http://x", false)).not.toContain("authorization");
+  });
+});
+
+test("samples of the server come before those of this page, and alone where the page has none", () => {
+  const history = new History();
+  for (const second of [0, 1, 2]) history.add([pool(second, second * 10)]);
+  const seconds = history.samples.get("")!;
+  const of = (second: number) => sampleOf(create(PoolSampleSchema, { time: timestampFromMs(1_000_000 + second * 1000), completeRate: 7, queued: [1n, 2n, 3n, 4n], slots: 4 }));
+  const ring = [of(-30), of(-15), of(0), of(15)];
+  expect(ring[0]).toMatchObject({ time: 970, completed: 7, depth: [1, 2, 3, 4], slots: 4, oldestWait: 0 });
+  expect(joined(ring, seconds, 300).map(({ time }) => time)).toEqual([970, 985, 1000, 1001, 1002]);
+  expect(joined(ring, seconds, KEPT + 1)).toBe(ring);
+  expect(joined(ring, [], 300)).toHaveLength(4);
+});
+
+describe("form of a schema", () => {
+  const schema = JSON.stringify({
+    type: "object",
+    required: ["path", "rows"],
+    properties: {
+      path: { type: "string", title: "File", description: "below /data" },
+      rows: { type: "integer", default: 10 },
+      rate: { type: "number" },
+      mode: { enum: ["fast", "slow", 3] },
+      dry: { type: "boolean" },
+      tags: { type: "array" },
+    },
+  });
+  const fields = fieldsOf(schema)!;
+
+  test("has a field for each property", () => {
+    expect(fields.map(({ name, kind, isRequired }) => [name, kind, isRequired])).toEqual([
+      ["path", "text", true], ["rows", "integer", true], ["rate", "number", false], ["mode", "choice", false], ["dry", "choice", false], ["tags", "json", false],
+    ]);
+    expect(fields[0]).toMatchObject({ title: "File", hint: "below /data" });
+    expect([fields[1]!.placeholder, fields[3]!.choices, fields[4]!.choices]).toEqual(["10", ['"fast"', '"slow"', "3"], ["true", "false"]]);
+  });
+
+  test("keeps digits and members that the schema does not name", () => {
+    const values = { ...valuesOf(fields, '{"path": "a\\"b", "dry": true, "other": [1]}'), rows: "12345678901234567890", tags: '["x"]' };
+    const { text, wrong } = payloadOf(fields, values);
+    expect(text).toBe('{"path": "a\\"b", "rows": 12345678901234567890, "dry": true, "tags": ["x"], "other": [1]}');
+    expect(wrong).toEqual({});
+  });
+
+  test("says what is wrong", () => {
+    const { wrong } = payloadOf(fields, { rows: "1.5", rate: "x", tags: "[" });
+    expect(Object.keys(wrong)).toEqual(["path", "rows", "rate", "tags"]);
+    expect(wrong).toMatchObject({ path: "required", rows: "a whole number", rate: "a number" });
+  });
+
+  test("needs a schema of an object", () => {
+    for (const other of ["", "{", "true", '{"type":"integer"}', '{"type":"object"}', '{"type":"object","properties":{}}']) expect(fieldsOf(other), other).toBeUndefined();
   });
 });
 

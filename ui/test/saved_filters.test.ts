@@ -38,5 +38,5 @@ test("what the browser has kept may be anything", async () => {
 
 test("a filter has words", async () => {
   const { inWords } = await load();
-  expect(inWords("state=failed%2Ccancelled&handler=io&within=1h&label=team%3Dweb")).toBe("failed or cancelled, io, last 1h, team=web");
+  expect(inWords("state=failed%2Ccancelled&handler=io&since=1h&label=team%3Dweb")).toBe("failed or cancelled, io, since 1h, team=web");
 });

@@ -146,5 +146,5 @@ export function Sparkline({ values }: { values: (number | null)[] }) {
   );
 }
 
-export const spans = [120, 300, 900] as const;
+export const spans = [120, 300, 900, 3_600, 21_600] as const;
 export const chartSpan = signal<number>(300);

@@ -1,6 +1,7 @@
 // Viewer of a payload or a result.
 import { useSignal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
+import { plain } from "../ansi";
 import { asText, hex, isImage, mediaType, type View } from "../content";
 import { bytes } from "../format";
 import type { Payload } from "../gen/lineshaft/v1/task_pb";
@@ -50,7 +51,7 @@ export function Content({ title, payload, empty }: { title: string; payload: Pay
             <tbody>{rows.rows.map((row, at) => <tr key={at}>{row.map((cell, column) => <td key={column}>{cell}</td>)}</tr>)}</tbody>
           </table>
         )}
-        {view === "text" && <pre class="code wrap">{text}</pre>}
+        {view === "text" && text !== undefined && <pre class="code wrap">{plain(text)}</pre>}
         {view === "hex" && <pre class="code">{hex(data)}</pre>}
       </div>
     </Card>

@@ -1,4 +1,4 @@
-// The filter of the task table, as it stands in the URL.
+// The filter of the task table, as it stands in the URL: the same names and values as the words of `lineshaft task list --filter`.
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Priority, type TaskFilter, TaskFilterSchema, TaskState } from "../gen/lineshaft/v1/task_pb";
@@ -14,12 +14,26 @@ export interface Filter {
   batch: string;
   /** `key=value`. */
   labels: string[];
-  /** Tasks that were submitted in this time until now, such as `15m`; empty for all. */
-  within: string;
+  ids: string[];
+  /** When the tasks were submitted: a time, or a duration before now, such as `15m`; empty for all. */
+  since: string;
+  until: string;
+}
+
+const ONCE = ["handler", "pool", "namespace", "batch", "since", "until"] as const;
+const NAMES = ["state", "priority", ...ONCE, "label", "id"];
+const isLabel = (text: string) => /^[^=]+=/.test(text);
+
+/** Milliseconds since 1970; `undefined` if the text is neither a duration nor a time. */
+function parseTime(text: string, now: number): number | undefined {
+  const ago = parseSeconds(text);
+  const at = ago === undefined ? Date.parse(text) : now - ago * 1000;
+  return text && Number.isFinite(at) ? at : undefined;
 }
 
 export function fromQuery(query: URLSearchParams): Filter {
   const names = (name: string) => (query.get(name) ?? "").split(",").map((text) => text.trim().toUpperCase());
+  const time = (name: string) => (parseTime(query.get(name) ?? "", 0) === undefined ? "" : (query.get(name) ?? ""));
   return {
     states: STATES.filter((state) => names("state").includes(stateName(state))),
     priorities: PRIORITIES.filter((priority) => names("priority").includes(priorityName(priority))),
@@ -27,8 +41,10 @@ export function fromQuery(query: URLSearchParams): Filter {
     pool: query.get("pool") ?? "",
     namespace: query.get("namespace") ?? "",
     batch: query.get("batch") ?? "",
-    labels: query.getAll("label").filter((label) => /^[^=]+=/.test(label)),
-    within: parseSeconds(query.get("within") ?? "") ? (query.get("within") ?? "") : "",
+    labels: query.getAll("label").filter(isLabel),
+    ids: query.getAll("id"),
+    since: time("since"),
+    until: time("until"),
   };
 }
 
@@ -37,18 +53,39 @@ export function toQuery(filter: Filter): URLSearchParams {
   const set = (name: string, value: string) => value && query.set(name, value);
   set("state", filter.states.map((state) => stateName(state).toLowerCase()).join(","));
   set("priority", filter.priorities.map((priority) => priorityName(priority).toLowerCase()).join(","));
-  for (const name of ["handler", "pool", "namespace", "batch", "within"] as const) set(name, filter[name]);
+  for (const name of ONCE) set(name, filter[name]);
   for (const label of filter.labels) query.append("label", label);
+  for (const id of filter.ids) query.append("id", id);
   return query;
 }
 
+/** The filter with further words, such as `state=failed label=team=red`; a text says what is wrong with them. */
+export function withWords(filter: Filter, text: string): Filter | string {
+  const query = toQuery(filter);
+  for (const word of text.split(/\s+/).filter(Boolean)) {
+    const [name = "", value = ""] = word.split(/=(.*)/s);
+    if (!NAMES.includes(name) || !word.includes("=")) return `“${word}” is not NAME=VALUE, with one of the names ${NAMES.join(", ")}`;
+    if (name === "label" && !isLabel(value)) return "a label has the form label=KEY=VALUE";
+    if (name === "label" || name === "id") {
+      if (!query.getAll(name).includes(value)) query.append(name, value);
+      continue;
+    }
+    query.set(name, value);
+    const kept = toQuery(fromQuery(query)).get(name) ?? "";
+    // What the table does not know it leaves out.
+    if (kept.split(",").length !== value.split(",").length || (value && !kept)) return `“${value}” is not a valid ${name}`;
+  }
+  return fromQuery(query);
+}
+
 export function toProto(filter: Filter, now: number): TaskFilter {
-  const within = parseSeconds(filter.within);
   const labels = filter.labels.map((label) => {
     const at = label.indexOf("=");
     return [label.slice(0, at), label.slice(at + 1)] as const;
   });
+  const [since, until] = [parseTime(filter.since, now), parseTime(filter.until, now)];
   return create(TaskFilterSchema, {
+    taskIds: filter.ids,
     states: filter.states,
     priorities: filter.priorities,
     handler: filter.handler,
@@ -56,7 +93,8 @@ export function toProto(filter: Filter, now: number): TaskFilter {
     namespace: filter.namespace,
     batchId: filter.batch,
     labels: Object.fromEntries(labels),
-    ...(within && { submittedAfter: timestampFromMs(now - within * 1000) }),
+    ...(since !== undefined && { submittedAfter: timestampFromMs(since) }),
+    ...(until !== undefined && { submittedBefore: timestampFromMs(until) }),
   });
 }
 

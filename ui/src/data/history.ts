@@ -1,6 +1,6 @@
 // The last minutes of the pools, from the messages of StreamPoolMetrics.
 import { Priority } from "../gen/lineshaft/v1/task_pb";
-import type { PoolMetrics } from "../gen/lineshaft/v1/pool_service_pb";
+import type { PoolMetrics, PoolSample } from "../gen/lineshaft/v1/pool_service_pb";
 import { millis, seconds, slots } from "./convert";
 
 /** Seconds that are kept. */
@@ -52,6 +52,24 @@ export function sample(metrics: PoolMetrics, before: PoolMetrics | undefined): S
   };
 }
 
+/** A sample of the server. */
+export function sampleOf(of: PoolSample): Sample {
+  const [low = 0, normal = 0, high = 0, critical = 0] = of.queued.map(Number);
+  return {
+    time: (millis(of.time) ?? 0) / 1000,
+    submitted: of.submitRate,
+    completed: of.completeRate,
+    failed: of.failRate,
+    cancelled: of.cancelRate,
+    depth: [low, normal, high, critical],
+    waiting: Number(of.waiting),
+    running: Number(of.running),
+    busy: of.busy,
+    slots: of.slots,
+    oldestWait: seconds(of.oldestWait) ?? 0,
+  };
+}
+
 /** The sample of all pools together. */
 export function sum(samples: Sample[]): Sample {
   const add = (of: (sample: Sample) => number) => samples.reduce((total, sample) => total + of(sample), 0);
@@ -96,4 +114,11 @@ export class History {
       this.samples.set(name, [...(kept[0] && kept[0].time < oldest ? kept.filter(({ time }) => time >= oldest) : kept), added]);
     }
   }
+}
+
+/** The samples of a chart: those of each second as far as this page has them, and those of the server before. */
+export function joined(ring: Sample[], seconds: Sample[], span: number): Sample[] {
+  if (span > KEPT) return ring;
+  const first = seconds[0]?.time ?? Number.POSITIVE_INFINITY;
+  return [...ring.filter(({ time }) => time < first), ...seconds];
 }

@@ -1,11 +1,12 @@
 // The one stream of this tab: the metrics of all pools, once a second. It reconnects, and pauses while the tab is hidden,
 // because a browser opens only six connections to a server for all of its tabs.
-import { effect, signal } from "@preact/signals";
-import type { PoolMetrics } from "../gen/lineshaft/v1/pool_service_pb";
+import { computed, effect, signal } from "@preact/signals";
+import type { Percentiles, PoolMetrics } from "../gen/lineshaft/v1/pool_service_pb";
 import type { SystemHealth } from "../gen/lineshaft/v1/system_service_pb";
 import { errorText, pools as poolService, system } from "./client";
 import { duration } from "./convert";
 import { History } from "./history";
+import { info } from "./info";
 import { busyHistory } from "./workers";
 import { loginRequired } from "./session";
 import { seesPools } from "./permissions";
@@ -17,6 +18,8 @@ export const lastError = signal("");
 /** The newest message. */
 export const pools = signal<PoolMetrics[]>([]);
 export const machine = signal<SystemHealth | undefined>(undefined);
+/** How long the last commits took. */
+export const commitTime = signal<Percentiles | undefined>(undefined);
 export const history = new History();
 /** Changes with every message; read it to render again when `history` has changed. */
 export const tick = signal(0);
@@ -35,6 +38,10 @@ async function follow(includeWorkers: boolean, ended: AbortSignal) {
     ended.addEventListener("abort", abort);
     let watchdog = setTimeout(abort, SILENCE);
     try {
+      // First, because it says whether the caller may have the stream; if not, the effect below ends this attempt. Its errors say
+      // more than those of a stream, which can be a status of HTTP only.
+      info.value = await system.getServerInfo({}, { signal: attempt.signal });
+      if (ended.aborted) return;
       const request = { interval: duration(1), includeWorkers };
       for await (const message of poolService.streamPoolMetrics(request, { signal: attempt.signal })) {
         clearTimeout(watchdog);
@@ -44,6 +51,7 @@ async function follow(includeWorkers: boolean, ended: AbortSignal) {
         if (includeWorkers) busyHistory.add(message.pools);
         pools.value = message.pools;
         machine.value = message.system;
+        commitTime.value = message.commitTime;
         connection.value = "live";
         lastError.value = "";
         tick.value++;
@@ -52,8 +60,6 @@ async function follow(includeWorkers: boolean, ended: AbortSignal) {
       // Without a token or a permission, the effect below has ended it.
       if (ended.aborted) return;
       lastError.value = errorText(error);
-      // The error of a stream can be a status of HTTP only; that of another call says more.
-      system.getServerInfo({}, { signal: ended }).catch((failure) => (lastError.value = errorText(failure)));
     } finally {
       clearTimeout(watchdog);
       ended.removeEventListener("abort", abort);
@@ -65,9 +71,12 @@ async function follow(includeWorkers: boolean, ended: AbortSignal) {
   }
 }
 
+/** Whether there is something to follow. Until the server has said so, the attempt to connect asks it. */
+const isWanted = computed(() => !loginRequired.value && (info.value === undefined || seesPools.value));
+
 export function startLive() {
   effect(() => {
-    if (loginRequired.value || !seesPools.value) {
+    if (!isWanted.value) {
       connection.value = "off";
       return;
     }

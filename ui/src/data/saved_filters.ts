@@ -33,5 +33,5 @@ export function forget(query: string) {
 
 /** A filter in words, such as `failed, io, team=web`. */
 export function inWords(query: string): string {
-  return [...new URLSearchParams(query)].map(([name, value]) => (name === "within" ? `last ${value}` : value.replaceAll(",", " or "))).join(", ");
+  return [...new URLSearchParams(query)].map(([name, value]) => (name === "since" ? `since ${value}` : value.replaceAll(",", " or "))).join(", ");
 }

@@ -7,7 +7,8 @@ import { problem } from "../json";
 import { asText, mediaType } from "../content";
 import { duration } from "./convert";
 
-export type PayloadKind = "JSON" | "text" | "none";
+/** `form`: JSON that the fields of a schema make. */
+export type PayloadKind = "form" | "JSON" | "text" | "none";
 
 export interface Form {
   handler: string;
@@ -52,11 +53,11 @@ export function formOf(task: Task): Form | undefined {
   const data = task.payload?.kind.case === "data" ? task.payload.kind.value : new Uint8Array();
   const text = asText(data);
   if (text === undefined) return undefined;
-  const isJson = mediaType(task.payload?.contentType ?? "") === "application/json";
+  const hasJson = mediaType(task.payload?.contentType ?? "") === "application/json";
   return {
     ...EMPTY,
     handler: task.handler,
-    kind: data.length === 0 ? "none" : isJson ? "JSON" : "text",
+    kind: data.length === 0 ? "none" : hasJson ? "JSON" : "text",
     payload: text,
     args: task.args.join("\n"),
     priority: task.priority,
@@ -68,6 +69,8 @@ export function formOf(task: Task): Form | undefined {
   };
 }
 
+export const isJson = (kind: PayloadKind) => kind === "JSON" || kind === "form";
+
 export type Problems = Partial<Record<keyof Form, string>>;
 
 const lines = (text: string) => text.split("\n").filter((line) => line !== "");
@@ -76,7 +79,7 @@ const lines = (text: string) => text.split("\n").filter((line) => line !== "");
 export function problems(form: Form): Problems {
   const found: Problems = {};
   if (!form.handler) found.handler = "choose a handler";
-  const json = form.kind === "JSON" && form.payload.trim() ? problem(form.payload) : undefined;
+  const json = isJson(form.kind) && form.payload.trim() ? problem(form.payload) : undefined;
   if (json) found.payload = json;
   const label = lines(form.labels).find((line) => !/^[^=]+=/.test(line));
   if (label !== undefined) found.labels = `“${label}” is not key=value`;
@@ -94,7 +97,7 @@ export function toRequest(form: Form, payload = form.payload): SubmitTaskRequest
     const at = line.indexOf("=");
     return [line.slice(0, at).trim(), line.slice(at + 1)] as const;
   });
-  const hasPayload = form.kind === "text" ? payload !== "" : form.kind === "JSON" && payload.trim() !== "";
+  const hasPayload = form.kind === "text" ? payload !== "" : isJson(form.kind) && payload.trim() !== "";
   const time = (text: string) => {
     const value = parseSeconds(text);
     return value === undefined ? undefined : duration(value);
@@ -106,7 +109,7 @@ export function toRequest(form: Form, payload = form.payload): SubmitTaskRequest
     ...(hasPayload && {
       payload: {
         kind: { case: "data", value: new TextEncoder().encode(payload) },
-        contentType: form.kind === "JSON" ? "application/json" : "text/plain",
+        contentType: form.kind === "text" ? "text/plain" : "application/json",
       },
     }),
     args: lines(form.args),

@@ -2,6 +2,7 @@
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { errorText, system } from "../data/client";
+import { info } from "../data/info";
 import { logIn, loginRequired } from "../data/session";
 import { ErrorNote } from "../components/basic";
 
@@ -20,8 +21,9 @@ export function Login() {
     }
     isBusy.value = true;
     try {
-      await system.getServerInfo({}, { headers: { authorization: `Bearer ${given}` } });
+      const found = await system.getServerInfo({}, { headers: { authorization: `Bearer ${given}` } });
       logIn(given);
+      info.value = found;
     } catch (failure) {
       error.value = errorText(failure);
     } finally {

@@ -1,20 +1,23 @@
 // The overview: throughput, depth, waits, utilization, health.
 import { useSignal } from "@preact/signals";
-import { Bar, Card, Empty, StateBadge, Tabs, Time } from "../components/basic";
+import { useMemo } from "preact/hooks";
+import { Bar, Card, confirm, Empty, StateBadge, Tabs, Time, toast } from "../components/basic";
 import { Chart, chartSpan, SPARK, Sparkline, spans } from "../components/chart";
-import { system, tasks } from "../data/client";
+import { errorText, system, tasks } from "../data/client";
 import { distribution, millis, seconds as inSeconds, slots } from "../data/convert";
-import type { Sample } from "../data/history";
-import { history, machine, pools, tick } from "../data/live";
+import { joined, type Sample } from "../data/history";
+import { info } from "../data/info";
+import { commitTime, history, machine, pools, tick } from "../data/live";
+import { may } from "../data/permissions";
 import { usePoll } from "../data/poll";
-import { info } from "../data/server";
+import { Ring, RING_PERIOD } from "../data/ring";
 import { bytes, number, percent, rate, seconds, short, shortId } from "../format";
 import type { PoolMetrics } from "../gen/lineshaft/v1/pool_service_pb";
 import { now } from "../now";
 import { href, taskHref } from "../route";
 
 const ALL = "all pools";
-const spanNames = ["2 min", "5 min", "15 min"] as const;
+const spanNames = ["2 min", "5 min", "15 min", "1 h", "6 h"] as const;
 
 export function Overview() {
   tick.value;
@@ -23,6 +26,8 @@ export function Overview() {
   const name = names.includes(chosen.value) ? chosen.value : ALL;
   const shown = name === ALL ? pools.value : pools.value.filter(({ pool }) => pool === name);
   const samples = history.samples.get(name === ALL ? "" : name) ?? [];
+  const ring = useMemo(() => new Ring(name === ALL ? "" : name), [name]);
+  usePoll((signal) => ring.read(signal), () => RING_PERIOD, [ring]);
   const span = spanNames[spans.indexOf(chartSpan.value as (typeof spans)[number])] ?? "5 min";
   return (
     <div class="page">
@@ -41,7 +46,7 @@ export function Overview() {
         </div>
       </div>
       <Tiles shown={shown} samples={samples} />
-      <Charts samples={samples} />
+      <Charts samples={joined(ring.samples.value, samples, chartSpan.value)} />
       <PoolTable shown={shown} />
       <div class="columns">
         <Recent />
@@ -214,14 +219,37 @@ function Recent() {
   );
 }
 
+function drain() {
+  confirm({
+    title: "Drain the server",
+    text: <p>It accepts no more tasks, waits for those that run, up to its limit, and exits. What has not run stays in the store.</p>,
+    action: "Drain the server",
+    isDangerous: true,
+    run: async () => {
+      try {
+        const { running } = await system.drain({});
+        toast(`the server drains: ${number(Number(running))} running`);
+      } catch (error) {
+        toast(errorText(error), true);
+      }
+    },
+  });
+}
+
 function Health() {
   const { value } = usePoll((signal) => system.getSystemHealth({}, { signal }), () => 5_000, []);
   const health = value.value;
   const host = machine.value;
   const started = millis(info.value?.startedAt);
   const remote = pools.value.filter((pool) => pool.size === 0);
+  const commits = distribution(commitTime.value);
   return (
-    <Card title="Server" actions={health?.draining ? <span class="badge state-waiting">draining</span> : undefined}>
+    <Card
+      title="Server"
+      actions={
+        health?.draining ? <span class="badge state-waiting">draining</span> : may("Drain") && <button type="button" class="button quiet small" onClick={drain}>Drain…</button>
+      }
+    >
       <dl class="facts">
         {health?.components.map((component) => (
           <div key={component.name}>
@@ -229,6 +257,10 @@ function Health() {
             <dd><span class={component.healthy ? "dot dot-good" : "dot dot-bad"} /> {component.healthy ? "healthy" : component.detail}</dd>
           </div>
         ))}
+        <div>
+          <dt>commits</dt>
+          <dd>{commits.count ? `p50 ${seconds(commits.p50)}, p99 ${seconds(commits.p99)}, max ${seconds(commits.max)} until they are durable` : "none in the last minute"}</dd>
+        </div>
         <div>
           <dt>machine</dt>
           <dd>

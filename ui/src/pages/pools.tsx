@@ -44,7 +44,7 @@ function PoolCard({ pool, now }: { pool: Pool; now: PoolMetrics | undefined }) {
     if (isPaused) return change({ paused: false }, "resumed");
     confirm({
       title: `Pause ${pool.name}`,
-      text: <p>It starts no tasks until it is resumed, also after a restart. Running tasks go on, and new ones are accepted.</p>,
+      text: <p>It starts no tasks until it is resumed, also after a restart. Running tasks go on until the pool is drained, and new ones are accepted.</p>,
       action: "Pause",
       isDangerous: true,
       run: () => change({ paused: true }, "paused"),
@@ -68,7 +68,7 @@ function PoolCard({ pool, now }: { pool: Pool; now: PoolMetrics | undefined }) {
   const total = now ? slots(now) : pool.size;
   return (
     <Card
-      title={<>{pool.name} {isPaused && <span class="badge state-waiting">paused</span>}</>}
+      title={<>{pool.name} {isPaused && <span class="badge state-waiting">{now?.running ? `draining, ${number(Number(now.running))} running` : "paused"}</span>}</>}
       actions={
         <>
           {mayChange && (

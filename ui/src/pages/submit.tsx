@@ -7,7 +7,8 @@ import { errorText, tasks } from "../data/client";
 import { seconds as inSeconds } from "../data/convert";
 import { usePoll } from "../data/poll";
 import { handlers } from "../data/server";
-import { EMPTY, type Form, formOf, payloadsOf, problems, toRequest } from "../data/submission";
+import { fieldsOf, payloadOf, type SchemaField, valuesOf } from "../data/schema_form";
+import { EMPTY, type Form, formOf, isJson, payloadsOf, problems, toRequest } from "../data/submission";
 import { toRow } from "../data/task_list";
 import { number, seconds, shortId } from "../format";
 import { pretty, problem } from "../json";
@@ -36,6 +37,16 @@ export function SubmitPage() {
     if (!form.value.handler && all[0]) form.value = { ...form.value, handler: all[0].name };
   }, [all]);
   const set = (changed: Partial<Form>) => (form.value = { ...form.value, ...changed });
+  const schema = handler?.payloadSchema ?? "";
+  const fields = useMemo(() => fieldsOf(schema), [schema]);
+  /** What is wrong with the fields of the schema. */
+  const wrong = useSignal<Record<string, string>>({});
+  useEffect(() => {
+    wrong.value = {};
+    if (fields && !form.peek().payload.trim()) set({ kind: "form" });
+    else if (!fields && form.peek().kind === "form") set({ kind: "JSON" });
+  }, [fields]);
+  const kinds = [...(fields ? (["form"] as const) : []), ...(["JSON", "text", "none"] as const)];
   const found = problems(form.value);
 
   const submit = async (payloads: string[]) => {
@@ -64,9 +75,9 @@ export function SubmitPage() {
     input.value = "";
     if (!file) return;
     const payloads = payloadsOf(await file.text());
-    const wrong = form.value.kind === "JSON" ? payloads.findIndex((payload) => problem(payload)) : -1;
-    if (payloads.length === 0 || wrong >= 0) {
-      toast(payloads.length ? `line ${wrong + 1} of the file is not JSON: ${problem(payloads[wrong]!)}` : "the file has no lines", true);
+    const line = isJson(form.value.kind) ? payloads.findIndex((payload) => problem(payload)) : -1;
+    if (payloads.length === 0 || line >= 0) {
+      toast(payloads.length ? `line ${line + 1} of the file is not JSON: ${problem(payloads[line]!)}` : "the file has no lines", true);
       return;
     }
     confirm({
@@ -76,7 +87,7 @@ export function SubmitPage() {
       run: () => submit(payloads),
     });
   };
-  const isWrong = Object.keys(found).length > 0;
+  const isWrong = Object.keys(found).length > 0 || (form.value.kind === "form" && Object.keys(wrong.value).length > 0);
   return (
     <div class="page">
       <div class="page-head"><h1>Submit</h1></div>
@@ -96,10 +107,21 @@ export function SubmitPage() {
           </Field>
           <div class="field">
             <span class="label-line">
-              <label for="payload">Payload</label>
-              <Tabs label="Kind of payload" options={["JSON", "text", "none"] as const} value={form.value.kind} onChange={(kind) => set({ kind })} />
+              {form.value.kind === "form" ? <b>Payload</b> : <label for="payload">Payload</label>}
+              <Tabs label="Kind of payload" options={kinds} value={form.value.kind} onChange={(kind) => set({ kind })} />
             </span>
-            {form.value.kind !== "none" && (
+            {form.value.kind === "form" && fields && (
+              <SchemaForm
+                key={schema}
+                fields={fields}
+                payload={form.peek().payload}
+                onChange={(payload, problems) => {
+                  wrong.value = problems;
+                  set({ payload });
+                }}
+              />
+            )}
+            {form.value.kind !== "none" && form.value.kind !== "form" && (
               <textarea
                 id="payload"
                 rows={7}
@@ -113,12 +135,12 @@ export function SubmitPage() {
                 }}
               />
             )}
-            <span class="hint hint-line" id="payload-hint">
+            {(form.value.kind !== "form" || handler?.payloadDescription) && <span class="hint hint-line" id="payload-hint">
               <span>{found.payload ? <span class="wrong">{found.payload}</span> : handler?.payloadDescription || " "}</span>
               {form.value.kind === "JSON" && form.value.payload.trim() && !found.payload && (
                 <button type="button" class="button quiet small" onClick={() => set({ payload: pretty(form.value.payload) ?? form.value.payload })}>Indent</button>
               )}
-            </span>
+            </span>}
           </div>
           {handler?.argPattern && (
             <Field name="Arguments, one a line" hint={`each matches ${handler.argPattern}`}>
@@ -168,6 +190,48 @@ export function SubmitPage() {
         </form>
         <Submitted ids={submitted.value} />
       </div>
+    </div>
+  );
+}
+
+function SchemaForm(props: { fields: SchemaField[]; payload: string; onChange: (payload: string, wrong: Record<string, string>) => void }) {
+  const { fields } = props;
+  const values = useSignal(useMemo(() => valuesOf(fields, props.payload), []));
+  const { wrong } = payloadOf(fields, values.value);
+  const change = (changed: Record<string, string>) => {
+    values.value = { ...values.value, ...changed };
+    const made = payloadOf(fields, values.value);
+    props.onChange(made.text, made.wrong);
+  };
+  // The payload that the form begins with may lack what the schema requires.
+  useEffect(() => change({}), []);
+  return (
+    <div class="grid schema">
+      {fields.map(({ name, title, hint, kind, isRequired, choices, placeholder }) => {
+        const value = values.value[name] ?? "";
+        // A field that is empty is marked as required, and is not an error before anything was entered.
+        const error = value ? wrong[name] : undefined;
+        return (
+          <Field key={name} name={isRequired ? `${title} *` : title} hint={hint} error={error}>
+            {kind === "choice" ? (
+              <select value={value} required={isRequired} onChange={(event) => change({ [name]: event.currentTarget.value })}>
+                <option value="">{placeholder && `default: ${placeholder}`}</option>
+                {choices.map((choice) => <option key={choice} value={choice}>{choice.startsWith('"') ? String(JSON.parse(choice)) : choice}</option>)}
+              </select>
+            ) : (
+              <input
+                type="text"
+                inputMode={kind === "number" || kind === "integer" ? "decimal" : undefined}
+                value={value}
+                required={isRequired}
+                autocomplete="off"
+                placeholder={placeholder || (kind === "json" ? "JSON" : "")}
+                onInput={(event) => change({ [name]: event.currentTarget.value })}
+              />
+            )}
+          </Field>
+        );
+      })}
     </div>
   );
 }

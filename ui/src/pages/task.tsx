@@ -1,12 +1,13 @@
 // One task: what happened, what went in and came out, and what can be done.
 import { useSignal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
-import { asCli, asCurl } from "../command";
+import { asCli, asCurl, asPython } from "../command";
 import { Bar, Card, confirm, Copy, copyText, Empty, ErrorNote, PriorityLabel, StateBadge, Tabs, Time, toast } from "../components/basic";
 import { Content } from "../components/content";
 import { errorText, serverUrl, tasks } from "../data/client";
 import { millis, seconds as inSeconds } from "../data/convert";
 import { readEvents } from "../data/events";
+import { info } from "../data/info";
 import { Output } from "../data/output";
 import { may } from "../data/permissions";
 import { usePoll } from "../data/poll";
@@ -86,7 +87,7 @@ function Actions({ task, refresh }: { task: Task; refresh: () => void }) {
     go(href(["submit"]));
   };
   const copy = async (name: string, text: string | undefined) => {
-    if (text === undefined) return toast("the payload is not text; use curl", true);
+    if (text === undefined) return toast("the payload is not text; use curl or Python", true);
     await copyText(text);
     toast(`${name} copied`);
   };
@@ -95,6 +96,7 @@ function Actions({ task, refresh }: { task: Task; refresh: () => void }) {
     <div class="actions">
       <button type="button" class="button quiet" onClick={() => copy("curl command", asCurl(task, serverUrl, token.value !== ""))}>Copy curl</button>
       <button type="button" class="button quiet" onClick={() => copy("command", asCli(task, serverUrl))}>Copy CLI</button>
+      <button type="button" class="button quiet" onClick={() => copy("program", asPython(task, serverUrl))}>Copy Python</button>
       {may("SubmitTask") && <button type="button" class="button" onClick={again}>Submit again…</button>}
       {may("RetryTask") && isFinished(task.state) && <button type="button" class="button" onClick={retry}>Retry</button>}
       {may("CancelTask") && !isFinished(task.state) && (
@@ -295,6 +297,7 @@ function Facts({ task }: { task: Task }) {
         {task.args.length > 0 && <Fact name="arguments"><code>{task.args.join(" ")}</code></Fact>}
         {task.namespace !== "default" && <Fact name="namespace">{task.namespace}</Fact>}
         {task.batchId && <Fact name="batch"><a href={href(["tasks"], new URLSearchParams({ batch: task.batchId }))}>{task.batchId}</a></Fact>}
+        {task.traceId && <Fact name="trace"><Trace id={task.traceId} /></Fact>}
         {task.requestId && <Fact name="request ID"><code>{task.requestId}</code></Fact>}
         {labels.length > 0 && (
           <Fact name="labels">
@@ -309,6 +312,12 @@ function Facts({ task }: { task: Task }) {
       </dl>
     </Card>
   );
+}
+
+function Trace({ id }: { id: string }) {
+  const url = info.value?.traceUrl ?? "";
+  const isWeb = /^https?:\/\//.test(url);
+  return isWeb ? <a href={url.replaceAll("{trace_id}", id)} target="_blank" rel="noreferrer"><code>{id}</code></a> : <code>{id}</code>;
 }
 
 function Fact({ name, children }: { name: string; children: preact.ComponentChildren }) {

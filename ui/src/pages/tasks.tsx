@@ -5,18 +5,20 @@ import { confirm, Empty, ErrorNote, PriorityLabel, StateBadge, Time, toast } fro
 import { PauseIcon, PlayIcon } from "../components/icons";
 import { type Action, APPLIES_TO, BULK_MAX, cancelAll, deleteAll, matching, type Outcome, progress, retryAll } from "../data/bulk";
 import { errorText } from "../data/client";
-import { type Filter, fromQuery, isSet, toProto, toQuery } from "../data/filter";
+import { type Filter, fromQuery, isSet, toProto, toQuery, withWords } from "../data/filter";
 import { may } from "../data/permissions";
 import { forget, inWords, isSaved, save, savedFilters } from "../data/saved_filters";
 import { handlers, poolSettings } from "../data/server";
 import { type Row, TaskList } from "../data/task_list";
-import { number, percent, seconds, shortId } from "../format";
+import { number, parseSeconds, percent, seconds, shortId } from "../format";
 import { TaskState } from "../gen/lineshaft/v1/task_pb";
 import { now } from "../now";
 import { go, href, query, replaceQuery, taskHref } from "../route";
 import { PRIORITIES, priorityName, STATES, stateName } from "../words";
 
 const PERIOD = 1_000;
+/** Tasks that a question about many names. */
+const PREVIEWED = 5;
 /** Rows above and below the visible ones. */
 const MARGIN = 12;
 
@@ -57,17 +59,19 @@ function toggled<T>(list: readonly T[], item: T): T[] {
 }
 
 function Filters({ filter, change }: { filter: Filter; change: (changed: Partial<Filter>) => void }) {
-  const label = useSignal("");
-  const addLabel = (event: Event) => {
+  const words = useSignal("");
+  const addWords = (event: Event) => {
     event.preventDefault();
-    const text = label.value.trim();
-    if (!/^[^=]+=/.test(text)) {
-      toast("a label has the form key=value", true);
-      return;
-    }
-    change({ labels: [...new Set([...filter.labels, text])] });
-    label.value = "";
+    const found = withWords(filter, words.value);
+    if (typeof found === "string") return toast(found, true);
+    change(found);
+    words.value = "";
   };
+  const others: [keyof Filter, string, string][] = [
+    ["batch", "batch", shortId(filter.batch)],
+    ["namespace", "namespace", filter.namespace],
+    ["until", "until", filter.until],
+  ];
   return (
     <div class="filters" role="search" aria-label="Filter">
       <div class="chips" role="group" aria-label="States">
@@ -91,17 +95,21 @@ function Filters({ filter, change }: { filter: Filter; change: (changed: Partial
         options={PRIORITIES.toReversed().map((priority) => priorityName(priority).toLowerCase())}
         onChange={(name) => change({ priorities: PRIORITIES.filter((priority) => priorityName(priority).toLowerCase() === name) })}
       />
-      <Choice name="Submitted" value={filter.within} options={["5m", "1h", "24h", "7d"]} show={(value) => `last ${value}`} onChange={(within) => change({ within })} />
-      <form class="inline" onSubmit={addLabel}>
-        <input class="filter-text" aria-label="Label, as key=value" placeholder="label=value" value={label.value} onInput={(event) => (label.value = event.currentTarget.value)} />
+      <Choice name="Submitted" value={filter.since} options={["5m", "1h", "24h", "7d"]} show={(value) => (parseSeconds(value) === undefined ? `since ${value}` : `last ${value}`)} onChange={(since) => change({ since })} />
+      <form class="inline" onSubmit={addWords}>
+        <input class="filter-text" aria-label="Filter in words, such as label=team=red" placeholder="label=team=red since=2h" title="state, priority, handler, pool, namespace, batch, label, id, since, until: as in lineshaft task list --filter" value={words.value} spellcheck={false} onInput={(event) => (words.value = event.currentTarget.value)} />
       </form>
       {filter.labels.map((text) => (
         <button type="button" key={text} class="chip removable" onClick={() => change({ labels: filter.labels.filter((other) => other !== text) })} aria-label={`Remove the label ${text}`}>
           {text} ×
         </button>
       ))}
-      {filter.batch && <button type="button" class="chip removable" onClick={() => change({ batch: "" })} aria-label="Remove the batch">batch {shortId(filter.batch)} ×</button>}
-      {filter.namespace && <button type="button" class="chip removable" onClick={() => change({ namespace: "" })} aria-label="Remove the namespace">namespace {filter.namespace} ×</button>}
+      {others.map(([name, title, shown]) => shown && (
+        <button type="button" key={name} class="chip removable" onClick={() => change({ [name]: "" })} aria-label={`Remove the ${title}`}>{title} {shown} ×</button>
+      ))}
+      {filter.ids.map((id) => (
+        <button type="button" key={id} class="chip removable" onClick={() => change({ ids: filter.ids.filter((other) => other !== id) })} aria-label={`Remove the task ${id}`}>{shortId(id)} ×</button>
+      ))}
       {isSet(filter) && <button type="button" class="button quiet" onClick={() => replaceQuery(new URLSearchParams())}>Clear</button>}
       <SavedFilters query={toQuery(filter).toString()} />
     </div>
@@ -183,6 +191,7 @@ function BulkActions(props: { filter: Signal<Filter>; list: TaskList; selected: 
       text: (
         <>
           <p>{verb} {number(ids.length)} {which} {ids.length === 1 ? "task" : "tasks"}{isAll ? (isSet(filter.value) ? " that match the filter" : "") : " that are selected"}? {effect}</p>
+          <p class="muted small bulk-preview">{ids.slice(0, PREVIEWED).map((id) => <code key={id}>{id}</code>)}{ids.length > PREVIEWED && `and ${number(ids.length - PREVIEWED)} more`}</p>
           {ids.length === BULK_MAX && <p class="muted">More may match: {number(BULK_MAX)} is the most at once.</p>}
         </>
       ),

@@ -2,7 +2,7 @@
 
 pub const FILES: [(&str, &[u8]); 4] = [
     ("assets/icon-EmPn01Xn.svg", include_bytes!("dist/assets/icon-EmPn01Xn.svg")),
-    ("assets/index-BtNcEp87.js", include_bytes!("dist/assets/index-BtNcEp87.js")),
-    ("assets/index-CmDgTaks.css", include_bytes!("dist/assets/index-CmDgTaks.css")),
+    ("assets/index-BLvqumV2.css", include_bytes!("dist/assets/index-BLvqumV2.css")),
+    ("assets/index-DBPphO-p.js", include_bytes!("dist/assets/index-DBPphO-p.js")),
     ("index.html", include_bytes!("dist/index.html")),
 ];
