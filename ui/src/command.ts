@@ -1,9 +1,10 @@
 // A submission as a command that does the same.
-import type { Task } from "./gen/lineshaft/v1/task_pb";
+import type { Task, TaskLimit } from "./gen/lineshaft/v1/task_pb";
 import { Priority } from "./gen/lineshaft/v1/task_pb";
 import { asText, mediaType } from "./content";
 import { seconds as inSeconds } from "./data/convert";
 import { prettyTokens } from "./json";
+import { limitName } from "./words";
 
 /** One argument of a POSIX shell. */
 export function quote(text: string): string {
@@ -39,7 +40,34 @@ export function submissionJson(task: Task): string {
   if (Object.keys(task.labels).length) members.push(["labels", JSON.stringify(task.labels)]);
   if (task.args.length) members.push(["args", JSON.stringify(task.args)]);
   if (task.atMostOnce) members.push(["atMostOnce", "true"]);
+  if (task.limits.length) members.push(["limits", JSON.stringify(task.limits.map(limitJson))]);
   return `{${members.map(([name, value]) => `"${name}":${value}`).join(",")}}`;
+}
+
+/** What a submission says about a limit; the configuration sets the numbers of one with a name. */
+function limitJson({ name, key, maxRunning, rate }: TaskLimit) {
+  if (name) return { name, ...(key && { key }) };
+  const interval = inSeconds(rate?.interval) ?? 1;
+  return { key, ...(maxRunning && { maxRunning }), ...(rate && { rate: { starts: rate.starts, interval: `${interval}s`, burst: rate.burst } }) };
+}
+
+function limitOption(limit: TaskLimit): string {
+  const { rate } = limit;
+  if (limit.name) return limitName(limit);
+  const parts = [limit.key];
+  if (limit.maxRunning) parts.push(`max=${limit.maxRunning}`);
+  if (rate) parts.push(`rate=${rate.starts}/${Math.round((inSeconds(rate.interval) ?? 1) * 1000)}ms`);
+  if (rate?.burst) parts.push(`burst=${rate.burst}`);
+  return parts.join(",");
+}
+
+function limitPython({ name, key, maxRunning, rate }: TaskLimit): string {
+  const args: string[] = [];
+  if (key) args.push(JSON.stringify(key));
+  if (name) args.push(`name=${JSON.stringify(name)}`);
+  else if (maxRunning) args.push(`max_running=${maxRunning}`);
+  if (!name && rate) args.push(`starts=${rate.starts}`, `interval=${inSeconds(rate.interval) ?? 1}`, `burst=${rate.burst}`);
+  return `lineshaft.Limit(${args.join(", ")})`;
 }
 
 /** A token is named, never copied. */
@@ -69,6 +97,7 @@ export function asCli(task: Task, server: string): string | undefined {
   const timeout = inSeconds(task.timeout);
   if (timeout) option("timeout", `${Math.round(timeout * 1000)}ms`);
   if (task.atMostOnce) words.push("--at-most-once");
+  for (const limit of task.limits) option("task-limit", limitOption(limit));
   return words.join(" ");
 }
 
@@ -103,6 +132,7 @@ export function asPython(task: Task, server: string): string {
   const timeout = inSeconds(task.timeout);
   if (timeout) option("timeout", String(timeout));
   if (task.atMostOnce) option("at_most_once", "True");
+  if (task.limits.length) option("limits", `[${task.limits.map(limitPython).join(", ")}]`);
   const client = [JSON.stringify(new URL(server).origin)];
   if (task.namespace && task.namespace !== "default") client.push(`namespace=${JSON.stringify(task.namespace)}`);
   return `${imports.join("\n")}

@@ -20,10 +20,13 @@ export const stopName = (method: StopMethod) => (StopMethod[method] ?? `method $
 export const isFinished = (state: TaskState) =>
   state === TaskState.COMPLETED || state === TaskState.FAILED || state === TaskState.CANCELLED;
 
+/** Name and key of a limit. */
+export const limitName = ({ name, key }: { name: string; key: string }) => [name, key].filter((part) => part !== "").join("/");
+
 /** What a limit lacks for a task that waits for it; empty if there is no limit. */
 export function holdText(hold: LimitHold | undefined): string {
   if (!hold) return "";
-  const name = [hold.name, hold.key].filter((part) => part !== "").join("/");
+  const name = limitName(hold);
   switch (hold.reason.case) {
     case "places":
       return `limit ${name}: ${hold.reason.value.taken} of ${hold.reason.value.max} places taken`;

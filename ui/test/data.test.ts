@@ -167,6 +167,20 @@ describe("commands", () => {
     expect(asPython(binary, "http://x")).toContain('client.submit("x", base64.b64decode("AP8="))');
   });
 
+  test("the limits of a task are copied too", () => {
+    const limits = [
+      { name: "db", key: "eu", maxRunning: 7 },
+      { key: "tenant-1", maxRunning: 3, rate: { starts: 5, interval: duration(60), burst: 2 } },
+    ];
+    const limited = create(TaskSchema, { handler: "h", priority: Priority.NORMAL, limits });
+    expect(JSON.parse(submissionJson(limited)).limits).toEqual([
+      { name: "db", key: "eu" },
+      { key: "tenant-1", maxRunning: 3, rate: { starts: 5, interval: "60s", burst: 2 } },
+    ]);
+    expect(asCli(limited, "http://x")).toContain("--task-limit db/eu --task-limit tenant-1,max=3,rate=5/60000ms,burst=2");
+    expect(asPython(limited, "http://x")).toContain('limits=[lineshaft.Limit("eu", name="db"), lineshaft.Limit("tenant-1", max_running=3, starts=5, interval=60, burst=2)]');
+  });
+
   test("a token is never copied", () => {
     expect(asCurl(task, "http://x", true)).toContain('"authorization: Bearer $LINESHAFT_TOKEN"');
     expect(asCurl(task, "http://x", false)).not.toContain("authorization");

@@ -1,7 +1,7 @@
 // What the form for submissions contains, and the message that it becomes.
 import { create } from "@bufbuild/protobuf";
 import { parseSeconds } from "../format";
-import { Priority, type Task } from "../gen/lineshaft/v1/task_pb";
+import { Priority, type Task, type TaskLimit } from "../gen/lineshaft/v1/task_pb";
 import { type SubmitTaskRequest, SubmitTaskRequestSchema } from "../gen/lineshaft/v1/task_service_pb";
 import { problem } from "../json";
 import { asText, mediaType } from "../content";
@@ -28,6 +28,8 @@ export interface Form {
   expiresAfter: string;
   attempts: string;
   atMostOnce: boolean;
+  /** Those of a task that is submitted again. */
+  limits: TaskLimit[];
 }
 
 export const EMPTY: Form = {
@@ -46,6 +48,7 @@ export const EMPTY: Form = {
   expiresAfter: "",
   attempts: "",
   atMostOnce: false,
+  limits: [],
 };
 
 /** The same submission once more. `undefined` if its payload is not text, which the form cannot show. */
@@ -66,6 +69,7 @@ export function formOf(task: Task): Form | undefined {
     pool: task.pool,
     namespace: task.namespace === "default" ? "" : task.namespace,
     atMostOnce: task.atMostOnce,
+    limits: task.limits,
   };
 }
 
@@ -120,6 +124,7 @@ export function toRequest(form: Form, payload = form.payload): SubmitTaskRequest
     namespace: form.namespace,
     taskId: form.taskId,
     atMostOnce: form.atMostOnce,
+    limits: form.limits,
     ...(delay && { delay }),
     ...(timeout && { timeout }),
     ...(expiresAfter && { expiresAfter }),

@@ -13,7 +13,7 @@ import { toRow } from "../data/task_list";
 import { number, seconds, shortId } from "../format";
 import { pretty, problem } from "../json";
 import { query, taskHref } from "../route";
-import { isFinished, PRIORITIES, priorityName } from "../words";
+import { isFinished, limitName, PRIORITIES, priorityName } from "../words";
 import { draft } from "./draft";
 
 const SHOWN_MAX = 100;
@@ -152,6 +152,13 @@ export function SubmitPage() {
             <Tabs label="Priority" options={PRIORITIES.map((priority) => priorityName(priority).toLowerCase())} value={priorityName(form.value.priority).toLowerCase()} onChange={(name) => set({ priority: PRIORITIES.find((priority) => priorityName(priority).toLowerCase() === name)! })} />
           </div>
           <Text name="Name" of="name" form={form} found={found} hint="for people" />
+          {form.value.limits.length > 0 && (
+            <div class="chips">
+              {form.value.limits.map((limit) => (
+                <button type="button" key={limitName(limit)} class="chip" onClick={() => set({ limits: form.value.limits.filter((other) => other !== limit) })} aria-label={`Remove the limit ${limitName(limit)}`}>limit {limitName(limit)} ×</button>
+              ))}
+            </div>
+          )}
           <details class="more">
             <summary>More options</summary>
             <div class="grid">

@@ -17,7 +17,7 @@ import { CancelMode, FailureReason, OutputStream, type Task, type TaskEvent, Tas
 import { now } from "../now";
 import { go, href, taskHref } from "../route";
 import { type Phase, phasesOfEvents, phasesOfTask } from "../timeline";
-import { holdText, isFinished, reasonName, stateName, stopName } from "../words";
+import { holdText, isFinished, limitName, reasonName, stateName, stopName } from "../words";
 import { draft } from "./draft";
 
 const PERIOD = 700;
@@ -282,6 +282,7 @@ function Facts({ task }: { task: Task }) {
         {task.retryOf && <Fact name="retry of"><a href={taskHref(task.retryOf)}>{task.retryOf}</a></Fact>}
         <Fact name="submitted"><Time at={millis(task.submittedAt)} />{task.submittedBy && <span class="muted"> by {task.submittedBy}</span>}</Fact>
         {task.state === TaskState.WAITING && !task.limitHold && <Fact name="eligible"><Time at={millis(task.eligibleAt)} /></Fact>}
+        {task.limits.length > 0 && <Fact name="limits">{task.limits.map(limitName).join(", ")}</Fact>}
         {task.limitHold && <Fact name="waits for">{holdText(task.limitHold)}</Fact>}
         {task.startedAt && <Fact name="started"><Time at={millis(task.startedAt)} /></Fact>}
         {task.finishedAt && <Fact name="finished"><Time at={millis(task.finishedAt)} /></Fact>}
