@@ -57,6 +57,7 @@ test("every page works in both themes and widths, and is accessible", async () =
     ["tasks", (page) => page.locator(".task-rows .task-row").first().waitFor()],
     [`tasks/${failed}`, (page) => page.getByText("HANDLER_ERROR").first().waitFor()],
     ["failures", (page) => page.locator(".failures").getByText("cannot connect").waitFor()],
+    ["limits", (page) => page.getByText(/waits for a limit|places taken/).first().waitFor()],
     ["batches", (page) => page.locator(".batches").getByText("FINISHED").or(page.locator(".batches").getByText("ACTIVE")).first().waitFor()],
     ["schedules", (page) => page.locator(".schedules").getByText("nightly").waitFor()],
     ["schedules/nightly", (page) => page.getByRole("dialog").locator("li").nth(9).waitFor()],
@@ -210,6 +211,25 @@ test("failed tasks are retried, alone and with those that match, and a batch is 
   await row.getByRole("button", { name: "Cancel…" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Cancel the batch" }).click();
   await row.getByText("FINISHED").waitFor();
+  expect(complaints).toEqual([]);
+  await page.context().close();
+});
+
+test("tasks that wait for a limit are shown by its key", async () => {
+  const tasks = ["a", "b", "c"].map((name) => ({ handler: "io", payload: { json: 3600 }, taskId: `held-${name}`, limits: [{ key: "tenant-1", maxRunning: 1 }] }));
+  await server.call("TaskService/BatchSubmitTasks", { tasks });
+  const { page, complaints } = await open(browser, `${server.url}#/limits`);
+  const row = page.getByRole("row", { name: /tenant-1/ });
+  await row.getByText("limit tenant-1: 1 of 1 places taken").waitFor();
+  await until(async () => (await row.getByRole("cell").first().textContent()) === "2", "two waiting tasks");
+  expect(await axe(page)).toEqual([]);
+  await row.getByRole("link").click();
+  await page.locator(".facts").getByText("limit tenant-1: 1 of 1 places taken").waitFor();
+  await page.getByRole("button", { name: "Submit again…" }).click();
+  await page.getByRole("button", { name: "Remove the limit tenant-1" }).waitFor();
+  for (const { taskId } of tasks) await server.call("TaskService/CancelTask", { taskId, mode: "CANCEL_MODE_FORCE" });
+  await go(page, "#/limits");
+  await page.getByText("No task waits for a limit.").waitFor();
   expect(complaints).toEqual([]);
   await page.context().close();
 });

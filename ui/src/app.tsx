@@ -11,6 +11,7 @@ import { Keyboard, isPaletteOpen, Palette } from "./keyboard";
 import { BatchesPage } from "./pages/batches";
 import { BenchmarkPage } from "./pages/benchmark";
 import { FailuresPage } from "./pages/failures";
+import { LimitsPage } from "./pages/limits";
 import { Login } from "./pages/login";
 import { Overview } from "./pages/overview";
 import { PoolsPage } from "./pages/pools";
@@ -40,7 +41,7 @@ export const PAGES: Page[] = [
 ];
 
 /** Titles of the pages that the page of the tasks leads to. */
-const BELOW_TASKS: Record<string, string> = { failures: "Failures", batches: "Batches" };
+const BELOW_TASKS: Record<string, string> = { failures: "Failures", limits: "Limits", batches: "Batches" };
 
 function Content() {
   // What the user may see comes first.
@@ -54,6 +55,7 @@ function Content() {
     case "overview": return <Overview />;
     case "tasks": return <TasksPage />;
     case "failures": return <FailuresPage />;
+    case "limits": return <LimitsPage />;
     case "batches": return <BatchesPage />;
     case "schedules": return <SchedulesPage />;
     case "submit": return <SubmitPage />;

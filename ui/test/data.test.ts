@@ -9,6 +9,7 @@ import { deniesMethod } from "../src/data/denial";
 import { fingerprint, group } from "../src/data/failures";
 import { fromQuery, isSet, toProto, toQuery, withWords } from "../src/data/filter";
 import { History, joined, KEPT, sampleOf } from "../src/data/history";
+import { groupHolds } from "../src/data/holds";
 import { fieldsOf, payloadOf, valuesOf } from "../src/data/schema_form";
 import { BusyHistory, WORKER_SECONDS } from "../src/data/workers";
 import { PoolMetricsSchema, PoolSampleSchema, WorkerSchema } from "../src/gen/lineshaft/v1/pool_service_pb";
@@ -270,6 +271,23 @@ test("failures that differ in numbers, names and IDs are one group", () => {
     ["d", 1, 5_000, 5_000],
   ]);
   expect(fingerprint("task 01a2223c-531e-739c-bd43-efd6b4ea989b at 0xff10 after 1.5s")).toBe("task # at # after #s");
+});
+
+test("tasks that wait for the same limit are one group", () => {
+  const held = (taskId: string, second: number, limitHold: { name?: string; key?: string }, handler = "io", namespace = "default") =>
+    create(TaskSchema, { taskId, handler, namespace, submittedAt: timestampFromMs(second * 1000), limitHold: { ...limitHold, reason: { case: "places", value: { taken: 1, max: 1 } } } });
+  const groups = groupHolds([
+    held("d", 40, { name: "db" }),
+    held("c", 30, { key: "tenant-1" }, "copy"),
+    held("b", 20, { key: "tenant-1" }),
+    held("a", 10, { key: "tenant-1" }, "io", "team-b"),
+    create(TaskSchema, { taskId: "delayed" }),
+  ]);
+  expect(groups.map(({ limit, count, oldestId, handlers }) => [limit, count, oldestId, handlers])).toEqual([
+    ["tenant-1", 2, "b", ["copy", "io"]],
+    ["db", 1, "d", ["io"]],
+    ["team-b: tenant-1", 1, "a", ["io"]],
+  ]);
 });
 
 test("content is text only if it is UTF-8", () => {

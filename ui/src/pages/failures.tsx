@@ -1,28 +1,17 @@
 // The newest failed tasks, grouped by their cause.
 import { Card, Empty, ErrorNote, Time } from "../components/basic";
-import { tasks } from "../data/client";
 import { group } from "../data/failures";
 import { usePoll } from "../data/poll";
+import { newest } from "../data/task_list";
 import { number } from "../format";
-import { type Task, TaskState } from "../gen/lineshaft/v1/task_pb";
+import { TaskState } from "../gen/lineshaft/v1/task_pb";
 import { href, taskHref } from "../route";
 
 const EXAMINED = 2_000;
 const PERIOD = 10_000;
 
-async function newestFailed(signal: AbortSignal): Promise<Task[]> {
-  const found: Task[] = [];
-  let pageToken = "";
-  do {
-    const page = await tasks.listTasks({ filter: { states: [TaskState.FAILED] }, pageSize: 1_000, pageToken }, { signal });
-    found.push(...page.tasks);
-    pageToken = page.nextPageToken;
-  } while (pageToken && found.length < EXAMINED);
-  return found;
-}
-
 export function FailuresPage() {
-  const { value, error } = usePoll(newestFailed, () => PERIOD, []);
+  const { value, error } = usePoll((signal) => newest(TaskState.FAILED, EXAMINED, signal), () => PERIOD, []);
   const failed = value.value;
   const groups = failed && group(failed);
   return (

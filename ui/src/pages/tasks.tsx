@@ -40,7 +40,8 @@ export function TasksPage() {
         <h1>Tasks</h1>
         <div class="actions">
           {may("ListBatches") && <a class="button quiet" href={href(["batches"])}>Batches</a>}
-          <a class="button quiet" href={href(["failures"])}>Failures by cause</a>
+          <a class="button quiet" href={href(["failures"])}>Failures</a>
+          <a class="button quiet" href={href(["limits"])}>Limits</a>
           <BulkActions filter={filter} list={list} selected={selected} onDeleted={() => deletions.value++} />
           <button type="button" class="button quiet" aria-pressed={isLive.value} onClick={() => (isLive.value = !isLive.value)}>
             {isLive.value ? <PauseIcon /> : <PlayIcon />} {isLive.value ? "Pause" : "Resume"}

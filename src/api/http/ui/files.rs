@@ -3,6 +3,6 @@
 pub const FILES: [(&str, &[u8]); 4] = [
     ("assets/icon-EmPn01Xn.svg", include_bytes!("dist/assets/icon-EmPn01Xn.svg")),
     ("assets/index-BLvqumV2.css", include_bytes!("dist/assets/index-BLvqumV2.css")),
-    ("assets/index-CfB81eeW.js", include_bytes!("dist/assets/index-CfB81eeW.js")),
+    ("assets/index-BbdMX9il.js", include_bytes!("dist/assets/index-BbdMX9il.js")),
     ("index.html", include_bytes!("dist/index.html")),
 ];
