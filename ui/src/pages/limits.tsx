@@ -22,7 +22,7 @@ export function LimitsPage() {
           <a class="muted small" href={href(["tasks"])}>Tasks</a>
           <h1>Limits</h1>
         </div>
-        {waiting && <span class="muted small">{waiting.length >= EXAMINED ? `the newest ${number(waiting.length)}` : number(waiting.length)} waiting tasks, by the limit that holds them</span>}
+        {waiting && <span class="muted small">{waiting.length >= EXAMINED ? `the newest ${number(waiting.length)}` : number(waiting.length)} waiting {waiting.length === 1 ? "task" : "tasks"}, by the limit that holds them</span>}
       </div>
       <ErrorNote text={error.value} />
       <Card>

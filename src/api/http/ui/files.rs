@@ -2,7 +2,7 @@
 
 pub const FILES: [(&str, &[u8]); 4] = [
     ("assets/icon-EmPn01Xn.svg", include_bytes!("dist/assets/icon-EmPn01Xn.svg")),
-    ("assets/index-BLvqumV2.css", include_bytes!("dist/assets/index-BLvqumV2.css")),
-    ("assets/index-BbdMX9il.js", include_bytes!("dist/assets/index-BbdMX9il.js")),
+    ("assets/index-BDpxFnyJ.js", include_bytes!("dist/assets/index-BDpxFnyJ.js")),
+    ("assets/index-DSafy-h9.css", include_bytes!("dist/assets/index-DSafy-h9.css")),
     ("index.html", include_bytes!("dist/index.html")),
 ];
