@@ -66,11 +66,9 @@ enum Phase {
     Running,
     /// SIGTERM was sent.
     Terminated,
-    /// The program has ended, but processes that it has started still run and hold the pipes. Without `kill_at` they
-    /// are killed when the grace period of the requested stop ends.
-    LeftBehind {
-        kill_at: Option<Instant>,
-    },
+    /// The program has ended, but processes that it has started still run and hold the pipes. The shim kills them when the
+    /// grace period of the handler ends.
+    LeftBehind,
     Killed {
         warn_at: Option<Instant>,
     },
@@ -103,9 +101,8 @@ impl Attempt<'_> {
 
     /// The processes that are left have time to write the rest of their output.
     fn program_ended(&mut self) {
-        if !matches!(self.phase, Phase::Killed { .. }) {
-            let grace = self.method.is_none().then_some(self.handler.options.grace);
-            self.phase = Phase::LeftBehind { kill_at: grace.map(|grace| Instant::now() + grace) };
+        if matches!(self.phase, Phase::Running) {
+            self.phase = Phase::LeftBehind;
         }
     }
 
@@ -117,8 +114,7 @@ impl Attempt<'_> {
                 self.method = Some(StopMethod::SignalTerm);
             }
             Due::Kill => {
-                let left_behind = matches!(self.phase, Phase::LeftBehind { .. });
-                if !left_behind || self.method.is_some() {
+                if !matches!(self.phase, Phase::LeftBehind) {
                     self.method = Some(StopMethod::SignalKill);
                 }
                 received.killed();
@@ -183,15 +179,12 @@ async fn due(stop: &StopSignal, phase: Phase, grace: Duration) -> Due {
             }
             if stop.kill_is_due() { Due::Kill } else { Due::Terminate }
         }
-        Phase::Terminated | Phase::LeftBehind { kill_at: None } => {
+        Phase::Terminated => {
             stop.wait_for_kill().await;
             Due::Kill
         }
-        Phase::LeftBehind { kill_at: Some(kill_at) } => {
-            tokio::select! {
-                _ = stop.wait(StopCause::Timeout) => {}
-                () = sleep_until(kill_at) => {}
-            }
+        Phase::LeftBehind => {
+            stop.wait(StopCause::Timeout).await;
             Due::Kill
         }
         Phase::Killed { warn_at: Some(warn_at) } => {

@@ -36,6 +36,7 @@ impl ProcessHandler {
         // For the server's user the kernel would count the server, too.
         let processes = account.map(|_| options.limits.processes.unwrap_or(PROCESSES_DEFAULT));
         let mut start = Start::new(program.as_os_str(), &Limits { processes, ..options.limits });
+        start.grace(options.grace);
         if let Some(account) = account {
             host.admit(account)?;
             start.account(account);

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::buffer::spare_capacity;
+use rustix::net::{SendFlags, send};
 
 use super::wire::{self, HEADER, KILL, START, TERMINATE};
 
@@ -66,6 +67,22 @@ impl<'a> Orders<'a> {
                 }
             }
         }
+    }
+
+    /// Sends as much of the messages as the server takes without a wait, and removes it.
+    ///
+    /// # Errors
+    /// As the system call.
+    pub(super) fn try_send(&self, frames: &mut Vec<u8>) -> io::Result<()> {
+        while !frames.is_empty() {
+            match send(self.socket, frames, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(sent) => drop(frames.drain(..sent)),
+                Err(rustix::io::Errno::AGAIN) => break,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Sends messages to the server. Waits while its buffer is full.

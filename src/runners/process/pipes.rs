@@ -82,22 +82,26 @@ impl<'a> Pipes<'a> {
         self.outputs.iter().any(Option::is_some)
     }
 
-    /// Waits for `other` to become readable, for the pipes, and for a child to exit; writes payload, and appends output
-    /// to `frames`, unless it has to pause, see [`ReadRate`]. Returns whether `other` is readable.
+    /// Waits for the server to send something, for the pipes, and for a child to exit; writes payload, and appends output
+    /// to `frames`, unless it has to pause, see [`ReadRate`]. While the server has not taken the frames, waits for that instead
+    /// of reading output. Returns whether the server has sent something.
     pub(super) fn transfer(
         &mut self,
-        other: Option<BorrowedFd<'_>>,
+        server: Option<BorrowedFd<'_>>,
         timeout: Option<Duration>,
         frames: &mut Vec<u8>,
     ) -> bool {
-        let pause = if self.are_open() { self.rate.pause(Instant::now()) } else { Duration::ZERO };
-        let may_read = pause.is_zero();
-        let timeout = if may_read { timeout } else { Some(timeout.map_or(pause, |timeout| timeout.min(pause))) };
+        let is_behind = !frames.is_empty();
+        let reads = self.are_open() && !is_behind;
+        let pause = if reads { self.rate.pause(Instant::now()) } else { Duration::ZERO };
+        let may_read = reads && pause.is_zero();
+        let timeout = if pause.is_zero() { timeout } else { Some(timeout.map_or(pause, |timeout| timeout.min(pause))) };
         let outputs = self.outputs.each_ref().map(|file| file.as_ref().filter(|_| may_read).map(AsFd::as_fd));
         let [stdout, stderr, report, result] = outputs.map(|file| (file, PollFlags::IN));
         let stdin = (self.stdin.as_ref().map(AsFd::as_fd), PollFlags::OUT);
-        let sources = [(other, PollFlags::IN), stdin, stdout, stderr, report, result];
-        let [readable, stdin, outputs @ ..] = sys::wait(sources, timeout);
+        let server = (server, if is_behind { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN });
+        let sources = [server, stdin, stdout, stderr, report, result];
+        let [server, stdin, outputs @ ..] = sys::wait(sources, timeout);
         if !stdin.is_empty() {
             self.write_payload();
         }
@@ -109,7 +113,7 @@ impl<'a> Pipes<'a> {
                 *output = None;
             }
         }
-        !readable.is_empty()
+        !server.difference(PollFlags::OUT).is_empty()
     }
 
     /// Errors are ignored, because a program need not read its payload.

@@ -62,13 +62,22 @@ impl ShimProcess<'_> {
         self.frames.clear();
     }
 
+    /// Sends what the server takes now. It takes no output while there is no memory for a result.
+    fn try_send(&mut self) {
+        if self.orders.try_send(&mut self.frames).is_err() {
+            self.frames.clear();
+        }
+    }
+
     fn attempt(&mut self, start: &StartOrder<'_>) -> Report {
         let directory =
             match start.directory.is_none().then(|| self.directories.take(start.owner, start.account)).transpose() {
                 Ok(directory) => directory,
                 Err(error) => return Report::NoDirectory(error),
             };
-        let ended = self.spawn(start, directory.as_deref()).and_then(|(program, pipes)| self.supervise(program, pipes));
+        let ended = self
+            .spawn(start, directory.as_deref())
+            .and_then(|(program, pipes)| self.supervise(program, pipes, start.grace));
         // The next server removes the directory; it waits for this process to exit.
         let directory = directory.filter(|_| !self.orders.is_closed());
         let not_removed = directory.and_then(|directory| self.directories.put_back(directory, start.owner).err());
@@ -95,13 +104,15 @@ impl ShimProcess<'_> {
         Ok((program, pipes))
     }
 
-    /// Waits for the program; returns when no process of the attempt is left.
-    fn supervise(&mut self, program: Pid, mut pipes: Pipes<'_>) -> io::Result<Ended> {
+    /// Waits for the program; returns when no process of the attempt is left. Processes that the program has left behind are
+    /// killed after `grace`, unless the server has ordered to stop: then it also orders when to kill.
+    fn supervise(&mut self, program: Pid, mut pipes: Pipes<'_>, grace: Duration) -> io::Result<Ended> {
         let mut reaped = Reaped::new(program);
-        let (mut left_behind, mut output_incomplete) = (false, false);
+        let (mut ended_at, mut is_stopping, mut output_incomplete) = (None, false, false);
         loop {
+            let left = ended_at.filter(|_| !is_stopping).map(|at: Instant| grace.saturating_sub(at.elapsed()));
             let has_order =
-                self.orders.is_buffered() || pipes.transfer(Some(self.orders.socket().as_fd()), None, &mut self.frames);
+                self.orders.is_buffered() || pipes.transfer(Some(self.orders.socket().as_fd()), left, &mut self.frames);
             if reaped.reap_exited() {
                 break;
             }
@@ -110,14 +121,17 @@ impl ShimProcess<'_> {
                 // The processes that are left cannot contribute anything.
                 break;
             }
-            if has_exited && !left_behind {
-                left_behind = true;
+            if has_exited && ended_at.is_none() {
+                ended_at = Some(Instant::now());
                 self.frames.extend_from_slice(&Report::ProgramEnded.encode());
             }
             if has_order {
                 let running = (!has_exited).then_some(program);
                 match self.orders.next() {
-                    Some(Order::Terminate) => descendants::terminate(running),
+                    Some(Order::Terminate) => {
+                        is_stopping = true;
+                        descendants::terminate(running);
+                    }
                     Some(Order::Kill | Order::Start(_)) | None => {
                         if let Some(program) = running {
                             // It was not reaped, so the id of its group is not reused.
@@ -128,7 +142,11 @@ impl ShimProcess<'_> {
                     }
                 }
             }
-            self.send();
+            if left.is_some_and(|left| left.is_zero()) {
+                output_incomplete = true;
+                break;
+            }
+            self.try_send();
         }
         reaped.kill_all();
         output_incomplete |= !self.send_rest(pipes);
@@ -138,6 +156,7 @@ impl ShimProcess<'_> {
 
     /// Reads the output that is left. Returns false if another process can still write to the pipes.
     fn send_rest(&mut self, mut pipes: Pipes<'_>) -> bool {
+        self.send();
         pipes.transfer(None, Some(Duration::ZERO), &mut self.frames);
         let deadline = Instant::now() + FOREIGN_PIPE_TIMEOUT;
         while pipes.are_open() {

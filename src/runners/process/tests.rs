@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::supervisor::{SUBCOMMAND, Supervisor};
 use super::{Host, Limits, OptionsError, ProcessOptions, ProcessRunner, supervise_main};
-use crate::model::{ArgPattern, FailureReason, MemoryAccount, MemoryPart, StopMethod, limits};
+use crate::model::{ArgPattern, FailureReason, MemoryAccount, MemoryPart, OutputStream, StopMethod, limits};
 use crate::runners::environment::VariableError;
 use crate::runners::fixtures::{Attempt, TIMEOUT, process_host};
 use crate::runners::{Outcome, Runner, StopCause};
@@ -119,6 +119,45 @@ async fn a_program_is_killed_though_there_is_no_memory_for_its_result() {
     }
     attempt.stop.request(StopCause::Force, Duration::ZERO);
     assert!(matches!(attempt.outcome().await, Outcome::Stopped(StopMethod::SignalKill)));
+}
+
+/// The number that a program has written to stderr.
+async fn number_in_log(attempt: &Attempt) -> String {
+    loop {
+        let log = attempt.output.last_text(OutputStream::Stderr, 100);
+        if let Some(number) = log.strip_suffix('\n') {
+            return number.to_owned();
+        }
+        assert!(attempt.output.changed(attempt.output.total()).await, "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_program_leaves_behind_is_killed_though_its_output_waits_for_memory() {
+    let fixture = Fixture::new();
+    let account = MemoryAccount::new(|_| 6 << 20);
+    let held = account.reserve(MemoryPart::Requests, 3 << 20).unwrap();
+    let mut attempt = Attempt::start_large(&fixture.sh("yes & echo $! >&2"), "", &account);
+    wait_until_dead(&number_in_log(&attempt).await).await;
+    assert!(!attempt.ends_within(Duration::from_millis(20)).await, "there is no memory for the result");
+    drop(held);
+    let report = attempt.report().await;
+    assert!(report.output_incomplete && !matches!(report.outcome, Outcome::Stopped(_)), "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_is_asked_to_stop_while_its_output_waits_for_memory() {
+    let fixture = Fixture::new();
+    let account = MemoryAccount::new(|_| 0);
+    let script = "trap 'kill $!; exit' TERM; yes & echo $! >&2; wait";
+    let attempt = Attempt::start_large(&fixture.sh(script), "", &account);
+    while attempt.output.total() < 900_000 {
+        assert!(attempt.output.changed(attempt.output.total()).await);
+    }
+    attempt.stop.request(StopCause::Cancel, Duration::from_hours(1));
+    wait_until_dead(&number_in_log(&attempt).await).await;
+    attempt.stop.request(StopCause::Force, Duration::ZERO);
+    assert!(matches!(attempt.outcome().await, Outcome::Stopped(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

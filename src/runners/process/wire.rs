@@ -93,6 +93,12 @@ impl Start {
         self.item(b'E', &[name.as_bytes(), b"=", value.as_bytes(), b"\0"]);
     }
 
+    /// Time that the processes that the program leaves behind have, in milliseconds.
+    pub(super) fn grace(&mut self, grace: Duration) {
+        let millis = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.item(b'g', &[&millis.to_le_bytes()]);
+    }
+
     /// Without one, the program runs as the server's user.
     pub(super) fn account(&mut self, account: Account) {
         self.item(b'U', &[&account.uid.to_le_bytes(), &account.gid.to_le_bytes()]);
@@ -137,6 +143,7 @@ pub(super) struct StartOrder<'a> {
     pub(super) args: Vec<&'a CStr>,
     pub(super) env: Vec<&'a CStr>,
     pub(super) limits: Limits,
+    pub(super) grace: Duration,
     pub(super) account: Option<Account>,
     /// `None` if the shim is to create one.
     pub(super) directory: Option<&'a CStr>,
@@ -168,6 +175,7 @@ impl<'a> StartOrder<'a> {
                 b'f' => start.limits.open_files = Some(number()?),
                 b's' => start.limits.file_bytes = Some(number()?),
                 b'p' => start.limits.processes = Some(number()?),
+                b'g' => start.grace = Duration::from_millis(number()?),
                 b'U' => start.account = Some(account(number()?)),
                 b'R' => start.has_reports = true,
                 b'I' => start.payload = item,
