@@ -14,6 +14,7 @@ mod http_call;
 mod load;
 mod pool;
 mod program;
+mod program_checks;
 mod provenance;
 mod reload;
 mod schema_file;
