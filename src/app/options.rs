@@ -171,6 +171,7 @@ pub(super) fn process(process: Process, handler: &Handler) -> ProcessOptions {
         env_pass: process.env_pass,
         user: process.user,
         group: process.group,
+        nice: process.nice,
         working_directory: process.working_directory,
         limits: Limits {
             memory_bytes: process.limits.memory.map(|size| size.0),
@@ -183,6 +184,8 @@ pub(super) fn process(process: Process, handler: &Handler) -> ProcessOptions {
         permanent_exit_codes: process.permanent_exit_codes,
         retry_exit_codes: process.retry_exit_codes,
         reports: process.reports,
+        payload_file: process.payload_file,
+        result_file: process.result_file,
         grace: handler.grace.0,
     }
 }

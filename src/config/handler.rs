@@ -77,10 +77,14 @@ pub struct Handler {
     /// For runner = "process": name or number of the only group of `user`. Default: its primary group in /etc/passwd.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// For runner = "process": how much is added to the niceness of the server, 0 to 19. A program of a higher niceness gets less
+    /// of a busy CPU. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nice: Option<u8>,
     /// For runner = "process": working directory. Default: a new directory for each attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<PathBuf>,
-    /// For runner = "process" or "wasm": content type of the result, which is what the program prints. Default: "text/plain".
+    /// For runner = "process" or "wasm": content type of the result. Default: "text/plain".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
     /// For runner = "process" or "wasm": exit codes after which the task is not retried, such as 65 or "64-78". Default: none.
@@ -94,6 +98,14 @@ pub struct Handler {
     /// variables `LINESHAFT_REPORT` and `LINESHAFT_RESULT` have their paths. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reports: bool,
+    /// For runner = "process": name of a file in the directory of the attempt that contains the payload; stdin is empty. Not with
+    /// `working_directory`. Default: the payload is on stdin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_file: Option<String>,
+    /// For runner = "process": name of the file in the directory of the attempt whose content is the result of a program that
+    /// exits with 0; without it, the attempt fails. Not with `working_directory` or `reports`. Default: stdout is the result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_file: Option<String>,
     /// For runner = "wasm": file with a WebAssembly module or component in binary form, at most 64 MiB, that is a WASI command.
     /// It is read at the start. Required there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -216,11 +228,14 @@ impl Handler {
             env_pass: Vec::new(),
             user: None,
             group: None,
+            nice: None,
             working_directory: None,
             content_type: None,
             permanent_exit_codes: Vec::new(),
             retry_exit_codes: None,
             reports: false,
+            payload_file: None,
+            result_file: None,
             module: None,
             clock: false,
             retry: Retry::default(),
@@ -260,12 +275,15 @@ impl Handler {
                 env_pass: self.env_pass.clone(),
                 user: self.user.clone(),
                 group: self.group.clone(),
+                nice: self.nice.unwrap_or(0),
                 working_directory: self.working_directory.clone(),
                 limits: self.limits.clone(),
                 content_type: self.content_type.clone(),
                 permanent_exit_codes: self.permanent_exit_codes(),
                 retry_exit_codes: self.retry_exit_codes(),
                 reports: self.reports,
+                payload_file: self.payload_file.clone(),
+                result_file: self.result_file.clone(),
             }))),
             RunnerKind::Wasm => Some(Launch::Wasm(Box::new(Wasm {
                 module: self.module.clone()?,

@@ -70,6 +70,8 @@ pub struct Process {
     pub user: Option<String>,
     /// `None`: the primary one of the user.
     pub group: Option<String>,
+    /// Added to the niceness of the server.
+    pub nice: u8,
     /// `None`: a new directory for each attempt.
     pub working_directory: Option<PathBuf>,
     pub limits: ProcessLimits,
@@ -77,6 +79,10 @@ pub struct Process {
     pub permanent_exit_codes: Vec<RangeInclusive<i32>>,
     pub retry_exit_codes: Vec<RangeInclusive<i32>>,
     pub reports: bool,
+    /// `None`: stdin.
+    pub payload_file: Option<String>,
+    /// `None`: stdout.
+    pub result_file: Option<String>,
 }
 
 /// How a WebAssembly module is run.

@@ -7,6 +7,9 @@ use super::units::ByteSize;
 use crate::model::secret::MASK;
 use crate::model::spec::is_content_type;
 
+/// As in most file systems.
+const FILE_NAME_BYTES_MAX: usize = 255;
+
 impl Handler {
     pub(super) fn refuse_settings_of_programs(&self, path: &str, problems: &mut Problems) {
         let (is_process, is_wasm) = (self.runner == RunnerKind::Process, self.runner == RunnerKind::Wasm);
@@ -23,7 +26,10 @@ impl Handler {
             ("working_directory", self.working_directory.is_some()),
             ("user", self.user.is_some()),
             ("group", self.group.is_some()),
+            ("nice", self.nice.is_some()),
             ("reports", self.reports),
+            ("payload_file", self.payload_file.is_some()),
+            ("result_file", self.result_file.is_some()),
             ("limits.cpu", self.limits.cpu.is_some()),
             ("limits.open_files", self.limits.open_files.is_some()),
             ("limits.file_size", self.limits.file_size.is_some()),
@@ -82,7 +88,29 @@ impl Handler {
         for (field, _) in with_user.iter().filter(|(_, given)| *given && self.user.is_none()) {
             problems.add(format!("{path}.{field}"), "", "is only allowed with `user`");
         }
+        if let Some(nice) = self.nice {
+            problems.check_range(format!("{path}.nice"), nice, 0, 19);
+        }
+        self.check_files(path, problems);
         self.check_program(path, problems);
+    }
+
+    fn check_files(&self, path: &str, problems: &mut Problems) {
+        for (field, file) in [("payload_file", &self.payload_file), ("result_file", &self.result_file)] {
+            let Some(file) = file else { continue };
+            let path = format!("{path}.{field}");
+            let is_name = (1..=FILE_NAME_BYTES_MAX).contains(&file.len()) && !file.contains(['/', '\0']);
+            if !is_name || matches!(&**file, "." | "..") {
+                let description =
+                    "must be the name of a file in the directory of the attempt: 1 to 255 bytes without `/`";
+                problems.add(path, format!("{file:?}"), description);
+            } else if self.working_directory.is_some() {
+                problems.add(path, "", "is not allowed with `working_directory`, which attempts share");
+            } else if field == "result_file" && self.reports {
+                let description = "is not allowed with `reports`; let the program copy the file to `$LINESHAFT_RESULT`";
+                problems.add(path, "", description);
+            }
+        }
     }
 
     fn check_program(&self, path: &str, problems: &mut Problems) {

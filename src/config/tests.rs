@@ -252,7 +252,6 @@ argv = ["/usr/bin/sort", "-n"]
 arg_pattern = "[0-9]+"
 env = { LC_ALL = "C", mixedCase = "kept.as.is" }
 env_pass = ["PATH"]
-working_directory = "/tmp"
 allowed_pools = ["cpu"]
 timeout = "2m"
 grace = "1s"
@@ -260,6 +259,9 @@ retry = { attempts = 5, factor = 1, delay = "100ms" }
 limits = { memory = "64MiB", cpu = "10s", open_files = 64, processes = 9 }
 user = "reports"
 group = "1002"
+nice = 10
+payload_file = "in"
+result_file = "out"
 
 [[handler]]
 name = "compute"
@@ -301,6 +303,8 @@ fn every_setting_of_pools_and_handlers_reaches_the_catalog() {
     assert_eq!(process.env["mixedCase"].reveal(), "kept.as.is");
     assert_eq!((process.limits.memory, process.limits.processes), (Some(ByteSize(64 << 20)), Some(9)));
     assert_eq!((process.user.as_deref(), process.group.as_deref()), (Some("reports"), Some("1002")));
+    let files = (process.payload_file.as_deref(), process.result_file.as_deref());
+    assert_eq!((process.nice, files), (10, (Some("in"), Some("out"))));
     assert_eq!(config.handlers[1].launch(), Some(Launch::Builtin(Builtin::Compute)));
     let Some(Launch::Wasm(wasm)) = config.handlers[2].launch() else { panic!("filter is a module") };
     assert_eq!(wasm.module, Path::new("/modules/filter.wasm"));

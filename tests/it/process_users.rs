@@ -1,6 +1,7 @@
 //! Programs of handlers as the user of the server, and as users of their own: what they can reach of the server.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use lineshaft::proto::v1::{self, SubmitTaskRequest, TaskState};
@@ -307,5 +308,23 @@ async fn a_program_of_another_user_can_report_and_write_its_result() {
         let ended = server.wait_finished(&server.submit(self::script("x")).await).await;
         let result = ended.result.as_ref().unwrap_or_else(|| panic!("{ended:?}"));
         assert_eq!((bytes(Some(result)), &*result.content_type), ("2000\n".to_owned(), "text/csv"));
+    }
+}
+
+#[tokio::test]
+async fn the_payload_and_the_result_as_files_give_a_user_nothing_of_the_server() {
+    for wrapper in privileged() {
+        let server = Server::start_for_users(&wrapper, &(shell() + "payload_file = \"in\"\nresult_file = \"out\"\n"));
+        let payload = v1::Payload { kind: Some(v1::payload::Kind::Data("payload".into())), ..Default::default() };
+        let request = SubmitTaskRequest { payload: Some(payload), ..script("stat -c '%u %a' in >out; cat in >>out") };
+        assert_eq!(result(&server, request).await, "2000 600\npayload");
+        let secret = server.path("data/secret");
+        fs::write(&secret, "secret").unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        for link in ["ln -s", "ln"] {
+            let request = script(&format!("{link} '{}' out", secret.display()));
+            let ended = server.wait_finished(&server.submit(request).await).await;
+            assert_eq!(ended.state(), TaskState::Failed, "{ended:?}");
+        }
     }
 }

@@ -27,10 +27,10 @@ pub(super) async fn run(handler: Arc<ProcessHandler>, run: Run) -> RunReport {
         Err(error) => return Outcome::Unavailable(format!("failed to start a process: {error}").into()).into(),
     };
     let mut attempt = Attempt { handler: &handler, run: &run, shim, phase: Phase::Running, method: None };
-    let mut received = Received::new(&run);
+    let mut received = Received::new(&run, handler.options.result_file.is_some());
     match attempt.drive(&mut received).await {
         Report::Ended(ended) => attempt.report(ended, received),
-        Report::NoDirectory(error) => attempt.not_started("create a working directory", &error),
+        Report::NoDirectory(error) => attempt.not_started("prepare a working directory", &error),
         Report::NoProgram(error) => attempt.not_started(&format!("start `{}`", handler.program.display()), &error),
         Report::NoShim(error) => Outcome::Unavailable(format!("failed to start a process: {error}").into()).into(),
         // Only the end of the connection leaves the loop with it.
@@ -132,7 +132,8 @@ impl Attempt<'_> {
         self.phase = Phase::Killed { warn_at: Some(Instant::now() + KILL_WARNING) };
     }
 
-    fn report(self, Ended { exit, output_incomplete, not_removed }: Ended, mut received: Received<'_>) -> RunReport {
+    fn report(self, ended: Ended, mut received: Received<'_>) -> RunReport {
+        let Ended { exit, output_incomplete, no_result, not_removed } = ended;
         received.finish();
         if let Some(error) = not_removed {
             tracing::warn!(%error, "failed to remove the working directory of an attempt");
@@ -141,7 +142,10 @@ impl Attempt<'_> {
         let completed = exit.status.success() && self.run.stop.requested_cause() == Some(StopCause::Drain);
         let report = match self.method {
             Some(method) if !completed => Outcome::Stopped(method).into(),
-            _ => outcome::of_exit(&self.handler.options, &exit, &self.run.output, received),
+            _ => match no_result {
+                Some(error) => outcome::no_result(&self.handler.options, &error).into(),
+                None => outcome::of_exit(&self.handler.options, &exit, &self.run.output, received),
+            },
         };
         self.handler.host.keep(self.shim);
         let (cpu_time, peak_memory_bytes) = (Some(exit.cpu_time), exit.peak_memory_bytes);

@@ -37,6 +37,10 @@ impl ProcessHandler {
         let processes = account.map(|_| options.limits.processes.unwrap_or(PROCESSES_DEFAULT));
         let mut start = Start::new(program.as_os_str(), &Limits { processes, ..options.limits });
         start.grace(options.grace);
+        start.nice(options.nice);
+        if let Some(file) = &options.payload_file {
+            start.payload_file(file);
+        }
         if let Some(account) = account {
             host.admit(account)?;
             start.account(account);
@@ -66,6 +70,9 @@ impl ProcessHandler {
         if self.options.working_directory.is_none() {
             let (handler, namespace) = (run.options.handler.as_str(), run.options.namespace.as_str());
             start.owner(&[handler.as_bytes(), b"\0", namespace.as_bytes()]);
+        }
+        if let Some(file) = &self.options.result_file {
+            start.result_file(file, run.result_memory.limit());
         }
         for argument in &run.args {
             start.argument(OsStr::new(&**argument));

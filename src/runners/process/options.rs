@@ -23,6 +23,8 @@ pub struct ProcessOptions {
     pub user: Option<String>,
     /// Name or number of its group; `None`: the primary one of the user.
     pub group: Option<String>,
+    /// Added to the niceness of the server.
+    pub nice: u8,
     /// `None`: a new directory per attempt, removed afterwards.
     pub working_directory: Option<PathBuf>,
     pub limits: Limits,
@@ -34,6 +36,10 @@ pub struct ProcessOptions {
     pub retry_exit_codes: Vec<RangeInclusive<i32>>,
     /// Whether the program gets pipes for reports and its result.
     pub reports: bool,
+    /// File in the directory of the attempt that contains the payload; `None`: the payload is on stdin.
+    pub payload_file: Option<String>,
+    /// File in that directory whose content is the result; `None`: stdout is the result.
+    pub result_file: Option<String>,
     /// Time between SIGTERM and SIGKILL, unless the stop request sets another.
     pub grace: Duration,
 }

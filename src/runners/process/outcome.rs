@@ -42,6 +42,13 @@ pub(super) fn start_failure(action: &str, error: &io::Error) -> Outcome {
     }
 }
 
+/// The outcome of a program that has succeeded, but left no file with its result.
+pub(super) fn no_result(options: &ProcessOptions, error: &io::Error) -> Outcome {
+    let file = options.result_file.as_deref().unwrap_or_default();
+    let text = format!("failed to read `{file}`, which has the result: {error}");
+    Outcome::Failed(Failure::new(FailureReason::HandlerError, text))
+}
+
 /// The outcome of a program that was not stopped.
 pub(super) fn of_exit(
     options: &ProcessOptions,

@@ -8,7 +8,7 @@ use crate::runners::result::ResultBuffer;
 
 pub(super) struct Received<'a> {
     run: &'a Run,
-    /// What came through the pipe for results; without it, stdout.
+    /// What came through the pipe for results or from the file of the result; without both, stdout.
     pub(super) result: ResultBuffer,
     has_result: bool,
     pub(super) reports: Reports,
@@ -17,9 +17,10 @@ pub(super) struct Received<'a> {
 }
 
 impl<'a> Received<'a> {
-    pub(super) fn new(run: &'a Run) -> Self {
+    /// `has_result`: the result is never stdout.
+    pub(super) fn new(run: &'a Run, has_result: bool) -> Self {
         let result = ResultBuffer::new(run.result_memory.clone());
-        Self { run, result, has_result: false, reports: Reports::default(), is_killed: false }
+        Self { run, result, has_result, reports: Reports::default(), is_killed: false }
     }
 
     /// Takes a piece of output, once there is memory for it. Takes nothing if it is cancelled.

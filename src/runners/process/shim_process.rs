@@ -16,6 +16,8 @@ use rustix::process::{Pid, Signal, getpid, kill_process_group, set_child_subreap
 use super::descendants::{self, Reaped};
 use super::directories::Directories;
 use super::environment::{DEFAULT_PATH, find_program};
+use super::files::AttemptFiles;
+use super::nice;
 use super::orders::{Order, Orders};
 use super::pipes::Pipes;
 use super::sys::{self, Program, Spawner};
@@ -75,9 +77,20 @@ impl ShimProcess<'_> {
                 Ok(directory) => directory,
                 Err(error) => return Report::NoDirectory(error),
             };
-        let ended = self
+        let files = directory.as_deref().map(|directory| AttemptFiles { directory, start });
+        if let Some(Err(error)) = files.as_ref().map(AttemptFiles::write_payload) {
+            // The error of the first step counts.
+            let _ = directory.map(|directory| self.directories.put_back(directory, start.owner));
+            return Report::NoDirectory(error);
+        }
+        let mut ended = self
             .spawn(start, directory.as_deref())
             .and_then(|(program, pipes)| self.supervise(program, pipes, start.grace));
+        if let (Ok(ended), Some(files)) = (&mut ended, files)
+            && ended.exit.status.success()
+        {
+            ended.no_result = files.read_result(|frame| self.orders.send(frame)).err();
+        }
         // The next server removes the directory; it waits for this process to exit.
         let directory = directory.filter(|_| !self.orders.is_closed());
         let not_removed = directory.and_then(|directory| self.directories.put_back(directory, start.owner).err());
@@ -90,7 +103,8 @@ impl ShimProcess<'_> {
     fn spawn<'p>(&mut self, start: &StartOrder<'p>, directory: Option<&Path>) -> io::Result<(Pid, Pipes<'p>)> {
         let created = directory.map(|directory| CString::new(directory.as_os_str().as_bytes())).transpose()?;
         let found = find(start)?;
-        let (pipes, stdio) = Pipes::new(start.payload, start.account, start.has_reports)?;
+        let input = if start.payload_file.is_some() { &[] } else { start.payload };
+        let (pipes, stdio) = Pipes::new(input, start.account, start.has_reports)?;
         let program = self.spawner.spawn(&Program {
             path: found.as_deref().unwrap_or(start.program),
             args: &start.args,
@@ -99,8 +113,12 @@ impl ShimProcess<'_> {
             stdio: stdio.files(),
             reports: stdio.report_files(),
             limits: start.limits,
+            nice: start.nice,
             account: start.account,
         })?;
+        if start.nice > 0 {
+            nice::apply_to_session(program, start.account);
+        }
         Ok((program, pipes))
     }
 
@@ -151,7 +169,7 @@ impl ShimProcess<'_> {
         reaped.kill_all();
         output_incomplete |= !self.send_rest(pipes);
         let exit = reaped.exit().ok_or_else(|| io::Error::from_raw_os_error(libc::ECHILD))?;
-        Ok(Ended { exit, output_incomplete, not_removed: None })
+        Ok(Ended { exit, output_incomplete, no_result: None, not_removed: None })
     }
 
     /// Reads the output that is left. Returns false if another process can still write to the pipes.

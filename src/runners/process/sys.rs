@@ -84,6 +84,8 @@ pub(super) struct Program<'a> {
     /// They become the files 3 and 4, and must have higher numbers in this process.
     pub(super) reports: Option<[BorrowedFd<'a>; 2]>,
     pub(super) limits: Limits,
+    /// Added to the niceness of this process.
+    pub(super) nice: u8,
     /// `None`: that of this process.
     pub(super) account: Option<Account>,
 }
@@ -165,7 +167,8 @@ extern "C" fn become_program(child: *mut c_void) -> c_int {
 impl Child<'_> {
     #[expect(unsafe_code, reason = "the standard library and rustix have neither dispositions nor exec")]
     fn exec(&self) -> io::Result<std::convert::Infallible> {
-        let Program { path, directory, stdio: [stdin, stdout, stderr], reports, limits, account, .. } = self.program;
+        let Program { path, directory, stdio: [stdin, stdout, stderr], reports, limits, nice, account, .. } =
+            self.program;
         // The one signal that this process ignores.
         // SAFETY: SIG_DFL installs no code. The child has its own dispositions.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
@@ -181,6 +184,9 @@ impl Child<'_> {
             }
         }
         limits.set()?;
+        if *nice > 0 {
+            rustix::process::nice((*nice).into())?;
+        }
         if let Some(account) = account {
             account.assume()?;
         }

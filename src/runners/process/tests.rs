@@ -407,6 +407,65 @@ async fn limits_are_enforced_and_named_in_the_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_program_can_be_nicer_than_the_server_and_so_is_its_session() {
+    let fixture = Fixture::new();
+    let expected = (rustix::process::getpriority_process(None).unwrap() + 7).min(19);
+    // The session gets it when the program has been started, if the kernel has groups of sessions.
+    let script =
+        "while [ -e /proc/self/autogroup ] && ! grep -q \"nice $(nice)$\" /proc/self/autogroup; do :; done; nice";
+    let result = Attempt::start(&fixture.runner(ProcessOptions { nice: 7, ..sh(script) }), "").result().await;
+    assert_eq!(result, format!("{expected}\n"));
+}
+
+fn with_files(payload: Option<&str>, result: Option<&str>, script: &str) -> ProcessOptions {
+    let (payload_file, result_file) = (payload.map(String::from), result.map(String::from));
+    ProcessOptions { payload_file, result_file, ..sh(script) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_payload_and_the_result_can_be_files_in_the_directory_of_the_attempt() {
+    let fixture = Fixture::new();
+    let payload: Vec<u8> = (0..limits::INLINE_BYTES_MAX).map(|n| u8::try_from(n % 253).unwrap()).collect();
+    let script = "stat -c '%a %s' in >&2; wc -c; cp in 'the result'; rm in";
+    let options = with_files(Some("in"), Some("the result"), script);
+    let attempt = Attempt::start(&fixture.runner(options), payload.clone());
+    let output = Arc::clone(&attempt.output);
+    assert_eq!(attempt.result().await, payload);
+    let output = output.captured().unwrap();
+    assert_eq!((&*output.stderr.head, &*output.stdout.head), (&b"600 1048576\n"[..], &b"0\n"[..]));
+    // One file can be both, and either can be a file alone.
+    let both = with_files(Some("x"), Some("x"), "printf b >>x; echo printed");
+    assert_eq!(Attempt::start(&fixture.runner(both), "a").result().await, "ab");
+    assert_eq!(Attempt::start(&fixture.runner(with_files(Some("x"), None, "cat x -")), "a").result().await, "a");
+    assert_eq!(Attempt::start(&fixture.runner(with_files(None, Some("x"), "cat >x")), "a").result().await, "a");
+    let empty = with_files(Some("x"), Some("y"), "[ -e x ] && : >y && echo printed");
+    assert_eq!(Attempt::start(&fixture.runner(empty), "").result().await, "");
+    assert_eq!(fs::read_dir(fixture.directory.path().join("work")).unwrap().count(), 0, "files are left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_is_not_a_file_of_the_attempt_fails_it() {
+    let fixture = Fixture::new();
+    for (script, expected) in [
+        ("true", "No such file or directory"),
+        ("ln -s /etc/passwd out", "symbolic links"),
+        ("mkfifo out", "Invalid argument"),
+        ("mkdir out", "Invalid argument"),
+    ] {
+        let failure = Attempt::start(&fixture.runner(with_files(None, Some("out"), script)), "").failure().await;
+        assert_eq!(failure.reason, FailureReason::HandlerError, "{script}");
+        let is_named = failure.message.starts_with("failed to read `out`, which has the result: ");
+        assert!(is_named && failure.message.contains(expected), "{script}: {failure:?}");
+    }
+    // Only the beginning of a file that is too large is read.
+    let large = with_files(None, Some("out"), "truncate -s 1T out");
+    let failure = Attempt::start(&fixture.runner(large), "").failure().await;
+    assert_eq!(failure.reason, FailureReason::ResultTooLarge);
+    let failed = with_files(None, Some("out"), "echo 1 >out; exit 3");
+    assert_eq!(Attempt::start(&fixture.runner(failed), "").failure().await.exit_code, Some(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn cpu_time_is_reported() {
     let fixture = Fixture::new();
     let script = "i=0; while [ $i -lt 100000 ]; do i=$((i + 1)); done";

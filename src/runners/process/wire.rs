@@ -26,6 +26,7 @@ use rustix::net::{
 use super::account::Account;
 use super::limits::Limits;
 use super::sys::Exit;
+use crate::model::limits::PayloadLimit;
 
 /// Asks the supervisor to fork a shim.
 pub(super) const FORK: u8 = b'F';
@@ -99,6 +100,21 @@ impl Start {
         self.item(b'g', &[&millis.to_le_bytes()]);
     }
 
+    pub(super) fn nice(&mut self, nice: u8) {
+        self.item(b'n', &[&u64::from(nice).to_le_bytes()]);
+    }
+
+    /// The payload goes to this file of the directory, and not to stdin.
+    pub(super) fn payload_file(&mut self, name: &str) {
+        self.item(b'i', &[name.as_bytes(), b"\0"]);
+    }
+
+    /// This file of the directory is the result. It is read up to one byte beyond the limit.
+    pub(super) fn result_file(&mut self, name: &str, PayloadLimit(limit): PayloadLimit) {
+        self.item(b'l', &[&(limit as u64).to_le_bytes()]);
+        self.item(b'r', &[name.as_bytes(), b"\0"]);
+    }
+
     /// Without one, the program runs as the server's user.
     pub(super) fn account(&mut self, account: Account) {
         self.item(b'U', &[&account.uid.to_le_bytes(), &account.gid.to_le_bytes()]);
@@ -144,12 +160,19 @@ pub(super) struct StartOrder<'a> {
     pub(super) env: Vec<&'a CStr>,
     pub(super) limits: Limits,
     pub(super) grace: Duration,
+    pub(super) nice: u8,
     pub(super) account: Option<Account>,
     /// `None` if the shim is to create one.
     pub(super) directory: Option<&'a CStr>,
     /// Whose directories the attempt may get.
     pub(super) owner: &'a [u8],
     pub(super) has_reports: bool,
+    /// `None`: stdin.
+    pub(super) payload_file: Option<&'a CStr>,
+    /// `None`: stdout.
+    pub(super) result_file: Option<&'a CStr>,
+    /// Bytes that a result may have.
+    pub(super) result_bytes_max: u64,
     pub(super) payload: &'a [u8],
 }
 
@@ -176,6 +199,10 @@ impl<'a> StartOrder<'a> {
                 b's' => start.limits.file_bytes = Some(number()?),
                 b'p' => start.limits.processes = Some(number()?),
                 b'g' => start.grace = Duration::from_millis(number()?),
+                b'n' => start.nice = u8::try_from(number()?).map_err(|_| malformed())?,
+                b'i' => start.payload_file = Some(text()?),
+                b'l' => start.result_bytes_max = number()?,
+                b'r' => start.result_file = Some(text()?),
                 b'U' => start.account = Some(account(number()?)),
                 b'R' => start.has_reports = true,
                 b'I' => start.payload = item,
@@ -250,13 +277,15 @@ pub(super) struct Ended {
     pub(super) exit: Exit,
     /// See [`crate::runners::RunReport::output_incomplete`].
     pub(super) output_incomplete: bool,
+    /// Why the file of the result was not read.
+    pub(super) no_result: Option<io::Error>,
     /// Why the working directory was not removed.
     pub(super) not_removed: Option<io::Error>,
 }
 
-/// Content of a frame with a [`Report`]: wait status or error, error of the removal, whether output is incomplete, CPU
-/// time (µs), peak memory (bytes).
-const REPORT_BYTES: usize = 25;
+/// Content of a frame with a [`Report`]: wait status or error, error of the removal, CPU time (µs), peak memory (bytes), whether
+/// output is incomplete, error of the file of the result.
+const REPORT_BYTES: usize = 29;
 
 impl Report {
     /// The frame.
@@ -269,10 +298,11 @@ impl Report {
             Self::ProgramEnded => (b'L', 0),
             Self::Ended(ended) => (b'E', ended.exit.status.into_raw()),
         };
-        let (mut removal, mut incomplete, mut cpu, mut peak) = (0, false, 0, 0);
-        if let Self::Ended(Ended { exit, output_incomplete, not_removed }) = self {
+        let (mut removal, mut result, mut incomplete, mut cpu, mut peak) = (0, 0, false, 0, 0);
+        if let Self::Ended(Ended { exit, output_incomplete, no_result, not_removed }) = self {
             incomplete = *output_incomplete;
             removal = not_removed.as_ref().map_or(0, errno);
+            result = no_result.as_ref().map_or(0, errno);
             cpu = u64::try_from(exit.cpu_time.as_micros()).unwrap_or(u64::MAX);
             peak = exit.peak_memory_bytes.unwrap_or(0);
         }
@@ -284,6 +314,7 @@ impl Report {
         content[8..16].copy_from_slice(&cpu.to_le_bytes());
         content[16..24].copy_from_slice(&peak.to_le_bytes());
         content[24] = u8::from(incomplete);
+        content[25..].copy_from_slice(&result.to_le_bytes());
         frame
     }
 
@@ -293,7 +324,7 @@ impl Report {
         let content: &[u8; REPORT_BYTES] = content.try_into().map_err(|_| malformed())?;
         let i32_at = |at: usize| i32::from_le_bytes(std::array::from_fn(|n| content[at + n]));
         let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|n| content[at + n]));
-        let (code, removal, peak) = (i32_at(0), i32_at(4), u64_at(16));
+        let (code, removal, peak, result) = (i32_at(0), i32_at(4), u64_at(16), i32_at(25));
         let error = io::Error::from_raw_os_error;
         Ok(match tag {
             b'S' => Self::NoShim(error(code)),
@@ -307,6 +338,7 @@ impl Report {
                     peak_memory_bytes: (peak > 0).then_some(peak),
                 },
                 output_incomplete: content[24] != 0,
+                no_result: (result != 0).then(|| error(result)),
                 not_removed: (removal != 0).then(|| error(removal)),
             }),
             _ => return Err(malformed()),
