@@ -104,6 +104,7 @@ const (
 	Expired        = lineshaftv1.FailureReason_FAILURE_REASON_EXPIRED
 	ResultTooLarge = lineshaftv1.FailureReason_FAILURE_REASON_RESULT_TOO_LARGE
 	InvalidPayload = lineshaftv1.FailureReason_FAILURE_REASON_INVALID_PAYLOAD
+	StackOverflow  = lineshaftv1.FailureReason_FAILURE_REASON_STACK_OVERFLOW
 )
 
 // IsFinal reports whether a task in this state is finished: completed, failed or cancelled.

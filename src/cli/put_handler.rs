@@ -41,6 +41,9 @@ pub struct PutArgs {
     /// Memory of an attempt in MiB, 1 to 4096 [default: 128]
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(i64).range(1..=4096))]
     memory: Option<i64>,
+    /// File with a JSON schema that payloads have to match, at most 64 KiB [default: any payload]
+    #[arg(long, value_name = "FILE")]
+    schema: Option<PathBuf>,
     /// Let the module see the time
     #[arg(long)]
     clock: bool,
@@ -51,6 +54,7 @@ pub struct PutArgs {
 
 pub async fn put(args: PutArgs, client: &Client) -> Result<v1::PutHandlerResponse, CliError> {
     let (module, module_bytes) = read(&args.wasm)?;
+    let schema = args.schema.map(|path| std::fs::read_to_string(&path).map_err(|error| unreadable(&path, &error)));
     let handler = v1::WasmHandler {
         name: args.name,
         module_bytes,
@@ -62,6 +66,7 @@ pub async fn put(args: PutArgs, client: &Client) -> Result<v1::PutHandlerRespons
         content_type: args.content_type.unwrap_or_default(),
         memory_bytes: args.memory.unwrap_or_default() << 20,
         clock: args.clock,
+        payload_schema: schema.transpose()?.unwrap_or_default(),
     };
     let first = v1::PutHandlerRequest { handler: Some(handler), module: Vec::new() };
     let parts = (0..module.len()).step_by(CHUNK_BYTES).map(move |start| {
@@ -73,9 +78,13 @@ pub async fn put(args: PutArgs, client: &Client) -> Result<v1::PutHandlerRespons
 
 /// The module and its size. One that the server refuses for its size is not read.
 fn read(path: &Path) -> Result<(Vec<u8>, i64), CliError> {
-    let failed = |error: std::io::Error| CliError::Usage(format!("failed to read `{}`: {error}", path.display()));
+    let failed = |error: std::io::Error| unreadable(path, &error);
     let bytes = std::fs::metadata(path).map_err(failed)?.len();
     let module = if bytes > MODULE_BYTES_MAX as u64 { Vec::new() } else { std::fs::read(path).map_err(failed)? };
     let bytes = if module.is_empty() { bytes } else { module.len() as u64 };
     Ok((module, i64::try_from(bytes).unwrap_or(i64::MAX)))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> CliError {
+    CliError::Usage(format!("failed to read `{}`: {error}", path.display()))
 }

@@ -173,7 +173,7 @@ impl Catalog {
             grace: GRACE_DEFAULT,
             blocking: true,
             source: HandlerSource::Upload(*module),
-            payload_schema: None,
+            payload_schema: settings.payload_schema.clone(),
         };
         self.handlers.insert(name.clone(), Arc::new(spec));
     }

@@ -24,6 +24,8 @@ pub enum FailureReason {
     ResultTooLarge = 9,
     /// The handler could not parse the payload; never retried.
     InvalidPayload = 10,
+    /// A WebAssembly guest has used up its call stack.
+    StackOverflow = 11,
 }
 
 impl FailureReason {
@@ -40,6 +42,7 @@ impl FailureReason {
             Self::DependencyFailed => "DEPENDENCY_FAILED",
             Self::ResultTooLarge => "RESULT_TOO_LARGE",
             Self::InvalidPayload => "INVALID_PAYLOAD",
+            Self::StackOverflow => "STACK_OVERFLOW",
         }
     }
 
@@ -56,6 +59,7 @@ impl FailureReason {
             8 => Self::DependencyFailed,
             9 => Self::ResultTooLarge,
             10 => Self::InvalidPayload,
+            11 => Self::StackOverflow,
             _ => return None,
         })
     }

@@ -101,6 +101,8 @@ pub const REGISTERED_HANDLERS_MAX: usize = 10_000;
 pub const UPLOADED_HANDLERS_MAX: usize = if cfg!(test) { 3 } else { 256 };
 /// Bytes of a WebAssembly module. Interpreters with their libraries have some 30 MiB.
 pub const MODULE_BYTES_MAX: usize = 64 << 20;
+/// Largest schema of the payloads of an uploaded handler, which stays in memory.
+pub const UPLOADED_SCHEMA_BYTES_MAX: usize = 64 << 10;
 /// Memory of a WebAssembly guest.
 pub const GUEST_MEMORY_MIN: u64 = 1 << 20;
 pub const GUEST_MEMORY_MAX: u64 = 4 << 30;

@@ -117,6 +117,8 @@ impl PartialEq for PayloadSchema {
     }
 }
 
+impl Eq for PayloadSchema {}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};

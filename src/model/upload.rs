@@ -9,6 +9,7 @@ use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
 use super::arg_pattern::ArgPattern;
 use super::id::PoolName;
+use super::payload_schema::PayloadSchema;
 
 /// An uploaded handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct UploadSettings {
     pub memory_bytes: Option<u64>,
     /// Whether a guest sees the time.
     pub clock: bool,
+    /// What payloads have to match; `None`: anything.
+    pub payload_schema: Option<PayloadSchema>,
 }
 
 impl UploadSettings {
@@ -41,7 +44,8 @@ impl UploadSettings {
     pub fn bytes(&self) -> usize {
         let argv: usize = self.argv.iter().map(|arg| size_of::<Box<str>>() + arg.len()).sum();
         let pattern = self.arg_pattern.as_ref().map_or(0, |pattern| pattern.as_str().len());
-        self.description.len() + argv + pattern + self.content_type.as_ref().map_or(0, |text| text.len())
+        let schema = self.payload_schema.as_ref().map_or(0, |schema| schema.as_str().len());
+        self.description.len() + argv + pattern + schema + self.content_type.as_ref().map_or(0, |text| text.len())
     }
 }
 

@@ -9,7 +9,9 @@ use rustix::process::Signal;
 use tonic::{Code, Status};
 
 use crate::registered_handlers::{connect, handler, offer};
-use crate::support::{BINARY, IN_MEMORY, Server, bytes, check, eventually, fields, millis, reason, run, seconds, task};
+use crate::support::{
+    BINARY, Faults, IN_MEMORY, Server, bytes, check, eventually, fields, millis, reason, run, seconds, task,
+};
 use crate::wasm_handlers::guest;
 
 /// A module that prints the text.
@@ -79,6 +81,7 @@ async fn an_uploaded_handler_is_used_at_once_and_survives_a_crash_until_it_is_de
         arg_pattern: "[a-z]+".to_owned(),
         content_type: "text/x-parts".to_owned(),
         memory_bytes: 1 << 20,
+        payload_schema: r#"{"type": "integer"}"#.to_owned(),
         ..named("describe")
     };
     let put_one = put(&server, settings.clone(), &guest("describe")).await.unwrap();
@@ -100,6 +103,8 @@ async fn an_uploaded_handler_is_used_at_once_and_survives_a_crash_until_it_is_de
         let found = ended.result.as_ref();
         assert!(bytes(found).starts_with("me\0--all\0one\0LINESHAFT_TASK_ID="), "{ended:?}");
         assert_eq!(found.unwrap().content_type, "text/x-parts");
+        let refused = server.tasks().submit_task(task("describe", "1.5")).await.unwrap_err();
+        assert_eq!(fields(&refused), ["payload"], "{refused:?}");
         assert_eq!(result(&server, "echo").await, "payload");
         assert_eq!((names(&modules).len(), names(&server.path("data/wasm")).len()), (2, 2), "{restarted}");
         assert_eq!((mode(&modules), mode(&modules.join(file_of(&put_one)))), (0o700, 0o600));
@@ -186,6 +191,16 @@ async fn a_module_that_cannot_be_a_handler_is_refused_and_leaves_nothing() {
         (v1::WasmHandler { name: "a b".to_owned(), ..size(exact) }, "handler.name", "contains the character ' '"),
         (v1::WasmHandler { pool: "remote".to_owned(), ..size(exact) }, "handler.pool", "must have kind \"threads\""),
         (v1::WasmHandler { memory_bytes: 1, ..size(exact) }, "handler.memory_bytes", "must be from 1048576"),
+        (
+            v1::WasmHandler { payload_schema: "{\"type\": 7}".to_owned(), ..size(exact) },
+            "handler.payload_schema",
+            "is not a JSON schema",
+        ),
+        (
+            v1::WasmHandler { payload_schema: " ".repeat(65_537), ..size(exact) },
+            "handler.payload_schema",
+            "has 65537 bytes",
+        ),
     ] {
         let refused = send(&server, handler, &echo).await.unwrap_err();
         assert_eq!((refused.code(), fields(&refused)), (Code::InvalidArgument, vec![field.to_owned()]), "{refused:?}");
@@ -287,6 +302,67 @@ async fn a_module_that_was_damaged_fails_its_tasks_until_it_is_uploaded_again() 
 }
 
 #[tokio::test]
+async fn an_upload_that_cannot_be_written_is_refused_and_changes_nothing() {
+    let faults = Faults::new();
+    let variables = faults.variables();
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, &**value)).collect();
+    let server = Server::start_with("", &variables);
+    let old = put(&server, named("hello"), &printing("old")).await.unwrap();
+    for rule in ["write eio .draft", "write torn .draft", "sync eio .draft"] {
+        faults.set(&[rule]);
+        let refused = put(&server, named("hello"), &printing("new")).await.unwrap_err();
+        assert_eq!((refused.code(), reason(&refused).as_str()), (Code::Unavailable, "STORE_UNAVAILABLE"), "{rule}");
+        assert!(faults.applied(rule) > 0, "{rule}");
+        assert_eq!(handler(&server, "hello").await.unwrap(), old);
+        assert_eq!(names(&server.path("data/modules")), [file_of(&old)].into(), "{rule}");
+    }
+    assert_eq!(result(&server, "hello").await, "old");
+    faults.clear();
+    put(&server, named("hello"), &printing("new")).await.unwrap();
+    assert_eq!(result(&server, "hello").await, "new");
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_leaves_nothing() {
+    let server = Server::start("");
+    let module = guest("echo");
+    let settings = v1::WasmHandler { module_bytes: i64::try_from(module.len()).unwrap(), ..named("echo") };
+    let (parts, requests) = tokio::sync::mpsc::channel(1);
+    let mut client = server.handlers();
+    let call =
+        tokio::spawn(async move { client.put_handler(tokio_stream::wrappers::ReceiverStream::new(requests)).await });
+    for (handler, part) in [(Some(settings.clone()), &module[..10]), (None, &module[10..20])] {
+        parts.send(v1::PutHandlerRequest { handler, module: part.to_vec() }).await.unwrap();
+    }
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    assert_eq!(reason(&handler(&server, "echo").await.unwrap_err()), "UNKNOWN_HANDLER");
+    assert!(names(&server.path("data/modules")).is_empty());
+    put(&server, settings, &module).await.unwrap();
+    assert_eq!(result(&server, "echo").await, "payload");
+}
+
+#[tokio::test]
+async fn a_running_task_outlives_its_deleted_handler_and_a_waiting_one_fails() {
+    let server = Server::start("[[pool]]\nname = \"default\"\nsize = 1\n");
+    put(&server, named("work"), &guest("spin")).await.unwrap();
+    let running = server.submit(task("work", "")).await;
+    let once = Some(v1::RetryPolicy { max_attempts: 1, ..Default::default() });
+    let waiting = server.submit(v1::SubmitTaskRequest { retry: once, ..task("work", "") }).await;
+    server.wait_started(&running).await;
+    delete(&server, "work").await.unwrap();
+    assert_eq!(server.get(&running).await.state(), TaskState::Running);
+    let request = v1::CancelTaskRequest { task_id: running.clone(), ..Default::default() };
+    server.tasks().cancel_task(request).await.unwrap();
+    assert_eq!(server.wait_finished(&running).await.state(), TaskState::Cancelled);
+    let failure = server.wait_finished(&waiting).await.failure.unwrap();
+    assert!(failure.message.contains("handler `work` is not registered"), "{failure:?}");
+    // The file goes with the next change.
+    let uploaded = put(&server, named("hello"), &printing("hello")).await.unwrap();
+    assert_eq!(names(&server.path("data/modules")), [file_of(&uploaded)].into());
+}
+
+#[tokio::test]
 async fn a_server_that_keeps_nothing_takes_uploads() {
     let server = Server::start_with("", &[IN_MEMORY]);
     put(&server, named("echo"), &guest("echo")).await.unwrap();
@@ -351,6 +427,9 @@ async fn the_command_line_uploads_shows_and_deletes_a_handler() {
         let (ok, output) = call(&["handler", "put", "other", "--wasm", &path(file)]);
         assert!(!ok && output.contains(expected), "{file}: {output}");
     }
+    let no_schema = ["handler", "put", "other", "--wasm", &path("describe.wasm"), "--schema", &path("script")];
+    let (ok, output) = call(&no_schema);
+    assert!(!ok && output.contains("`handler.payload_schema` is not JSON"), "{output}");
     let (ok, output) = call(&["handler", "put", "compute", "--wasm", &path("describe.wasm")]);
     assert!(!ok && output.contains("HANDLER_NOT_UPLOADED"), "{output}");
     let (ok, output) = call(&["handler", "delete", "describe"]);

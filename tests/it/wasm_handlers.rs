@@ -91,7 +91,7 @@ async fn hostile_guests_fail_their_own_tasks_only() {
     for (request, reason) in [
         (task("grow_memory", "1"), FailureReason::OutOfMemory),
         (task("grow_table", "1"), FailureReason::OutOfMemory),
-        (task("recurse", "1"), FailureReason::OutOfMemory),
+        (task("recurse", "1"), FailureReason::StackOverflow),
         (task("divide", "1"), FailureReason::Panic),
         (task("flood", "1"), FailureReason::ResultTooLarge),
         (task("exit", "1"), FailureReason::HandlerError),

@@ -36,7 +36,7 @@ CASES = [
     ("c", "upper", b"x" * 300_000, b"X" * 300_000),
     ("c", "escape", b"", b"nothing reached"),
     ("c", "allocate", b"", ("OUT_OF_MEMORY", "33554432 bytes", "no memory")),
-    ("c", "recurse", b"", ("OUT_OF_MEMORY", "call stack exhausted", "recurse")),
+    ("c", "recurse", b"", ("STACK_OVERFLOW", "call stack exhausted", "recurse")),
     ("c", "abort", b"", ("PANIC", "unreachable", "abort")),
     ("c", "exit", b"", ("HANDLER_ERROR", "exited with code 75", "")),
     ("c", "time", b"", b"1"),

@@ -374,7 +374,9 @@ type WasmHandler struct {
 	// Memory of an attempt, 1 MiB to 4 GiB. Default: 128 MiB.
 	MemoryBytes int64 `protobuf:"varint,9,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
 	// Whether the module sees the time. Otherwise its clocks stand still.
-	Clock         bool `protobuf:"varint,10,opt,name=clock,proto3" json:"clock,omitempty"`
+	Clock bool `protobuf:"varint,10,opt,name=clock,proto3" json:"clock,omitempty"`
+	// JSON schema that the payload of a task must match, at most 64 KiB. Default: any payload.
+	PayloadSchema string `protobuf:"bytes,11,opt,name=payload_schema,json=payloadSchema,proto3" json:"payload_schema,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -477,6 +479,13 @@ func (x *WasmHandler) GetClock() bool {
 		return x.Clock
 	}
 	return false
+}
+
+func (x *WasmHandler) GetPayloadSchema() string {
+	if x != nil {
+		return x.PayloadSchema
+	}
+	return ""
 }
 
 // Request of PutHandler.
@@ -690,7 +699,7 @@ const file_lineshaft_v1_handler_service_proto_rawDesc = "" +
 	"\x11GetHandlerRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"E\n" +
 	"\x12GetHandlerResponse\x12/\n" +
-	"\ahandler\x18\x01 \x01(\v2\x15.lineshaft.v1.HandlerR\ahandler\"\xc0\x02\n" +
+	"\ahandler\x18\x01 \x01(\v2\x15.lineshaft.v1.HandlerR\ahandler\"\xe7\x02\n" +
 	"\vWasmHandler\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\fmodule_bytes\x18\x02 \x01(\x03R\vmoduleBytes\x12 \n" +
@@ -703,7 +712,8 @@ const file_lineshaft_v1_handler_service_proto_rawDesc = "" +
 	"\fcontent_type\x18\b \x01(\tR\vcontentType\x12!\n" +
 	"\fmemory_bytes\x18\t \x01(\x03R\vmemoryBytes\x12\x14\n" +
 	"\x05clock\x18\n" +
-	" \x01(\bR\x05clock\"`\n" +
+	" \x01(\bR\x05clock\x12%\n" +
+	"\x0epayload_schema\x18\v \x01(\tR\rpayloadSchema\"`\n" +
 	"\x11PutHandlerRequest\x123\n" +
 	"\ahandler\x18\x01 \x01(\v2\x19.lineshaft.v1.WasmHandlerR\ahandler\x12\x16\n" +
 	"\x06module\x18\x02 \x01(\fR\x06module\"E\n" +

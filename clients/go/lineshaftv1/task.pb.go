@@ -180,6 +180,8 @@ const (
 	FailureReason_FAILURE_REASON_RESULT_TOO_LARGE FailureReason = 9
 	// The handler cannot parse the payload. Never retried.
 	FailureReason_FAILURE_REASON_INVALID_PAYLOAD FailureReason = 10
+	// A WebAssembly module has used up its call stack.
+	FailureReason_FAILURE_REASON_STACK_OVERFLOW FailureReason = 11
 )
 
 // Enum value maps for FailureReason.
@@ -196,6 +198,7 @@ var (
 		8:  "FAILURE_REASON_DEPENDENCY_FAILED",
 		9:  "FAILURE_REASON_RESULT_TOO_LARGE",
 		10: "FAILURE_REASON_INVALID_PAYLOAD",
+		11: "FAILURE_REASON_STACK_OVERFLOW",
 	}
 	FailureReason_value = map[string]int32{
 		"FAILURE_REASON_UNSPECIFIED":       0,
@@ -209,6 +212,7 @@ var (
 		"FAILURE_REASON_DEPENDENCY_FAILED": 8,
 		"FAILURE_REASON_RESULT_TOO_LARGE":  9,
 		"FAILURE_REASON_INVALID_PAYLOAD":   10,
+		"FAILURE_REASON_STACK_OVERFLOW":    11,
 	}
 )
 
@@ -2400,7 +2404,7 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\x12TASK_STATE_RUNNING\x10\x03\x12\x18\n" +
 	"\x14TASK_STATE_COMPLETED\x10\x04\x12\x15\n" +
 	"\x11TASK_STATE_FAILED\x10\x05\x12\x18\n" +
-	"\x14TASK_STATE_CANCELLED\x10\x06*\xef\x02\n" +
+	"\x14TASK_STATE_CANCELLED\x10\x06*\x92\x03\n" +
 	"\rFailureReason\x12\x1e\n" +
 	"\x1aFAILURE_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cFAILURE_REASON_HANDLER_ERROR\x10\x01\x12\x1a\n" +
@@ -2413,7 +2417,8 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	" FAILURE_REASON_DEPENDENCY_FAILED\x10\b\x12#\n" +
 	"\x1fFAILURE_REASON_RESULT_TOO_LARGE\x10\t\x12\"\n" +
 	"\x1eFAILURE_REASON_INVALID_PAYLOAD\x10\n" +
-	"*U\n" +
+	"\x12!\n" +
+	"\x1dFAILURE_REASON_STACK_OVERFLOW\x10\v*U\n" +
 	"\n" +
 	"Durability\x12\x1a\n" +
 	"\x16DURABILITY_UNSPECIFIED\x10\x00\x12\x14\n" +

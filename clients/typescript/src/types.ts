@@ -25,7 +25,8 @@ export type FailureReason =
   | "EXPIRED"
   | "DEPENDENCY_FAILED"
   | "RESULT_TOO_LARGE"
-  | "INVALID_PAYLOAD";
+  | "INVALID_PAYLOAD"
+  | "STACK_OVERFLOW";
 
 /** What stopped the work of a cancelled task. */
 export type StopMethod = "NEVER_STARTED" | "TOKEN" | "SIGNAL_TERM" | "SIGNAL_KILL" | "ABORT" | "FINISHED";

@@ -1,7 +1,9 @@
 //! Handlers, and their uploads.
 
 use crate::model::spec::is_content_type;
-use crate::model::{ArgPattern, Catalog, HandlerName, HandlerSource, HandlerSpec, PoolName, UploadSettings, limits};
+use crate::model::{
+    ArgPattern, Catalog, HandlerName, HandlerSource, HandlerSpec, PayloadSchema, PoolName, UploadSettings, limits,
+};
 use crate::proto::v1;
 use crate::scheduler::NewUpload;
 
@@ -54,6 +56,7 @@ pub fn upload(handler: v1::WasmHandler) -> Result<(NewUpload, usize), InvalidFie
         invalid
             .add("handler.content_type", "must be 1 to 128 printable ASCII characters, such as \"application/json\"");
     }
+    let payload_schema = payload_schema(&mut invalid, &handler.payload_schema);
     let memory = to_i64(limits::GUEST_MEMORY_MIN)..=to_i64(limits::GUEST_MEMORY_MAX);
     let memory_bytes = match handler.memory_bytes {
         0 => None,
@@ -69,6 +72,7 @@ pub fn upload(handler: v1::WasmHandler) -> Result<(NewUpload, usize), InvalidFie
         content_type,
         memory_bytes: memory_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
         clock: handler.clock,
+        payload_schema,
     };
     Ok((NewUpload { name, pool, settings }, usize::try_from(module_bytes).unwrap_or(0)))
 }
@@ -104,6 +108,15 @@ fn arg_pattern(invalid: &mut InvalidFields, given: &str) -> Option<ArgPattern> {
         .ok()
 }
 
+fn payload_schema(invalid: &mut InvalidFields, given: &str) -> Option<PayloadSchema> {
+    let field = "handler.payload_schema";
+    invalid.check_length(field, given.len(), limits::UPLOADED_SCHEMA_BYTES_MAX, "bytes");
+    if given.is_empty() || given.len() > limits::UPLOADED_SCHEMA_BYTES_MAX {
+        return None;
+    }
+    PayloadSchema::parse(given).map_err(|error| invalid.add(field, error)).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,11 +144,13 @@ mod tests {
             content_type: "a\nb".into(),
             memory_bytes: 5 << 30,
             clock: true,
+            payload_schema: "{\"type\": 7}".into(),
         };
         let invalid = upload(handler).unwrap_err();
         let fields =
             ["name", "module_bytes", "description", "pool", "timeout", "argv[1]", "arg_pattern", "content_type"];
-        let expected: Vec<_> = fields.iter().chain(&["memory_bytes"]).map(|field| format!("handler.{field}")).collect();
+        let expected: Vec<_> =
+            fields.iter().chain(&["payload_schema", "memory_bytes"]).map(|field| format!("handler.{field}")).collect();
         assert_eq!(invalid.paths(), expected);
         let large = upload(v1::WasmHandler { module_bytes: 100_000_000, ..valid() }).unwrap_err();
         assert_eq!(large.to_string(), "`handler.module_bytes` is 100000000, must be from 1 to 67108864 bytes");

@@ -74,7 +74,7 @@ fn failure_reason(error: &Error, limits: &GuestLimits) -> (FailureReason, String
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => {
-            (FailureReason::OutOfMemory, format!("call stack exhausted; it has {} KiB", STACK_BYTES >> 10))
+            (FailureReason::StackOverflow, format!("call stack exhausted; it has {} KiB", STACK_BYTES >> 10))
         }
         Some(trap) => (FailureReason::Panic, trap.to_string()),
         None => (FailureReason::HandlerError, error.root_cause().to_string()),

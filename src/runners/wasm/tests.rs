@@ -113,7 +113,7 @@ async fn hostile_guests_end_with_their_reasons() {
     for (guest, payload, reason, message) in [
         ("grow_memory", "", FailureReason::OutOfMemory, "reached the memory limit of 134217728 bytes"),
         ("grow_table", "", FailureReason::OutOfMemory, "reached the limit of 100000 table elements"),
-        ("recurse", "", FailureReason::OutOfMemory, "call stack exhausted; it has 512 KiB"),
+        ("recurse", "", FailureReason::StackOverflow, "call stack exhausted; it has 512 KiB"),
         ("divide", "", FailureReason::Panic, "wasm trap: integer divide by zero"),
         ("flood", "1", FailureReason::ResultTooLarge, "result has more than 1048576 bytes, which is the limit"),
     ] {

@@ -8,8 +8,8 @@ use prost::Message;
 use super::corruption::Corruption;
 use super::values::nanos;
 use crate::model::{
-    ArgPattern, HandlerChange, HandlerEvent, HandlerName, ModuleDigest, PoolName, Registration, Revision, Timestamp,
-    Upload, UploadSettings,
+    ArgPattern, HandlerChange, HandlerEvent, HandlerName, ModuleDigest, PayloadSchema, PoolName, Registration,
+    Revision, Timestamp, Upload, UploadSettings,
 };
 
 #[derive(Clone, PartialEq, Message)]
@@ -60,6 +60,8 @@ struct UploadRecord {
     memory_bytes: Option<u64>,
     #[prost(bool, tag = "9")]
     clock: bool,
+    #[prost(string, optional, tag = "10")]
+    payload_schema: Option<String>,
 }
 
 impl From<&HandlerEvent> for HandlerRecord {
@@ -88,6 +90,7 @@ impl From<&Upload> for UploadRecord {
             content_type: settings.content_type.as_ref().map(ToString::to_string),
             memory_bytes: settings.memory_bytes,
             clock: settings.clock,
+            payload_schema: settings.payload_schema.as_ref().map(|schema| schema.as_str().to_owned()),
         }
     }
 }
@@ -126,6 +129,9 @@ impl UploadRecord {
             ArgPattern::parse(&source)
                 .map_err(|error| Corruption::new(format!("argument pattern of a handler: {error}")))
         };
+        let schema = |text: String| {
+            PayloadSchema::parse(&text).map_err(|error| Corruption::new(format!("schema of a handler {error}")))
+        };
         let module = ModuleDigest::from_bytes(&self.module);
         Ok(Upload {
             pool: pool(&self.pool)?,
@@ -138,6 +144,7 @@ impl UploadRecord {
                 content_type: self.content_type.map(Into::into),
                 memory_bytes: self.memory_bytes,
                 clock: self.clock,
+                payload_schema: self.payload_schema.map(schema).transpose()?,
             },
         })
     }

@@ -130,7 +130,7 @@ fn usage(size: u8) -> ResourceUsage {
 
 #[expect(clippy::unnecessary_box_returns, reason = "events hold boxes")]
 fn failure(size: u8, attempt: u32) -> Box<Failure> {
-    let mut failure = Failure::new(FailureReason::from_number(size % 10 + 1).unwrap(), "it failed");
+    let mut failure = Failure::new(FailureReason::from_number(size % 11 + 1).unwrap(), "it failed");
     failure.attempt = attempt;
     failure.exit_code = Some(-1);
     failure.retry_after = (size > 9).then_some(Duration::from_secs(1));

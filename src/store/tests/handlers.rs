@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::pools::write_format_2;
 use super::stores::{append, open_sqlite, write};
 use crate::model::{
-    ArgPattern, Event, HandlerChange, HandlerEvent, HandlerName, ModuleDigest, PoolName, Registration, Revision,
-    TaskState, Timestamp, Upload, UploadSettings,
+    ArgPattern, Event, HandlerChange, HandlerEvent, HandlerName, ModuleDigest, PayloadSchema, PoolName, Registration,
+    Revision, TaskState, Timestamp, Upload, UploadSettings,
 };
 use crate::store::backup::{backup, check};
 use crate::store::record::{decode_commit, encode_commit};
@@ -86,6 +86,7 @@ fn an_upload_is_stored_with_all_its_settings() {
         content_type: Some("application/json".into()),
         memory_bytes: Some(64 << 20),
         clock: true,
+        payload_schema: Some(PayloadSchema::parse(r#"{"type": "string"}"#).unwrap()),
     };
     let events = [
         uploaded(1, "a", b"1", settings),

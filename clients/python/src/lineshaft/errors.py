@@ -27,6 +27,7 @@ class FailureReason(str, enum.Enum):
     DEPENDENCY_FAILED = "DEPENDENCY_FAILED"
     RESULT_TOO_LARGE = "RESULT_TOO_LARGE"
     INVALID_PAYLOAD = "INVALID_PAYLOAD"
+    STACK_OVERFLOW = "STACK_OVERFLOW"
 
     def __str__(self) -> str:
         return self.value

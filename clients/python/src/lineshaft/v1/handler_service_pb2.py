@@ -16,7 +16,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from lineshaft.v1 import task_pb2 as lineshaft_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lineshaft/v1/handler_service.proto\x12\x0clineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17lineshaft/v1/task.proto\"\xd2\x02\n\x07Handler\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06runner\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x1b\n\x13payload_description\x18\x04 \x01(\t\x12\x0c\n\x04pool\x18\x05 \x01(\t\x12\x15\n\rallowed_pools\x18\x06 \x03(\t\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05retry\x18\x08 \x01(\x0b\x32\x19.lineshaft.v1.RetryPolicy\x12\x13\n\x0b\x61rg_pattern\x18\t \x01(\t\x12(\n\x05grace\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06source\x18\x0b \x01(\t\x12\x16\n\x0epayload_schema\x18\x0c \x01(\t\x12\x15\n\rmodule_sha256\x18\r \x01(\t\"\x15\n\x13ListHandlersRequest\"?\n\x14ListHandlersResponse\x12\'\n\x08handlers\x18\x01 \x03(\x0b\x32\x15.lineshaft.v1.Handler\"!\n\x11GetHandlerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x12GetHandlerResponse\x12&\n\x07handler\x18\x01 \x01(\x0b\x32\x15.lineshaft.v1.Handler\"\xde\x01\n\x0bWasmHandler\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cmodule_bytes\x18\x02 \x01(\x03\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0c\n\x04pool\x18\x04 \x01(\t\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04\x61rgv\x18\x06 \x03(\t\x12\x13\n\x0b\x61rg_pattern\x18\x07 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x08 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\t \x01(\x03\x12\r\n\x05\x63lock\x18\n \x01(\x08\"O\n\x11PutHandlerRequest\x12*\n\x07handler\x18\x01 \x01(\x0b\x32\x19.lineshaft.v1.WasmHandler\x12\x0e\n\x06module\x18\x02 \x01(\x0c\"<\n\x12PutHandlerResponse\x12&\n\x07handler\x18\x01 \x01(\x0b\x32\x15.lineshaft.v1.Handler\"$\n\x14\x44\x65leteHandlerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteHandlerResponse2\xe5\x02\n\x0eHandlerService\x12U\n\x0cListHandlers\x12!.lineshaft.v1.ListHandlersRequest\x1a\".lineshaft.v1.ListHandlersResponse\x12O\n\nGetHandler\x12\x1f.lineshaft.v1.GetHandlerRequest\x1a .lineshaft.v1.GetHandlerResponse\x12Q\n\nPutHandler\x12\x1f.lineshaft.v1.PutHandlerRequest\x1a .lineshaft.v1.PutHandlerResponse(\x01\x12X\n\rDeleteHandler\x12\".lineshaft.v1.DeleteHandlerRequest\x1a#.lineshaft.v1.DeleteHandlerResponseBT\n\x10\x64\x65v.lineshaft.v1P\x01Z>github.com/lineshaft/lineshaft/gen/go/lineshaft/v1;lineshaftv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lineshaft/v1/handler_service.proto\x12\x0clineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17lineshaft/v1/task.proto\"\xd2\x02\n\x07Handler\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06runner\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x1b\n\x13payload_description\x18\x04 \x01(\t\x12\x0c\n\x04pool\x18\x05 \x01(\t\x12\x15\n\rallowed_pools\x18\x06 \x03(\t\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05retry\x18\x08 \x01(\x0b\x32\x19.lineshaft.v1.RetryPolicy\x12\x13\n\x0b\x61rg_pattern\x18\t \x01(\t\x12(\n\x05grace\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06source\x18\x0b \x01(\t\x12\x16\n\x0epayload_schema\x18\x0c \x01(\t\x12\x15\n\rmodule_sha256\x18\r \x01(\t\"\x15\n\x13ListHandlersRequest\"?\n\x14ListHandlersResponse\x12\'\n\x08handlers\x18\x01 \x03(\x0b\x32\x15.lineshaft.v1.Handler\"!\n\x11GetHandlerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x12GetHandlerResponse\x12&\n\x07handler\x18\x01 \x01(\x0b\x32\x15.lineshaft.v1.Handler\"\xf6\x01\n\x0bWasmHandler\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cmodule_bytes\x18\x02 \x01(\x03\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0c\n\x04pool\x18\x04 \x01(\t\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04\x61rgv\x18\x06 \x03(\t\x12\x13\n\x0b\x61rg_pattern\x18\x07 \x01(\t\x12\x14\n\x0c\x63ontent_type\x18\x08 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\t \x01(\x03\x12\r\n\x05\x63lock\x18\n \x01(\x08\x12\x16\n\x0epayload_schema\x18\x0b \x01(\t\"O\n\x11PutHandlerRequest\x12*\n\x07handler\x18\x01 \x01(\x0b\x32\x19.lineshaft.v1.WasmHandler\x12\x0e\n\x06module\x18\x02 \x01(\x0c\"<\n\x12PutHandlerResponse\x12&\n\x07handler\x18\x01 \x01(\x0b\x32\x15.lineshaft.v1.Handler\"$\n\x14\x44\x65leteHandlerRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteHandlerResponse2\xe5\x02\n\x0eHandlerService\x12U\n\x0cListHandlers\x12!.lineshaft.v1.ListHandlersRequest\x1a\".lineshaft.v1.ListHandlersResponse\x12O\n\nGetHandler\x12\x1f.lineshaft.v1.GetHandlerRequest\x1a .lineshaft.v1.GetHandlerResponse\x12Q\n\nPutHandler\x12\x1f.lineshaft.v1.PutHandlerRequest\x1a .lineshaft.v1.PutHandlerResponse(\x01\x12X\n\rDeleteHandler\x12\".lineshaft.v1.DeleteHandlerRequest\x1a#.lineshaft.v1.DeleteHandlerResponseBT\n\x10\x64\x65v.lineshaft.v1P\x01Z>github.com/lineshaft/lineshaft/gen/go/lineshaft/v1;lineshaftv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,15 +35,15 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_GETHANDLERRESPONSE']._serialized_start=573
   _globals['_GETHANDLERRESPONSE']._serialized_end=633
   _globals['_WASMHANDLER']._serialized_start=636
-  _globals['_WASMHANDLER']._serialized_end=858
-  _globals['_PUTHANDLERREQUEST']._serialized_start=860
-  _globals['_PUTHANDLERREQUEST']._serialized_end=939
-  _globals['_PUTHANDLERRESPONSE']._serialized_start=941
-  _globals['_PUTHANDLERRESPONSE']._serialized_end=1001
-  _globals['_DELETEHANDLERREQUEST']._serialized_start=1003
-  _globals['_DELETEHANDLERREQUEST']._serialized_end=1039
-  _globals['_DELETEHANDLERRESPONSE']._serialized_start=1041
-  _globals['_DELETEHANDLERRESPONSE']._serialized_end=1064
-  _globals['_HANDLERSERVICE']._serialized_start=1067
-  _globals['_HANDLERSERVICE']._serialized_end=1424
+  _globals['_WASMHANDLER']._serialized_end=882
+  _globals['_PUTHANDLERREQUEST']._serialized_start=884
+  _globals['_PUTHANDLERREQUEST']._serialized_end=963
+  _globals['_PUTHANDLERRESPONSE']._serialized_start=965
+  _globals['_PUTHANDLERRESPONSE']._serialized_end=1025
+  _globals['_DELETEHANDLERREQUEST']._serialized_start=1027
+  _globals['_DELETEHANDLERREQUEST']._serialized_end=1063
+  _globals['_DELETEHANDLERRESPONSE']._serialized_start=1065
+  _globals['_DELETEHANDLERRESPONSE']._serialized_end=1088
+  _globals['_HANDLERSERVICE']._serialized_start=1091
+  _globals['_HANDLERSERVICE']._serialized_end=1448
 # @@protoc_insertion_point(module_scope)

@@ -60,7 +60,7 @@ class GetHandlerResponse(_message.Message):
     def __init__(self, handler: _Optional[_Union[Handler, _Mapping]] = ...) -> None: ...
 
 class WasmHandler(_message.Message):
-    __slots__ = ("name", "module_bytes", "description", "pool", "timeout", "argv", "arg_pattern", "content_type", "memory_bytes", "clock")
+    __slots__ = ("name", "module_bytes", "description", "pool", "timeout", "argv", "arg_pattern", "content_type", "memory_bytes", "clock", "payload_schema")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODULE_BYTES_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +71,7 @@ class WasmHandler(_message.Message):
     CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     CLOCK_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     name: str
     module_bytes: int
     description: str
@@ -81,7 +82,8 @@ class WasmHandler(_message.Message):
     content_type: str
     memory_bytes: int
     clock: bool
-    def __init__(self, name: _Optional[str] = ..., module_bytes: _Optional[int] = ..., description: _Optional[str] = ..., pool: _Optional[str] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., argv: _Optional[_Iterable[str]] = ..., arg_pattern: _Optional[str] = ..., content_type: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., clock: bool = ...) -> None: ...
+    payload_schema: str
+    def __init__(self, name: _Optional[str] = ..., module_bytes: _Optional[int] = ..., description: _Optional[str] = ..., pool: _Optional[str] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., argv: _Optional[_Iterable[str]] = ..., arg_pattern: _Optional[str] = ..., content_type: _Optional[str] = ..., memory_bytes: _Optional[int] = ..., clock: bool = ..., payload_schema: _Optional[str] = ...) -> None: ...
 
 class PutHandlerRequest(_message.Message):
     __slots__ = ("handler", "module")

@@ -40,6 +40,7 @@ class FailureReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAILURE_REASON_DEPENDENCY_FAILED: _ClassVar[FailureReason]
     FAILURE_REASON_RESULT_TOO_LARGE: _ClassVar[FailureReason]
     FAILURE_REASON_INVALID_PAYLOAD: _ClassVar[FailureReason]
+    FAILURE_REASON_STACK_OVERFLOW: _ClassVar[FailureReason]
 
 class Durability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -105,6 +106,7 @@ FAILURE_REASON_EXPIRED: FailureReason
 FAILURE_REASON_DEPENDENCY_FAILED: FailureReason
 FAILURE_REASON_RESULT_TOO_LARGE: FailureReason
 FAILURE_REASON_INVALID_PAYLOAD: FailureReason
+FAILURE_REASON_STACK_OVERFLOW: FailureReason
 DURABILITY_UNSPECIFIED: Durability
 DURABILITY_FSYNC: Durability
 DURABILITY_MEMORY: Durability

@@ -44,6 +44,7 @@ export enum FailureReason {
   DEPENDENCY_FAILED = 8,
   RESULT_TOO_LARGE = 9,
   INVALID_PAYLOAD = 10,
+  STACK_OVERFLOW = 11,
 }
 
 export enum Durability {
