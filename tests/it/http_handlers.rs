@@ -10,6 +10,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use lineshaft::proto::v1::{self, FailureReason, StopMethod, TaskState};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -121,6 +122,54 @@ async fn a_task_is_a_request_whose_response_is_the_result() {
     assert_eq!(headers["lineshaft-attempt"], "2");
     assert!(headers["traceparent"].to_str().unwrap().contains("0af7651916cd43dd8448eb211c80319c"), "{headers:?}");
     assert_eq!(ended.trace_id, "0af7651916cd43dd8448eb211c80319c");
+}
+
+/// Answers each request with bytes that depend on its path and on whether it is the first attempt, and closes the connection.
+async fn start_raw(answer: impl Fn(&str, bool) -> &'static str + Copy + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap_or(b'\n'));
+                    assert!(head.len() < 10_000);
+                }
+                let head = String::from_utf8(head).unwrap();
+                let path = head.split(['/', ' ', '?']).nth(2).unwrap();
+                stream.write_all(answer(path, head.contains("lineshaft-attempt: 1\r\n")).as_bytes()).await.unwrap();
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_service_that_breaks_off_lies_about_its_length_or_defers_is_called_again() {
+    let address = start_raw(|path, is_first| match (path, is_first) {
+        ("cut", true) => "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart",
+        ("long", _) => "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nwell, and more that is not announced",
+        ("chunk", true) => "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nffffffff\r\nwell",
+        ("many", true) => "HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n",
+        ("none", true) => "",
+        _ => "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nwell",
+    })
+    .await;
+    // A time that the service names counts instead of that of the handler.
+    let paths = [("cut", "1ms", 2), ("long", "10m", 1), ("chunk", "1ms", 2), ("many", "10m", 2), ("none", "1ms", 2)];
+    let handler = |(path, delay, _): &(&str, &str, i32)| {
+        format!(
+            "[[handler]]\nname = \"{path}\"\nrunner = \"http\"\nretry = {{ attempts = 2, delay = \"{delay}\" }}\n\
+             http = {{ url = \"http://{address}/{path}\", method = \"GET\", allowed_networks = [\"127.0.0.1\"] }}\n"
+        )
+    };
+    let server = Server::start(&paths.iter().map(handler).collect::<Vec<_>>().concat());
+    for (path, _, attempts) in paths {
+        let ended = server.wait_finished(&server.submit(task(path, "1")).await).await;
+        assert_eq!((ended.state(), ended.attempt), (TaskState::Completed, attempts), "{path}: {ended:?}");
+        assert_eq!(bytes(ended.result.as_ref()), "well", "{path}");
+    }
 }
 
 #[tokio::test]

@@ -92,8 +92,10 @@ async fn detail(response: Response<Incoming>) -> String {
 /// The delay that `Retry-After` names, as seconds or as a time on the clock of the service.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = text(headers, &RETRY_AFTER)?.trim();
-    let delay = if let Ok(seconds) = value.parse() {
-        Duration::from_secs(seconds)
+    let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    let delay = if is_number {
+        // One that is too large for the type is still a delay.
+        Duration::from_secs(value.parse().unwrap_or(u64::MAX))
     } else {
         let date = text(headers, &DATE).and_then(|date| httpdate::parse_http_date(date).ok());
         httpdate::parse_http_date(value).ok()?.duration_since(date.unwrap_or_else(now)).ok()?
@@ -124,11 +126,15 @@ mod tests {
             // Later than the clock of this machine.
             (vec![("retry-after", "Fri, 31 Dec 9999 23:59:59 GMT")], Some(24 * 3_600)),
             (vec![("retry-after", "99999999999")], Some(24 * 3_600)),
+            (vec![("retry-after", "999999999999999999999999999999")], Some(24 * 3_600)),
             (vec![date, ("retry-after", "Sun, 06 Nov 1994 08:48:00 GMT")], None),
             (vec![("retry-after", "Sun, 06 Nov 1994 08:48:00 GMT")], None),
             (vec![("retry-after", "0")], None),
             (vec![("retry-after", "-1")], None),
             (vec![("retry-after", "soon")], None),
+            (vec![("retry-after", "")], None),
+            (vec![("retry-after", "1.5")], None),
+            (vec![("retry-after", "Sun, 99 Nov 1994 08:49:37 GMT")], None),
             (vec![], None),
         ] {
             let pairs = headers.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
