@@ -36,7 +36,7 @@ impl Handle {
     pub async fn put_handler(&self, upload: NewUpload, module: Vec<u8>, memory: Reservation) -> Result<(), Refusal> {
         let handle = self.clone();
         to_its_end(async move {
-            // One after the other: compiling takes all processors and much memory.
+            // One after the other: compiling takes much CPU time and memory.
             let _turn = handle.inner.upload_turn.lock().await;
             handle.check_upload(&upload.name)?;
             let bytes = upload.settings.bytes();
