@@ -65,7 +65,7 @@ tests/clients/run.sh
 step "Helm chart and image"
 tests/helm/run.sh
 
-step "WebAssembly guests in C and Go"
+step "WebAssembly guests in C, Go and Python"
 tests/wasm/run.sh
 
 step "dashboard"

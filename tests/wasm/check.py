@@ -1,6 +1,6 @@
-"""Runs guests in C and Go as tasks of a server, and checks what comes of them.
+"""Runs guests in C, Go and Python as tasks of a server, and checks what comes of them.
 
-`check.py BINARY DIRECTORY`; the directory has `c.wasm` and `go.wasm`.
+`check.py BINARY DIRECTORY`; the directory has `c.wasm`, `go.wasm` and `python.wasm`.
 """
 
 import base64
@@ -11,10 +11,10 @@ import sys
 import time
 import urllib.request
 
-# Seconds. A server without optimizations compiles a module of Go for a minute.
+# Seconds. A server with a compiler that is hardly optimized needs half a minute for the guests, and more on a busy machine.
 TIMEOUT = 300
 
-# A handler for each guest, and one of each that can see the time.
+# A handler for each guest, and one that can see the time.
 HANDLER = """
 [[handler]]
 name = "{name}"
@@ -27,8 +27,16 @@ retry = {{ attempts = 1 }}
 timeout = "20s"
 env = {{ CUSTOMER = "no 7" }}
 permanent_exit_codes = ["64-78"]
-limits = {{ memory = "32MiB" }}
+limits = {{ memory = "{memory}" }}
 """
+
+# Name, guest, clock, memory.
+HANDLERS = [
+    ("c", "c", "false", "32MiB"),
+    ("go", "go", "false", "32MiB"),
+    ("go-clock", "go", "true", "32MiB"),
+    ("python", "python", "false", "64MiB"),
+]
 
 # Handler, argument, payload, result or failure: reason, and texts in its message and detail.
 CASES = [
@@ -46,14 +54,19 @@ CASES = [
     ("go", "escape", b"", b"nothing reached"),
     ("go", "allocate", b"", ("OUT_OF_MEMORY", "33554432 bytes", "goroutine")),
     ("go-clock", "sleep", b"", b"true"),
+    ("python", "count", b'{"text":"a b a"}', b'{"a": 2, "b": 1} no 7'),
+    ("python", "fail", b"", ("HANDLER_ERROR", "exited with code 1", "not today")),
+    ("python", "allocate", b"", ("OUT_OF_MEMORY", "67108864 bytes", "")),
+    ("python", "escape", b"", b"nothing reached"),
 ]
 
 
 class Server:
     def __init__(self, binary, directory):
-        guests = [("c", "c", "false"), ("go", "go", "false"), ("go-clock", "go", "true")]
-        module = {guest: json.dumps(str(directory / f"{guest}.wasm")) for guest in ("c", "go")}
-        config = "".join(HANDLER.format(name=n, guest=g, module=module[g], clock=c) for n, g, c in guests)
+        config = "".join(
+            HANDLER.format(name=n, guest=g, module=json.dumps(str(directory / f"{g}.wasm")), clock=c, memory=m)
+            for n, g, c, m in HANDLERS
+        )
         (directory / "lineshaft.toml").write_text(config)
         self.log = directory / "log"
         ready = directory / "ready"
@@ -126,7 +139,7 @@ def main(binary, directory):
             faults.append("the cache was not used")
     if faults:
         sys.exit("\n".join(faults))
-    print(f"{len(CASES) + 2} tasks of guests in C and Go are as expected")
+    print(f"{len(CASES) + 2} tasks of guests in C, Go and Python are as expected")
 
 
 if __name__ == "__main__":

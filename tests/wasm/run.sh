@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds guests in C and Go from source, and runs them as tasks of a server.
+# Builds guests in C, Go and Python from source, and runs them as tasks of a server.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source tests/tools.sh
@@ -24,6 +24,12 @@ trap 'rm -rf "$directory"' EXIT
 clang --target=wasm32-wasi -O2 -Wall -Werror -o "$directory/c.wasm" tests/wasm/c/guest.c
 export GOCACHE="$tools_root/go-build" GOTOOLCHAIN=local
 (cd tests/wasm/go && GOOS=wasip1 GOARCH=wasm go build -o "$directory/go.wasm" .)
+python="$tools_root/componentize-py"
+if outdated "$python" tests/wasm/python/requirements.txt; then
+  environment "$python" tests/wasm/python/requirements.txt
+  filled "$python"
+fi
+(cd tests/wasm/python && "$python/bin/componentize-py" -d guest.wit -w guest componentize guest -o "$directory/python.wasm")
 
 need_binary
 python3 tests/wasm/check.py "$LINESHAFT_BINARY" "$directory"
