@@ -136,10 +136,7 @@ fn unless_foreign(changed: io::Result<()>) -> io::Result<()> {
 pub fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     let draft = draft(path);
     // A crash may have left one.
-    match std::fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_if_present(&draft)?;
     let written = write_draft(path, &draft, contents, mode).and_then(|()| std::fs::rename(&draft, path));
     if written.is_err() {
         // The next replacement removes it, too.
@@ -148,6 +145,14 @@ pub fn replace(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
     written?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
+}
+
+/// Removes a file, if there is one.
+pub fn remove_if_present(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn write_draft(path: &Path, draft: &Path, contents: &[u8], mode: u32) -> io::Result<()> {

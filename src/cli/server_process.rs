@@ -12,7 +12,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::process::Command;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::files::create_private_directory;
+use crate::files::{create_private_directory, remove_if_present};
 use crate::model::{Clock, SystemClock, Timestamp};
 use crate::proto::v1::task_service_client::TaskServiceClient;
 
@@ -69,7 +69,7 @@ impl ServerProcess {
         let ready_file = directory.join("ready");
         let log = directory.join("server.log");
         fs::write(&config_file, config)?;
-        remove_if_exists(&ready_file)?;
+        remove_if_present(&ready_file)?;
         let log_file = File::options().create(true).append(true).open(&log)?;
         let spawned_at = SystemClock.now();
         end_with_this_process(&mut command);
@@ -199,13 +199,6 @@ impl Drop for ScratchDir {
         if !self.keep {
             let _ = fs::remove_dir_all(&self.path);
         }
-    }
-}
-
-fn remove_if_exists(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::files::{replace, require_private_directory};
+use crate::files::{remove_if_present, replace, require_private_directory};
 
 const FILE_MODE: u32 = 0o600;
 const DIGEST_LENGTH: usize = 64;
@@ -53,7 +53,7 @@ impl KeptFiles {
         let _locked = self.used.lock();
         require_private_directory(&self.directory)?;
         // A file that cannot be trusted would keep its owner and mode.
-        remove(&path)?;
+        remove_if_present(&path)?;
         replace(&path, contents, FILE_MODE)
     }
 
@@ -65,7 +65,7 @@ impl KeptFiles {
         let is_unused = |name: &str| has_digest(name) && !used.contains_key(name);
         for entry in entries.flatten().filter(|entry| is_unused(&entry.file_name().to_string_lossy())) {
             // What cannot be removed now is tried again later.
-            let _ = remove(&entry.path());
+            let _ = remove_if_present(&entry.path());
         }
     }
 }
@@ -74,17 +74,11 @@ fn has_digest(name: &str) -> bool {
     name.get(..DIGEST_LENGTH).is_some_and(|digest| digest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
 
     use super::*;
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
-use crate::files::create_private_directory;
+use crate::files::{self, create_private_directory};
 
 /// Symbolic links that are followed in a row.
 const LINKS_MAX: usize = 40;
@@ -69,10 +69,7 @@ pub(super) fn require_file(path: &Path, remedy: &str) -> Result<(), StoreError> 
 }
 
 pub(super) fn remove_if_present(path: &Path) -> Result<(), StoreError> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", path, &error)),
-        _ => Ok(()),
-    }
+    files::remove_if_present(path).map_err(|error| StoreError::io("remove", path, &error))
 }
 
 /// Locks the file; `None` when another process holds the lock. Closing the file releases it.
