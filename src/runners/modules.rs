@@ -68,7 +68,7 @@ impl Modules {
         Ok(Arc::clone(engine.insert(Arc::new(Engine::new(self.compiled.as_deref())?))))
     }
 
-    /// Compiles a module and stores it durably. It is kept as long as the runner exists. Blocks.
+    /// Compiles a module and stores it durably under its digest. It is kept as long as the runner exists. Blocks.
     ///
     /// # Errors
     /// [`UploadError`].
@@ -77,15 +77,16 @@ impl Modules {
         name: &HandlerName,
         settings: &UploadSettings,
         module: &[u8],
-    ) -> Result<Arc<dyn Runner>, UploadError> {
+    ) -> Result<(ModuleDigest, Arc<dyn Runner>), UploadError> {
         let runner = self.runner(name, settings, module)?;
-        let file = ModuleDigest::of(module).file_name();
+        let digest = ModuleDigest::of(module);
+        let file = digest.file_name();
         let kept = self.uploaded.mark(&file);
         if !self.read(&file).is_ok_and(|stored| stored == module) {
             let failed = |source| UploadError::Write { path: self.uploaded.path(&file), source };
             self.uploaded.write(&file, module).map_err(failed)?;
         }
-        Ok(Arc::new(UploadedRunner { runner: Ok(runner), _kept: kept }))
+        Ok((digest, Arc::new(UploadedRunner { runner: Ok(runner), _kept: kept })))
     }
 
     /// The runner of an uploaded handler. If its module cannot be used, its attempts fail with the reason. Blocks.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{HandlerName, HandlerSource, ModuleDigest, Reservation};
+use crate::model::{HandlerName, HandlerSource, Reservation};
 use crate::runners::{Modules, UploadError};
 
 use super::core::NewUpload;
@@ -42,8 +42,8 @@ impl Handle {
             let bytes = upload.settings.bytes();
             let compiling = handle.with_modules(move |modules| {
                 let _memory = memory;
-                let runner = modules.upload(&upload.name, &upload.settings, &module).map_err(refusal)?;
-                Ok((upload, ModuleDigest::of(&module), runner))
+                let (digest, runner) = modules.upload(&upload.name, &upload.settings, &module).map_err(refusal)?;
+                Ok((upload, digest, runner))
             });
             let result: Result<_, Refusal> = compiling.await;
             let result = match result {

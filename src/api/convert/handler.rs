@@ -9,6 +9,7 @@ use crate::scheduler::NewUpload;
 
 use super::invalid_fields::InvalidFields;
 use super::numbers::to_i64;
+use super::submit_fields::check_args;
 use super::task;
 use super::time::duration;
 
@@ -49,7 +50,7 @@ pub fn upload(handler: v1::WasmHandler) -> Result<(NewUpload, usize), InvalidFie
     let pool = named.and_then(|pool| invalid.parsed("handler.pool", pool));
     let bounds = limits::TIMEOUT_MIN..=limits::TIMEOUT_MAX;
     let timeout = invalid.duration("handler.timeout", handler.timeout.as_ref(), bounds);
-    let argv = argv(&mut invalid, handler.argv);
+    check_args(&mut invalid, "handler.argv", &handler.argv);
     let arg_pattern = arg_pattern(&mut invalid, &handler.arg_pattern);
     let content_type = (!handler.content_type.is_empty()).then(|| handler.content_type.into());
     if content_type.as_deref().is_some_and(|text| !is_content_type(text)) {
@@ -67,7 +68,7 @@ pub fn upload(handler: v1::WasmHandler) -> Result<(NewUpload, usize), InvalidFie
     let settings = UploadSettings {
         description: handler.description.into(),
         timeout,
-        argv,
+        argv: handler.argv.into_iter().map(Into::into).collect(),
         arg_pattern,
         content_type,
         memory_bytes: memory_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
@@ -83,18 +84,6 @@ fn bytes(invalid: &mut InvalidFields, field: &str, given: i64, range: std::ops::
     }
     invalid.add(field, format_args!("is {given}, must be from {} to {} bytes", range.start(), range.end()));
     None
-}
-
-fn argv(invalid: &mut InvalidFields, given: Vec<String>) -> Box<[Box<str>]> {
-    invalid.check_length("handler.argv", given.len(), limits::ARGS_MAX, "values");
-    for (index, arg) in given.iter().enumerate().take(limits::ARGS_MAX) {
-        let field = format_args!("handler.argv[{index}]");
-        invalid.check_length(field, arg.len(), limits::ARG_BYTES_MAX, "bytes");
-        if arg.contains('\0') {
-            invalid.add(field, "must not contain a NUL character");
-        }
-    }
-    given.into_iter().map(Into::into).collect()
 }
 
 fn arg_pattern(invalid: &mut InvalidFields, given: &str) -> Option<ArgPattern> {

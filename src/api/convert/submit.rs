@@ -236,7 +236,7 @@ impl ParsedFields {
                 .filter(|delay| !delay.is_zero()),
             expires_after: invalid.duration(path.field("expires_after"), request.expires_after.as_ref(), expiries),
         };
-        check_args(invalid, path, &request.args);
+        check_args(invalid, path.field("args"), &request.args);
         invalid.check_length(path.field("display_name"), name_length, limits::DISPLAY_NAME_BYTES_MAX, "bytes");
         parsed
     }

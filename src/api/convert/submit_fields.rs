@@ -157,10 +157,10 @@ pub(super) fn content_type(
     if content_type.is_empty() || *content_type == **default_type { default_type.clone() } else { content_type.into() }
 }
 
-pub(super) fn check_args(invalid: &mut InvalidFields, path: MessagePath, args: &[String]) {
-    invalid.check_length(path.field("args"), args.len(), limits::ARGS_MAX, "values");
+pub(super) fn check_args(invalid: &mut InvalidFields, list: impl Display + Copy, args: &[String]) {
+    invalid.check_length(list, args.len(), limits::ARGS_MAX, "values");
     for (index, arg) in args.iter().enumerate().take(limits::ARGS_MAX) {
-        let field = format_args!("{path}args[{index}]");
+        let field = format_args!("{list}[{index}]");
         invalid.check_length(field, arg.len(), limits::ARG_BYTES_MAX, "bytes");
         if arg.contains('\0') {
             invalid.add(field, "must not contain a NUL byte");
