@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests the package against the server LINESHAFT_BINARY: the generated code, types, lints, the tests, and the wheel in an
-# environment of its own with the programs of README.md.
+# environment of its own with the programs of README.md and docs/moving.md.
 set -euo pipefail
 cd "$(dirname "$0")"
 tools="${TMPDIR:-/tmp}/lineshaft-test-tools/python-sdk"
@@ -26,4 +26,4 @@ rm -rf "$scratch"/src/*.egg-info
 "$tools/bin/pip" wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation -w "$scratch/dist" "$scratch"
 python3 -m venv "$scratch/user"
 "$scratch/user/bin/pip" install --quiet --disable-pip-version-check "$scratch"/dist/lineshaft-*.whl
-"$scratch/user/bin/python" tests/readme.py "$scratch/user/bin"
+"$scratch/user/bin/python" tests/documents.py "$scratch/user/bin"

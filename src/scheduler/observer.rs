@@ -91,6 +91,7 @@ fn reading(now: Instant, load: PoolLoad, pool: &Pool) -> PoolReading {
         idle: stats.idle,
         paused: load.spec.paused,
         queue_limit: load.spec.queue_limit,
+        default_timeout: load.spec.timeout,
         waiting: load.waiting,
         running: load.running,
         queued: load.queued_by_priority,

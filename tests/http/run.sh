@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests the port without gRPC clients: runs every command of docs/http.md, and calls the server with `buf curl` over
+# Tests the port without gRPC clients: runs every command of docs/http.md and docs/moving.md, and calls the server with `buf curl` over
 # Connect, gRPC-Web and gRPC.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -36,6 +36,12 @@ start --data-dir "$directory/data"
 python3 tests/http/docs.py docs/http.md "$address"
 # The last command of the page shuts down the server.
 wait "$server" || { echo "the server did not exit with 0"; cat "$directory/log"; exit 1; }
+
+sed -n '/^```toml$/,/^```$/{//!p}' docs/moving.md >"$directory/moving.toml"
+start --memory --config "$directory/moving.toml"
+PATH="$(dirname "$LINESHAFT_BINARY"):$PATH" LINESHAFT_SERVER="http://$address" \
+  python3 tests/http/docs.py docs/moving.md "$address"
+kill "$server" && wait "$server"
 
 start --memory
 call() { # protocol, method, message

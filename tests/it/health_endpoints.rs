@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lineshaft::proto::v1::{self, TaskState};
 use rustix::process::Signal;
+use serde_json::json;
 use tonic::transport::Endpoint;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
@@ -179,11 +180,14 @@ async fn a_drain_ends_readiness_but_not_liveness() {
         let response = get(address, "/health", "");
         assert_eq!((response.status, response.header("content-type")), (200, "application/json"));
         let health = response.json();
-        assert_eq!((health["status"].as_str(), health["reasons"].as_array().map(Vec::len)), (Some("ready"), Some(0)));
+        assert_eq!((health["status"].as_str(), health["reasons"].as_array().map(Vec::len)), (Some("healthy"), Some(0)));
+        assert_eq!((&health["tasks_count"], &health["running_tasks"]), (&json!(3), &json!(2)));
+        let pools = json!({"max_workers": 2, "active_threads": 2, "task_timeout": 300.0, "max_retries": 2});
+        assert_eq!(health["thread_pool"], pools);
         let pool = &health["pools"][0];
         assert_eq!((pool["name"].as_str(), pool["status"].as_str()), (Some("default"), Some("busy")));
         assert_eq!((pool["running"].as_u64(), pool["queued_by_priority"]["normal"].as_u64()), (Some(2), Some(1)));
-        assert_eq!(pool["workers"], serde_json::json!({"size": 2, "busy": 2, "idle": 0}));
+        assert_eq!(pool["workers"], json!({"size": 2, "busy": 2, "idle": 0}));
         assert_eq!(get(address, "/health/ready", "").status, 200);
         assert_eq!(get(address, "/health/live", "").status, 200);
     }
@@ -194,7 +198,7 @@ async fn a_drain_ends_readiness_but_not_liveness() {
     });
     let health = get(&server.address, "/health", "");
     assert_eq!(health.status, 503);
-    assert_eq!(health.json()["reasons"], serde_json::json!(["draining"]));
+    assert_eq!(health.json()["reasons"], json!(["draining"]));
     assert_eq!(get(&probes, "/health/live", "").status, 200, "tasks are still running");
     server.signal(Signal::TERM);
     server.signal(Signal::TERM);

@@ -43,6 +43,7 @@ mod memory;
 mod metrics;
 mod misbehaving_handlers;
 mod payload_schemas;
+mod plain_routes;
 mod pools;
 mod process_lifetime;
 mod process_users;

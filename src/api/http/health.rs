@@ -10,7 +10,7 @@ use tonic::body::Body;
 use tonic::codegen::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use tonic::codegen::http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
-use crate::model::{MemoryAccount, Priority};
+use crate::model::{Clock, MemoryAccount, Priority, RetryPolicy, SystemClock};
 use crate::telemetry::Telemetry;
 use crate::telemetry::host::HostReading;
 use crate::telemetry::liveness::{Component, NotReady};
@@ -49,7 +49,8 @@ pub async fn respond(sources: &Sources, method: &Method, path: &str, headers: &H
 
 fn ready(sources: &Sources) -> Response<Body> {
     let reasons = sources.telemetry.liveness.not_ready_reasons();
-    page(http_status(&reasons), &json!({ "status": status_text(&reasons), "reasons": names(&reasons) }))
+    let status = if reasons.is_empty() { "ready" } else { "not_ready" };
+    page(http_status(&reasons), &json!({ "status": status, "reasons": names(&reasons) }))
 }
 
 fn health(sources: &Sources) -> Response<Body> {
@@ -61,8 +62,19 @@ fn health(sources: &Sources) -> Response<Body> {
         let healthy = !reasons.contains(&NotReady::Stalled(component));
         LoopHealth { healthy, silence_seconds: seconds(silence), stalls }
     };
+    let pools = sources.telemetry.gauges.pools.read();
+    let running = pools.iter().map(|pool| pool.running).sum();
     let report = Report {
-        status: status_text(&reasons),
+        status: if reasons.is_empty() { "healthy" } else { "unhealthy" },
+        timestamp: SystemClock.now().to_string(),
+        tasks_count: running + pools.iter().map(|pool| pool.waiting + pool.queued()).sum::<u64>(),
+        running_tasks: running,
+        thread_pool: ThreadPool {
+            max_workers: pools.iter().map(|pool| pool.busy + pool.idle).sum(),
+            active_threads: pools.iter().map(|pool| pool.busy).sum(),
+            task_timeout: pools.first().map(|pool| pool.default_timeout.as_secs_f64()),
+            max_retries: RetryPolicy::default().attempts_max - 1,
+        },
         reasons: names(&reasons),
         version: env!("CARGO_PKG_VERSION"),
         instance: &sources.instance,
@@ -73,7 +85,7 @@ fn health(sources: &Sources) -> Response<Body> {
             scheduler: component(Component::Scheduler),
             runtime: component(Component::Runtime),
         },
-        pools: sources.telemetry.gauges.pools.read().iter().map(PoolHealth::of).collect(),
+        pools: pools.iter().map(PoolHealth::of).collect(),
         system: SystemHealth {
             cores: host.cores,
             cpu_percent: tenths(host.cpu_percent),
@@ -95,6 +107,11 @@ fn health(sources: &Sources) -> Response<Body> {
 #[derive(Serialize)]
 struct Report<'a> {
     status: &'static str,
+    timestamp: String,
+    /// Tasks that have not ended.
+    tasks_count: u64,
+    running_tasks: u64,
+    thread_pool: ThreadPool,
     reasons: Vec<&'static str>,
     version: &'static str,
     instance: &'a str,
@@ -103,6 +120,17 @@ struct Report<'a> {
     pools: Vec<PoolHealth>,
     system: SystemHealth,
     process: ProcessHealth,
+}
+
+/// Of all pools.
+#[derive(Serialize)]
+struct ThreadPool {
+    max_workers: usize,
+    active_threads: usize,
+    /// Of the first pool, in seconds.
+    task_timeout: Option<f64>,
+    /// Of a handler that sets none.
+    max_retries: u32,
 }
 
 #[derive(Serialize)]
@@ -198,10 +226,6 @@ impl PoolHealth {
             oldest_queued_seconds: seconds(reading.oldest_age()),
         }
     }
-}
-
-fn status_text(reasons: &[NotReady]) -> &'static str {
-    if reasons.is_empty() { "ready" } else { "not_ready" }
 }
 
 fn names(reasons: &[NotReady]) -> Vec<&'static str> {

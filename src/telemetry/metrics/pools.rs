@@ -28,6 +28,8 @@ pub struct PoolReading {
     pub paused: bool,
     /// Tasks that may wait in the pool.
     pub queue_limit: usize,
+    /// Of tasks without a timeout.
+    pub default_timeout: Duration,
     pub waiting: u64,
     pub running: u64,
     /// QUEUED tasks by priority index.

@@ -306,6 +306,7 @@ fn published_state_is_exposed_as_it_is_at_collection() {
         idle: 3,
         paused: true,
         queue_limit: 10,
+        default_timeout: Duration::from_secs(300),
         waiting: 2,
         running: 1,
         queued: [0, 5, 0, 0],

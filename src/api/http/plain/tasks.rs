@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
@@ -50,7 +50,12 @@ pub async fn submit(call: Call) -> Result<Value, Status> {
         ..v1::SubmitTaskRequest::default()
     };
     let response: v1::SubmitTaskResponse = call.client.rpc("/lineshaft.v1.TaskService/SubmitTask", &request).await?;
-    Ok(json!({ "id": response.task_id, "state": state_name(response.state()), "revision": response.revision }))
+    Ok(json!({
+        "success": true,
+        "task_id": response.task_id,
+        "state": state_name(response.state()),
+        "revision": response.revision,
+    }))
 }
 
 /// A string that is valid JSON is used as JSON, because a form has only strings. `exact` is the text of another value.
@@ -108,7 +113,7 @@ pub async fn get(call: Call) -> Result<String, Status> {
         (Err(error), Some(waited)) if error.code() == Code::NotFound => Some(waited),
         (Err(error), _) => return Err(error),
     };
-    Ok(task_json(&task.unwrap_or_default()))
+    Ok(to_json(&TaskJson::from(&task.unwrap_or_default())))
 }
 
 #[derive(Deserialize)]
@@ -122,33 +127,47 @@ struct List {
     page: String,
 }
 
+#[derive(Serialize)]
+struct Listed<'a> {
+    tasks: Vec<TaskJson<'a>>,
+    next_page: Option<&'a str>,
+    revision: u64,
+}
+
 pub async fn list(call: Call) -> Result<String, Status> {
-    list_tasks(&call.client, call.params.parse()?).await
+    let List { state, handler, limit, page } = call.params.parse()?;
+    let states = parse_states(&state)?;
+    let filter = v1::TaskFilter { states, handler, ..v1::TaskFilter::default() };
+    let response = list_tasks(&call.client, filter, limit.as_ref(), page, true).await?;
+    let tasks = response.tasks.iter().map(TaskJson::from).collect();
+    let next_page = Some(&*response.next_page_token).filter(|token| !token.is_empty());
+    Ok(to_json(&Listed { tasks, next_page, revision: response.revision }))
 }
 
-pub async fn list_running(call: Call) -> Result<String, Status> {
-    let list: List = call.params.parse()?;
-    if !list.state.is_empty() {
-        let description = "is not supported by /api/tasks/running; use GET /api/tasks";
-        return Err(into_status(InvalidFields::one("state", description)));
-    }
-    list_tasks(&call.client, List { state: "RUNNING".to_owned(), ..list }).await
+#[derive(Deserialize)]
+struct ListRunning {
+    limit: Option<Value>,
 }
 
-async fn list_tasks(client: &LoopbackClient, list: List) -> Result<String, Status> {
-    let limit = number("limit", list.limit.as_ref(), 1..=limits::PAGE_SIZE_MAX as u64)?;
-    let states = parse_states(&list.state)?;
-    let request = v1::ListTasksRequest {
-        filter: Some(v1::TaskFilter { states, handler: list.handler, ..v1::TaskFilter::default() }),
-        page_size: limit.and_then(|limit| i32::try_from(limit).ok()).unwrap_or_default(),
-        page_token: list.page,
-        include_results: true,
-    };
-    let response: v1::ListTasksResponse = client.rpc("/lineshaft.v1.TaskService/ListTasks", &request).await?;
-    let tasks: Vec<_> = response.tasks.iter().map(task_json).collect();
-    let next_page = Some(response.next_page_token).filter(|token| !token.is_empty());
-    let (tasks, next_page) = (tasks.join(","), json!(next_page));
-    Ok(format!("{{\"tasks\":[{tasks}],\"next_page\":{next_page},\"revision\":{}}}", response.revision))
+pub async fn list_running(call: Call) -> Result<Value, Status> {
+    let ListRunning { limit } = call.params.parse()?;
+    let states = vec![v1::TaskState::Running.into()];
+    let filter = v1::TaskFilter { states, ..v1::TaskFilter::default() };
+    let response = list_tasks(&call.client, filter, limit.as_ref(), String::new(), false).await?;
+    Ok(response.tasks.iter().map(running_json).collect())
+}
+
+async fn list_tasks(
+    client: &LoopbackClient,
+    filter: v1::TaskFilter,
+    limit: Option<&Value>,
+    page_token: String,
+    include_results: bool,
+) -> Result<v1::ListTasksResponse, Status> {
+    let limit = number("limit", limit, 1..=limits::PAGE_SIZE_MAX as u64)?;
+    let page_size = limit.and_then(|limit| i32::try_from(limit).ok()).unwrap_or_default();
+    let request = v1::ListTasksRequest { filter: Some(filter), page_size, page_token, include_results };
+    client.rpc("/lineshaft.v1.TaskService/ListTasks", &request).await
 }
 
 /// Parses a comma-separated list of states.
@@ -157,7 +176,7 @@ fn parse_states(text: &str) -> Result<Vec<i32>, Status> {
     let states = names.map(|name| {
         let state = v1::TaskState::from_str_name(&format!("TASK_STATE_{}", name.to_ascii_uppercase()));
         let state = state.filter(|state| *state != v1::TaskState::Unspecified).ok_or_else(|| {
-            let allowed = "WAITING, QUEUED, RUNNING, COMPLETED, FAILED, CANCELLED";
+            let allowed = "waiting, queued, running, completed, failed, cancelled";
             into_status(InvalidFields::one("state", format!("is `{name}`, must be one of {allowed}")))
         });
         state.map(i32::from)
@@ -175,7 +194,16 @@ pub async fn cancel(call: Call) -> Result<Value, Status> {
     let Cancel { reason } = call.params.parse()?;
     let request = v1::CancelTaskRequest { task_id: call.id.clone(), reason, ..v1::CancelTaskRequest::default() };
     let response: v1::CancelTaskResponse = call.client.rpc("/lineshaft.v1.TaskService/CancelTask", &request).await?;
-    Ok(json!({ "id": call.id, "state": state_name(response.state()), "revision": response.revision }))
+    let message = match response.state() {
+        v1::TaskState::Running => "the task is being stopped",
+        _ => "the task is cancelled",
+    };
+    Ok(json!({
+        "message": message,
+        "task_id": call.id,
+        "state": state_name(response.state()),
+        "revision": response.revision,
+    }))
 }
 
 pub async fn clear_completed(call: Call) -> Result<Value, Status> {
@@ -187,41 +215,104 @@ pub async fn clear_completed(call: Call) -> Result<Value, Status> {
     Ok(json!({ "cleared": response.deleted, "revision": response.revision }))
 }
 
-/// Returns the name of a state without its prefix.
-fn state_name(state: v1::TaskState) -> &'static str {
-    state.as_str_name().trim_start_matches("TASK_STATE_")
+fn state_name(state: v1::TaskState) -> String {
+    lower_case_name(state.as_str_name(), "TASK_STATE_")
 }
 
-fn task_json(task: &v1::Task) -> String {
-    let time = |at: Option<&prost_types::Timestamp>| at.map(ToString::to_string);
-    let usage = task.resource_usage.as_ref();
-    let failure = task.failure.as_ref().map(|failure| {
-        let reason = failure.reason().as_str_name().trim_start_matches("FAILURE_REASON_");
-        json!({ "reason": reason, "message": failure.message })
-    });
-    let others = json!({
-        "id": task.task_id,
-        "type": task.handler,
-        "priority": priority_number(task.priority()),
-        "label": task.display_name,
-        "pool": task.pool,
-        "state": state_name(task.state()),
-        "progress": task.progress,
-        "attempt": task.attempt,
-        "worker": task.worker,
-        "submitted_at": time(task.submitted_at.as_ref()),
-        "started_at": time(task.started_at.as_ref()),
-        "finished_at": time(task.finished_at.as_ref()),
-        "queue_seconds": usage.and_then(|usage| usage.queue_time.as_ref()).map(seconds),
-        "run_seconds": usage.and_then(|usage| usage.run_time.as_ref()).map(seconds),
-        "error": failure,
-    });
-    let mut json = others.to_string();
-    json.truncate(json.len() - 1);
-    for (name, payload) in [("param", task.payload.as_ref()), ("result", task.result.as_ref())] {
-        json.extend([",\"", name, "\":", &payload.map_or(Cow::Borrowed("null"), payload_json)]);
+/// Returns the name of an enum value of the contract without its prefix, in lower case.
+pub fn lower_case_name(name: &str, prefix: &str) -> String {
+    name.trim_start_matches(prefix).to_ascii_lowercase()
+}
+
+/// A task, with the fields of `docs/http.md`.
+#[derive(Serialize)]
+struct TaskJson<'a> {
+    id: &'a str,
+    state: String,
+    result: Option<Cow<'a, str>>,
+    /// `text` or `base64`.
+    result_encoding: Option<&'static str>,
+    exception: Option<&'a str>,
+    failure_reason: Option<String>,
+    /// Of the last attempt, in seconds.
+    execution_time: Option<f64>,
+    wait_time: Option<f64>,
+    priority: u8,
+    pool: &'a str,
+    progress: f64,
+    attempt: i32,
+    worker: &'a str,
+    submitted_at: Option<String>,
+    started_at: Option<String>,
+    finished_at: Option<String>,
+    meta: Meta<'a>,
+}
+
+#[derive(Serialize)]
+struct Meta<'a> {
+    r#type: &'a str,
+    label: &'a str,
+    param: Option<Cow<'a, str>>,
+    param_encoding: Option<&'static str>,
+    submitted_by: &'a str,
+}
+
+impl<'a> From<&'a v1::Task> for TaskJson<'a> {
+    fn from(task: &'a v1::Task) -> Self {
+        let usage = task.resource_usage.as_ref();
+        let failure = task.failure.as_ref();
+        let (param, param_encoding) = task.payload.as_ref().and_then(text_of).unzip();
+        let (result, result_encoding) = task.result.as_ref().and_then(text_of).unzip();
+        Self {
+            id: &task.task_id,
+            state: state_name(task.state()),
+            result,
+            result_encoding,
+            exception: failure.map(|failure| &*failure.message),
+            failure_reason: failure.map(|failure| lower_case_name(failure.reason().as_str_name(), "FAILURE_REASON_")),
+            execution_time: usage.and_then(|usage| usage.run_time.as_ref()).map(seconds),
+            wait_time: usage.and_then(|usage| usage.queue_time.as_ref()).map(seconds),
+            priority: priority_number(task.priority()),
+            pool: &task.pool,
+            progress: task.progress,
+            attempt: task.attempt,
+            worker: &task.worker,
+            submitted_at: time(task.submitted_at.as_ref()),
+            started_at: time(task.started_at.as_ref()),
+            finished_at: time(task.finished_at.as_ref()),
+            meta: Meta {
+                r#type: &task.handler,
+                label: &task.display_name,
+                param,
+                param_encoding,
+                submitted_by: &task.submitted_by,
+            },
+        }
     }
-    json + "}"
+}
+
+fn running_json(task: &v1::Task) -> Value {
+    let title = if task.display_name.is_empty() { &task.handler } else { &task.display_name };
+    json!({
+        "task_id": task.task_id,
+        "title": title,
+        "status": state_name(task.state()),
+        "last_run": time(task.started_at.as_ref()),
+        "run_count": task.attempt,
+        "is_done": false,
+        "is_cancelled": task.cancel.is_some(),
+        "progress": task.progress,
+        "worker": task.worker,
+    })
+}
+
+fn to_json(value: &impl Serialize) -> String {
+    // Cannot fail: the keys are names.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+fn time(at: Option<&prost_types::Timestamp>) -> Option<String> {
+    at.map(ToString::to_string)
 }
 
 pub fn seconds(duration: &prost_types::Duration) -> f64 {
@@ -230,15 +321,14 @@ pub fn seconds(duration: &prost_types::Duration) -> f64 {
     whole + f64::from(duration.nanos) / 1e9
 }
 
-/// Returns the JSON of a payload or result: its exact text if it is JSON, otherwise a string; in base64 if it is not UTF-8.
-fn payload_json(payload: &v1::Payload) -> Cow<'_, str> {
+/// A payload or result as a text, and how it is encoded: as itself, or in base64 if it is not UTF-8.
+fn text_of(payload: &v1::Payload) -> Option<(Cow<'_, str>, &'static str)> {
     use base64::prelude::{BASE64_STANDARD, Engine};
-    let Some(Kind::Data(data)) = &payload.kind else { return Cow::Borrowed("null") };
-    match std::str::from_utf8(data) {
-        Ok(text) if payload.content_type.starts_with(JSON) && is_json(text) => Cow::Borrowed(text),
-        Ok(text) => Cow::Owned(json!(text).to_string()),
-        Err(_) => Cow::Owned(json!({ "base64": BASE64_STANDARD.encode(data) }).to_string()),
-    }
+    let Some(Kind::Data(data)) = &payload.kind else { return None };
+    Some(match std::str::from_utf8(data) {
+        Ok(text) => (text.into(), "text"),
+        Err(_) => (BASE64_STANDARD.encode(data).into(), "base64"),
+    })
 }
 
 #[cfg(test)]
@@ -270,16 +360,14 @@ mod tests {
     }
 
     #[test]
-    fn payloads_are_converted_to_json() {
-        let of = |data: &'static [u8], content_type: &str| {
-            let payload = v1::Payload { kind: Some(Kind::Data(data.into())), content_type: content_type.to_owned() };
-            payload_json(&payload).into_owned()
+    fn a_result_is_a_text_with_all_its_bytes() {
+        let of = |data: &'static [u8]| {
+            let payload = v1::Payload { kind: Some(Kind::Data(data.into())), content_type: JSON.to_owned() };
+            let (text, encoding) = text_of(&payload).unwrap();
+            (text.into_owned(), encoding)
         };
         let exact = "{ \"z\":123456789012345678901234567890, \"a\":1.50}";
-        assert_eq!(of(exact.as_bytes(), JSON), exact);
-        assert_eq!(of(b"not \"json", JSON), r#""not \"json""#);
-        assert_eq!(of(br#""\ud800""#, JSON), r#""\"\\ud800\"""#, "as text: other clients could not read it");
-        assert_eq!(of(b"1", "text/plain"), "\"1\"");
-        assert_eq!(of(b"\xff", ""), r#"{"base64":"/w=="}"#);
+        assert_eq!(of(exact.as_bytes()), (exact.to_owned(), "text"));
+        assert_eq!(of(b"\xff"), ("/w==".to_owned(), "base64"));
     }
 }

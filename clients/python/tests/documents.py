@@ -1,4 +1,4 @@
-"""Runs the programs of README.md with the package as a user installs it: `readme.py BIN`, the `bin` folder of its environment.
+"""Runs the programs of documents with the package as a user installs it: `documents.py BIN`, the `bin` folder of its environment.
 
 `<!-- program: NAME -->` before a block of Python makes it a program. A text block after it is what it must print.
 `<!-- worker: NAME -->` makes it a worker, which runs beside them and must end on SIGTERM.
@@ -13,8 +13,9 @@ import subprocess
 import sys
 import tempfile
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parents[2] / "tests" / "clients"))
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+DOCUMENTS = ("clients/python/README.md", "docs/moving.md")
+sys.path.insert(0, str(ROOT / "tests" / "clients"))
 from harness import Server  # noqa: E402
 
 PROGRAM = re.compile(
@@ -26,28 +27,33 @@ WORKER = re.compile(r"<!-- worker: (\S+) -->\n```python\n(.*?)```", re.DOTALL)
 
 def main() -> None:
     python = pathlib.Path(sys.argv[1]) / "python"
-    text = (HERE.parent / "README.md").read_text()
-    programs, workers = PROGRAM.findall(text), WORKER.findall(text)
-    if not programs or not workers:
-        sys.exit("README.md has no programs")
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
         server = Server(os.environ["LINESHAFT_BINARY"], folder / "server", "")
         try:
             env = dict(os.environ, LINESHAFT_ADDRESS="{}:{}".format(*server.address))
-            running = [start(python, name, text, folder, env) for name, text in workers]
-            for name, text, wanted in programs:
-                (folder / name).write_text(text)
-                done = subprocess.run([python, name], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
-                if done.returncode != 0 or done.stdout != wanted:
-                    sys.exit(f"{name} of README.md printed\n{done.stdout}{done.stderr}\ninstead of\n{wanted}")
-                print(f"ok {name}")
-            for worker in running:
-                worker.terminate()
-                if worker.wait(30) != 0:
-                    sys.exit(f"a worker of README.md exited with {worker.returncode}")
+            for document in DOCUMENTS:
+                run(document, python, folder, env)
         finally:
             server.end()
+
+
+def run(document: str, python: pathlib.Path, folder: pathlib.Path, env: dict[str, str]) -> None:
+    text = (ROOT / document).read_text()
+    programs, workers = PROGRAM.findall(text), WORKER.findall(text)
+    if not programs or not workers:
+        sys.exit(f"{document} has no programs")
+    running = [start(python, name, text, folder, env) for name, text in workers]
+    for name, text, wanted in programs:
+        (folder / name).write_text(text)
+        done = subprocess.run([python, name], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
+        if done.returncode != 0 or done.stdout != wanted:
+            sys.exit(f"{name} of {document} printed\n{done.stdout}{done.stderr}\ninstead of\n{wanted}")
+        print(f"ok {name}")
+    for worker in running:
+        worker.terminate()
+        if worker.wait(30) != 0:
+            sys.exit(f"a worker of {document} exited with {worker.returncode}")
 
 
 def start(
@@ -60,7 +66,7 @@ def start(
     for line in worker.stderr:
         if " runs " in line:
             return worker
-    sys.exit(f"{name} of README.md has ended")
+    sys.exit(f"{name} has ended")
 
 
 if __name__ == "__main__":
