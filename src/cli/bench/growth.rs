@@ -15,6 +15,9 @@ const GROWTH_MAX: f64 = 1.2;
 /// Finished tasks are kept in each namespace, and few of them, so that namespaces differ in nothing else.
 const RETENTION: &str = "[retention]\ncount = 10\n";
 
+/// Fewer than a server allows on one connection.
+const WATCHES_PER_CONNECTION: usize = 200;
+
 /// What grows.
 #[derive(Clone, Copy)]
 enum Dimension {
@@ -71,11 +74,14 @@ async fn beside(settings: &Settings, dimension: Dimension, size: usize) -> Resul
     measured
 }
 
-/// Opens watches of tasks that do not exist, on one connection.
+/// Opens watches of tasks that do not exist, on as many connections as they need.
 async fn watch_nothing(server: &Server, count: usize) -> Result<Vec<JoinHandle<()>>> {
-    let mut client = server.client().await?;
     let mut watches = Vec::with_capacity(count);
+    let mut client = server.client().await?;
     for number in 0..count {
+        if number > 0 && number % WATCHES_PER_CONNECTION == 0 {
+            client = server.client().await?;
+        }
         let filter = Some(TaskFilter { task_ids: vec![format!("none-{number}")], ..TaskFilter::default() });
         let request = WatchTasksRequest { filter, ..WatchTasksRequest::default() };
         let mut events = client.watch_tasks(request).await?.into_inner();
