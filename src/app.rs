@@ -11,6 +11,7 @@ mod options;
 mod registry;
 mod reload;
 mod scheduler_thread;
+mod schedules;
 mod security;
 mod server_clock;
 mod signals;
@@ -69,6 +70,8 @@ pub struct Started {
     hosts: Hosts,
     gauges: Arc<ServerGauges>,
     reload: Option<JoinHandle<()>>,
+    /// Whether the schedules of the configuration could not be stored.
+    needs_reload: bool,
     watchdog: Watchdog,
     /// Removed when the server has ended, if it is temporary.
     state: StateDirectory,
@@ -119,6 +122,7 @@ pub async fn start(
     pipeline: &mut Pipeline,
 ) -> Result<Started, StartError> {
     let runtime = runtime::Handle::current();
+    let schedules = schedules::configured(&config)?;
 
     // Bound first, so that a port in use or a bad certificate is reported before the store is opened.
     let security = security::open(&config)?;
@@ -157,6 +161,10 @@ pub async fn start(
     // Cannot be set already: this is the only place that sets it.
     let _ = scheduler_handle.set(handle.clone());
     let scheduler_ended = scheduler_thread::spawn(service, runtime)?;
+    let configured = handle.configure_schedules(schedules).await;
+    if let Err(error) = &configured {
+        tracing::error!(%error, "the schedules of the configuration are not in use; those of the last start are");
+    }
 
     let server_stop = CancellationToken::new();
     let server = api::serve(listener, server_options, security, handle.clone(), server_stop.clone());
@@ -175,6 +183,7 @@ pub async fn start(
         hosts,
         gauges: telemetry.gauges,
         reload: None,
+        needs_reload: configured.is_err(),
         watchdog,
         state,
     })
@@ -201,7 +210,7 @@ impl Started {
     /// [`StartError`] if the process cannot receive signals.
     fn reload_on_changes(&mut self, config: Config, file: ConfigFile) -> Result<(), StartError> {
         let (hosts, handle, gauges) = (self.hosts.clone(), self.handle.clone(), self.gauges.clone());
-        let reload = Reload { file, running: config, hosts, handle, gauges, fault: None };
+        let reload = Reload { file, running: config, hosts, handle, gauges, fault: None, is_due: self.needs_reload };
         self.reload = Some(reload::spawn(reload, self.server_stop.clone())?);
         Ok(())
     }

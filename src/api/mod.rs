@@ -19,6 +19,7 @@ mod watched_files;
 
 pub use admin::metrics::serve as serve_metrics;
 pub use auth::{Algorithm, AuthOptions, CertificateRule, ClaimRule, JwtOptions, KeySource, LimitOptions};
+pub use convert::schedule::configured as configured_schedule;
 pub use listener::connection::ConnectionOptions;
 pub use listener::tls::TlsOptions;
 pub use security::{Security, SecurityError, SecurityOptions};

@@ -43,6 +43,7 @@ pub const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::BatchFinished
         | ErrorCode::BatchNotFinished
         | ErrorCode::ScheduleBusy
+        | ErrorCode::ScheduleConfigured
         | ErrorCode::HandlerNotUploaded => Code::FailedPrecondition,
         ErrorCode::RevisionCompacted | ErrorCode::RevisionInFuture => Code::OutOfRange,
         ErrorCode::EtagMismatch | ErrorCode::WorkerReplaced | ErrorCode::WorkerEvicted => Code::Aborted,

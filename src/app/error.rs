@@ -10,6 +10,8 @@ use crate::runners::{http, process};
 use crate::store::StoreError;
 use crate::telemetry::export::otlp::ExportError;
 
+use super::schedules::InvalidSchedule;
+
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("failed to open the store: {0}")]
@@ -41,6 +43,8 @@ pub enum StartError {
     #[cfg(feature = "wasm")]
     #[error(transparent)]
     WasmEngine(#[from] wasm::EngineError),
+    #[error(transparent)]
+    Schedule(#[from] InvalidSchedule),
     #[error("the {part} has ended unexpectedly; the log names the cause")]
     Ended { part: &'static str },
     /// An operating-system call failed.

@@ -1,4 +1,4 @@
-//! Reloading handlers, pools and limits of tasks on SIGHUP, and when the configuration file has changed.
+//! Reloading handlers, pools, limits of tasks and schedules on SIGHUP, and when the configuration file has changed.
 //!
 //! A configuration is used as a whole or not at all. Attempts that run keep the handler that they began with.
 
@@ -21,6 +21,7 @@ use crate::telemetry::panics;
 use super::error::{StartError, failed_to};
 use super::options;
 use super::registry::{self, Hosts};
+use super::schedules::{self, ConfiguredSchedules};
 use crate::runners::Runners;
 
 /// The configuration of a server and its file, if it has one.
@@ -40,8 +41,9 @@ impl ConfigFile {
         let path = sources.file();
         // Before the file is read, so that a change in between is seen.
         let seen = path.as_deref().and_then(stamp);
-        let config = sources.load()?.config;
-        Ok((config, Self { sources: Arc::new(sources), path, seen }))
+        let loaded = sources.load()?;
+        schedules::loaded(&loaded)?;
+        Ok((loaded.config, Self { sources: Arc::new(sources), path, seen }))
     }
 
     /// Whether the file has changed since the last call.
@@ -61,6 +63,8 @@ pub(super) struct Reload {
     pub gauges: Arc<ServerGauges>,
     /// Why the last reload failed.
     pub fault: Option<String>,
+    /// Whether to reload although the file has not changed.
+    pub is_due: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -90,14 +94,13 @@ impl Reload {
     async fn follow(mut self, mut hangup: Signal, stop: CancellationToken) {
         let mut ticks = interval(FILE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut is_due = false;
         while !stop.is_cancelled() {
             tokio::select! {
-                _ = hangup.recv() => is_due = true,
-                _ = ticks.tick() => is_due |= self.file.has_changed(),
+                _ = hangup.recv() => self.is_due = true,
+                _ = ticks.tick() => self.is_due |= self.file.has_changed(),
             }
-            if is_due {
-                is_due = self.reload().await;
+            if self.is_due {
+                self.is_due = self.reload().await;
             }
         }
     }
@@ -127,9 +130,10 @@ impl Reload {
         // Files are read and modules compiled.
         let loaded = tokio::task::spawn_blocking(move || load(&sources, &hosts));
         let loaded = loaded.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-        let (loaded, runners) = loaded?;
+        let (loaded, runners, schedules) = loaded?;
         let reconfigured = self.handle.reconfigure(options::configuration(&loaded.config, runners)).await;
         reconfigured.map_err(|refusal| located(refusal, &loaded))?;
+        self.handle.configure_schedules(schedules).await?;
         let modules = self.hosts.modules.clone();
         drop(tokio::task::spawn_blocking(move || modules.remove_unused()));
         let fixed = fixed_settings(&self.running, &loaded.config);
@@ -137,23 +141,24 @@ impl Reload {
             let settings = fixed.join(", ");
             tracing::warn!(settings, "settings have changed that are used only after a restart");
         }
-        let Config { builtins, pools, handlers, task_limits, .. } = loaded.config;
-        let (handler_count, pool_count, limit_count) = (handlers.len(), pools.len(), task_limits.len());
+        let Config { builtins, pools, handlers, task_limits, schedules, .. } = loaded.config;
         tracing::info!(
-            handlers = handler_count,
-            pools = pool_count,
-            task_limits = limit_count,
+            handlers = handlers.len(),
+            pools = pools.len(),
+            task_limits = task_limits.len(),
+            schedules = schedules.len(),
             "reloaded the configuration"
         );
-        self.running = Config { builtins, pools, handlers, task_limits, ..self.running.clone() };
+        self.running = Config { builtins, pools, handlers, task_limits, schedules, ..self.running.clone() };
         Ok(())
     }
 }
 
-fn load(sources: &Sources, hosts: &Hosts) -> Result<(Loaded, Runners), ReloadError> {
+fn load(sources: &Sources, hosts: &Hosts) -> Result<(Loaded, Runners, ConfiguredSchedules), ReloadError> {
     let loaded = sources.load()?;
+    let schedules = schedules::loaded(&loaded)?;
     match registry::build(&loaded.config, &Handlers::new(), hosts) {
-        Ok(runners) => Ok((loaded, runners)),
+        Ok(runners) => Ok((loaded, runners, schedules)),
         Err(error) => {
             let is_its = |name: &str| loaded.config.handlers.iter().position(|handler| handler.name == name);
             match error.handler().and_then(is_its) {

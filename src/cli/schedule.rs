@@ -409,6 +409,7 @@ fn details(schedule: &v1::Schedule, view: &View) -> Text {
             ("start", view.time(settings.start_at.as_ref())),
             ("end", view.time(settings.end_at.as_ref())),
             ("created", view.time(schedule.created_at.as_ref())),
+            ("configured", if schedule.configured { "yes" } else { "no" }.into()),
             ("etag", schedule.etag.as_str().into()),
         ],
     )

@@ -7,10 +7,11 @@ use serde_json::Value;
 use super::settings::Config;
 
 /// Lists of tables, each with the setting that distinguishes its entries.
-const LISTS: [(&str, &str); 5] = [
+const LISTS: [(&str, &str); 6] = [
     ("pool", "name"),
     ("handler", "name"),
     ("task_limit", "name"),
+    ("schedule", "id"),
     ("auth.certificate", "subject"),
     ("auth.jwt.grant", "claim"),
 ];

@@ -17,6 +17,7 @@ mod program;
 mod program_checks;
 mod provenance;
 mod reload;
+mod schedule;
 mod schema_file;
 mod server;
 mod settings;
@@ -37,6 +38,7 @@ pub use program::Process;
 #[cfg(feature = "wasm")]
 pub use program::Wasm;
 pub use reload::fixed_settings;
+pub use schedule::{Dst, Overlap, Priority, Schedule};
 pub use server::{MEMORY_BASE, Store, UNWRITTEN_BYTES_MIN, unwritten_bytes};
 pub use settings::Config;
 pub use tls::{ClientCertificate, Tls};

@@ -11,6 +11,7 @@ use super::error::{ConfigError, Problems};
 use super::handler::Handler;
 use super::http::Http;
 use super::pool::{DEFAULT_POOL, FUNCTION_POOL, Pool, PoolKind, REMOTE_POOL};
+use super::schedule::Schedule;
 use super::server::{Limits, Log, Retention, Server, Store};
 use super::task_limit::TaskLimit;
 use super::telemetry::Telemetry;
@@ -54,6 +55,9 @@ pub struct Config {
     /// Limits that tasks name in their submission. Default: none.
     #[serde(rename = "task_limit")]
     pub task_limits: Vec<TaskLimit>,
+    /// Schedules. Default: none.
+    #[serde(rename = "schedule")]
+    pub schedules: Vec<Schedule>,
 }
 
 impl Default for Config {
@@ -108,6 +112,23 @@ impl Config {
                     format!("{:?}", limit.name),
                     "is already the name of another limit",
                 );
+            }
+        }
+        for (index, schedule) in self.schedules.iter().enumerate() {
+            let path = format!("schedule[{index}]");
+            schedule.check(&path, &mut problems);
+            let is_same = |other: &Schedule| (&other.namespace, &other.id) == (&schedule.namespace, &schedule.id);
+            if self.schedules[..index].iter().any(is_same) {
+                problems.add(
+                    format!("{path}.id"),
+                    format!("{:?}", schedule.id),
+                    "is already the ID of another schedule",
+                );
+            }
+            if self.handlers.iter().all(|handler| handler.name != schedule.handler) {
+                let description =
+                    "is no configured handler; functions of workers need a `[[handler]]` with runner = \"remote\"";
+                problems.add(format!("{path}.handler"), format!("{:?}", schedule.handler), description);
             }
         }
         if problems.0.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems.0)) }
@@ -169,6 +190,7 @@ impl Config {
             pools: Vec::new(),
             handlers: Vec::new(),
             task_limits: Vec::new(),
+            schedules: Vec::new(),
         }
     }
 

@@ -644,6 +644,7 @@ fn the_documentation_has_a_row_for_every_setting() {
         ("handler.http.", "HttpCall"),
         ("handler.limits.", "ProcessLimits"),
         ("task_limit.", "TaskLimit"),
+        ("schedule.", "Schedule"),
     ];
     let tables = schema["$defs"].as_object().unwrap().values().filter(|table| table["properties"].is_object());
     assert_eq!(tables.count(), sections.len(), "a section of the schema is missing in this test");

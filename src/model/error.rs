@@ -46,6 +46,8 @@ pub enum ErrorCode {
     ScheduleExists,
     /// The schedule has an unfinished task.
     ScheduleBusy,
+    /// The schedule is part of the configuration.
+    ScheduleConfigured,
     /// The namespace has as many schedules as it may have.
     TooManySchedules,
     /// The handler has another source than an upload.
@@ -89,7 +91,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     #[cfg(test)]
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 42] = [
         Self::InvalidField,
         Self::UnknownHandler,
         Self::UnknownPool,
@@ -110,6 +112,7 @@ impl ErrorCode {
         Self::ScheduleNotFound,
         Self::ScheduleExists,
         Self::ScheduleBusy,
+        Self::ScheduleConfigured,
         Self::TooManySchedules,
         Self::HandlerNotUploaded,
         Self::TooManyLimitKeys,
@@ -156,6 +159,7 @@ impl ErrorCode {
             Self::ScheduleNotFound => "SCHEDULE_NOT_FOUND",
             Self::ScheduleExists => "SCHEDULE_EXISTS",
             Self::ScheduleBusy => "SCHEDULE_BUSY",
+            Self::ScheduleConfigured => "SCHEDULE_CONFIGURED",
             Self::TooManySchedules => "TOO_MANY_SCHEDULES",
             Self::HandlerNotUploaded => "HANDLER_NOT_UPLOADED",
             Self::TooManyLimitKeys => "TOO_MANY_LIMIT_KEYS",

@@ -123,6 +123,8 @@ pub struct ScheduleSpec {
     /// A run that cannot start within this time does not take place.
     pub catch_up_window: Duration,
     pub overlap: Overlap,
+    /// Whether it is part of the configuration of the server.
+    pub configured: bool,
     /// The task of each run, apart from its ID.
     pub task: Arc<TaskSpec>,
 }
@@ -133,8 +135,10 @@ impl ScheduleSpec {
 
     /// Whether both ask for the same.
     pub fn repeats(&self, other: &Self) -> bool {
-        let rest =
-            |spec: &Self| (spec.start_at, spec.end_at, spec.max_runs, spec.jitter, spec.catch_up_window, spec.overlap);
+        let rest = |spec: &Self| {
+            let limits = (spec.start_at, spec.end_at, spec.max_runs);
+            (limits, spec.jitter, spec.catch_up_window, spec.overlap, spec.configured)
+        };
         self.rule.repeats(&other.rule) && rest(self) == rest(other) && self.task.repeats(&other.task)
     }
 

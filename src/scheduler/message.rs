@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
 use crate::model::{
@@ -113,6 +114,10 @@ pub(super) enum ScheduleRequest {
         key: ScheduleKey,
         spec: ScheduleSpec,
         reply: Reply<((Schedule, bool), Revision)>,
+    },
+    Configure {
+        schedules: HashMap<ScheduleKey, ScheduleSpec>,
+        reply: Reply<()>,
     },
     Get {
         key: ScheduleKey,

@@ -16,7 +16,7 @@ pub use internal::Internal;
 pub use limit::TooManyLimitKeys;
 pub use pool::{EtagMismatch, NotRemotePool, QueueFull, UnknownPool};
 pub use revision::{RevisionCompacted, RevisionInFuture};
-pub use schedule::{ScheduleBusy, ScheduleExists, ScheduleNotFound, TooManySchedules};
+pub use schedule::{ScheduleBusy, ScheduleConfigured, ScheduleExists, ScheduleNotFound, TooManySchedules};
 pub use task::{
     BadField, ParentNotFound, RequestIdReused, TaskExists, TaskFinished, TaskNotFinished, TaskNotFound, UnknownHandler,
 };
@@ -76,6 +76,7 @@ refusals! {
     ScheduleNotFound,
     ScheduleExists,
     ScheduleBusy,
+    ScheduleConfigured,
     TooManySchedules,
     HandlerNotUploaded,
     WasmUnsupported,

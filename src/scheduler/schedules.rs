@@ -1,5 +1,7 @@
 //! Calls for schedules. The loop has all schedules in memory and answers from there.
 
+use hashbrown::HashMap;
+
 use crate::model::{Revision, Schedule, ScheduleKey, ScheduleSpec, TaskId};
 
 use super::core::{ScheduleFilter, SchedulePage, ScheduleUpdate};
@@ -20,6 +22,15 @@ impl Handle {
     ) -> Result<((Schedule, bool), Revision), Refusal> {
         let bytes = Schedule::bytes_of(&spec);
         self.execute(bytes, |reply| Request::Schedule(Box::new(ScheduleRequest::Create { key, spec, reply }))).await
+    }
+
+    /// Makes these the schedules of the configuration.
+    ///
+    /// # Errors
+    /// `Draining`, `TooManySchedules`, `MemoryFull`, `StoreUnavailable`; then nothing has changed.
+    pub async fn configure_schedules(&self, schedules: HashMap<ScheduleKey, ScheduleSpec>) -> Result<(), Refusal> {
+        let bytes = schedules.values().map(Schedule::bytes_of).sum();
+        self.execute(bytes, |reply| Request::Schedule(Box::new(ScheduleRequest::Configure { schedules, reply }))).await
     }
 
     /// # Errors
@@ -47,7 +58,7 @@ impl Handle {
     /// Changes, pauses, resumes or deletes a schedule, if its etag is still this one.
     ///
     /// # Errors
-    /// `Draining`, `ScheduleNotFound`, `EtagMismatch`, `MemoryFull`, `StoreUnavailable`.
+    /// `Draining`, `ScheduleNotFound`, `ScheduleConfigured`, `EtagMismatch`, `MemoryFull`, `StoreUnavailable`.
     pub async fn update_schedule(
         &self,
         key: ScheduleKey,

@@ -14,6 +14,7 @@ mod cli_output;
 mod clock_steps;
 mod collector;
 mod command_line;
+mod configured_schedules;
 mod connection_age;
 mod crash;
 mod dashboard;

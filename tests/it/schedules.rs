@@ -2,11 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lineshaft::proto::v1::{
-    self, DstPolicy, OverlapPolicy, RunKind, ScheduleState, TaskState, schedule_service_client::ScheduleServiceClient,
-    schedule_spec::Rule,
-};
-use tonic::transport::Channel;
+use lineshaft::proto::v1::{self, DstPolicy, OverlapPolicy, RunKind, ScheduleState, TaskState, schedule_spec::Rule};
 use tonic::{Code, Status};
 
 use crate::support::{Faults, Server, check, eventually, fields, noop, reason, seconds, task};
@@ -51,51 +47,47 @@ impl Fixture {
         Self { server: Server::start_with(CONFIG, &variables) }
     }
 
-    fn schedules(&self) -> ScheduleServiceClient<Channel> {
-        ScheduleServiceClient::new(self.server.channel())
-    }
-
     async fn create(&self, id: &str, spec: v1::ScheduleSpec) -> Result<v1::CreateScheduleResponse, Status> {
         let request = v1::CreateScheduleRequest {
             schedule_id: id.into(),
             spec: Some(spec),
             ..v1::CreateScheduleRequest::default()
         };
-        self.schedules().create_schedule(request).await.map(tonic::Response::into_inner)
+        self.server.schedules().create_schedule(request).await.map(tonic::Response::into_inner)
     }
 
     async fn get(&self, id: &str) -> Result<v1::Schedule, Status> {
-        let response = self.schedules().get_schedule(v1::GetScheduleRequest { schedule_id: id.into() }).await?;
+        let response = self.server.schedules().get_schedule(v1::GetScheduleRequest { schedule_id: id.into() }).await?;
         Ok(response.into_inner().schedule.unwrap())
     }
 
     async fn update(&self, id: &str, spec: v1::ScheduleSpec, etag: &str) -> Result<v1::Schedule, Status> {
         let request = v1::UpdateScheduleRequest { schedule_id: id.into(), spec: Some(spec), etag: etag.into() };
-        Ok(self.schedules().update_schedule(request).await?.into_inner().schedule.unwrap())
+        Ok(self.server.schedules().update_schedule(request).await?.into_inner().schedule.unwrap())
     }
 
     async fn pause(&self, id: &str) -> v1::Schedule {
         let request = v1::PauseScheduleRequest { schedule_id: id.into() };
-        self.schedules().pause_schedule(request).await.unwrap().into_inner().schedule.unwrap()
+        self.server.schedules().pause_schedule(request).await.unwrap().into_inner().schedule.unwrap()
     }
 
     async fn resume(&self, id: &str) -> v1::Schedule {
         let request = v1::ResumeScheduleRequest { schedule_id: id.into() };
-        self.schedules().resume_schedule(request).await.unwrap().into_inner().schedule.unwrap()
+        self.server.schedules().resume_schedule(request).await.unwrap().into_inner().schedule.unwrap()
     }
 
     async fn trigger(&self, id: &str, allow_overlap: bool) -> Result<v1::TriggerScheduleResponse, Status> {
         let request = v1::TriggerScheduleRequest { schedule_id: id.into(), allow_overlap };
-        self.schedules().trigger_schedule(request).await.map(tonic::Response::into_inner)
+        self.server.schedules().trigger_schedule(request).await.map(tonic::Response::into_inner)
     }
 
     async fn delete(&self, id: &str) -> Result<v1::DeleteScheduleResponse, Status> {
         let request = v1::DeleteScheduleRequest { schedule_id: id.into(), etag: String::new() };
-        self.schedules().delete_schedule(request).await.map(tonic::Response::into_inner)
+        self.server.schedules().delete_schedule(request).await.map(tonic::Response::into_inner)
     }
 
     async fn preview(&self, request: v1::PreviewScheduleRequest) -> Result<Vec<i64>, Status> {
-        let response = self.schedules().preview_schedule(request).await?.into_inner();
+        let response = self.server.schedules().preview_schedule(request).await?.into_inner();
         Ok(response.times.iter().map(|time| time.seconds).collect())
     }
 
@@ -377,7 +369,7 @@ async fn schedules_are_listed_newest_first_by_their_conditions() {
     }
     fixture.pause("s1").await;
     let list = async |request: v1::ListSchedulesRequest| {
-        fixture.schedules().list_schedules(request).await.map(tonic::Response::into_inner)
+        fixture.server.schedules().list_schedules(request).await.map(tonic::Response::into_inner)
     };
     let ids = |response: &v1::ListSchedulesResponse| {
         response.schedules.iter().map(|schedule| schedule.schedule_id.clone()).collect::<Vec<_>>()

@@ -24,7 +24,10 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("client", &["function", "proto", "model"]),
     ("worker", &["client", "function", "proto", "model"]),
     ("cli", &["worker", "client", "function", "proto", "files", "model"]),
-    ("app", &["api", "config", "files", "function", "model", "pool", "runners", "scheduler", "store", "telemetry"]),
+    (
+        "app",
+        &["api", "config", "files", "function", "model", "pool", "proto", "runners", "scheduler", "store", "telemetry"],
+    ),
     ("server", &["app", "config", "function", "telemetry"]),
     ("command_line", &["app", "cli", "config", "runners", "store", "telemetry"]),
 ];

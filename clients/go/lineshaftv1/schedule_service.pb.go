@@ -680,7 +680,9 @@ type Schedule struct {
 	// Unfinished tasks, oldest first; at most 100.
 	UnfinishedTaskIds []string `protobuf:"bytes,17,rep,name=unfinished_task_ids,json=unfinishedTaskIds,proto3" json:"unfinished_task_ids,omitempty"`
 	// Time of the run that waits for them.
-	WaitingRunAt  *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=waiting_run_at,json=waitingRunAt,proto3" json:"waiting_run_at,omitempty"`
+	WaitingRunAt *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=waiting_run_at,json=waitingRunAt,proto3" json:"waiting_run_at,omitempty"`
+	// Whether it is part of the configuration of the server, where it is changed and deleted.
+	Configured    bool `protobuf:"varint,19,opt,name=configured,proto3" json:"configured,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -839,6 +841,13 @@ func (x *Schedule) GetWaitingRunAt() *timestamppb.Timestamp {
 		return x.WaitingRunAt
 	}
 	return nil
+}
+
+func (x *Schedule) GetConfigured() bool {
+	if x != nil {
+		return x.Configured
+	}
+	return false
 }
 
 // A schedule to create.
@@ -1892,7 +1901,7 @@ const file_lineshaft_v1_schedule_service_proto_rawDesc = "" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x17\n" +
 	"\atask_id\x18\x02 \x01(\tR\x06taskId\x123\n" +
 	"\x06reason\x18\x03 \x01(\x0e2\x1b.lineshaft.v1.FailureReasonR\x06reason\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\xad\x06\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\xcd\x06\n" +
 	"\bSchedule\x12\x1f\n" +
 	"\vschedule_id\x18\x01 \x01(\tR\n" +
 	"scheduleId\x12\x1c\n" +
@@ -1917,7 +1926,10 @@ const file_lineshaft_v1_schedule_service_proto_rawDesc = "" +
 	"last_error\x18\x0f \x01(\v2\x1b.lineshaft.v1.ScheduleErrorR\tlastError\x124\n" +
 	"\blast_run\x18\x10 \x01(\v2\x19.lineshaft.v1.ScheduleRunR\alastRun\x12.\n" +
 	"\x13unfinished_task_ids\x18\x11 \x03(\tR\x11unfinishedTaskIds\x12@\n" +
-	"\x0ewaiting_run_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\fwaitingRunAt\"\x86\x01\n" +
+	"\x0ewaiting_run_at\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\fwaitingRunAt\x12\x1e\n" +
+	"\n" +
+	"configured\x18\x13 \x01(\bR\n" +
+	"configured\"\x86\x01\n" +
 	"\x15CreateScheduleRequest\x12\x1f\n" +
 	"\vschedule_id\x18\x01 \x01(\tR\n" +
 	"scheduleId\x12\x1c\n" +

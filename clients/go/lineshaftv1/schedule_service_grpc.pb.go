@@ -54,11 +54,12 @@ type ScheduleServiceClient interface {
 	ListSchedules(ctx context.Context, in *ListSchedulesRequest, opts ...grpc.CallOption) (*ListSchedulesResponse, error)
 	// Replaces the settings of a schedule. Its counts stay. If the rule or the start change, runs that were due before do not take
 	// place.
-	// Errors: those of CreateSchedule; SCHEDULE_NOT_FOUND (NOT_FOUND), ETAG_MISMATCH (ABORTED, metadata `etag`).
+	// Errors: those of CreateSchedule; SCHEDULE_NOT_FOUND (NOT_FOUND), SCHEDULE_CONFIGURED (FAILED_PRECONDITION), ETAG_MISMATCH (ABORTED,
+	// metadata `etag`).
 	UpdateSchedule(ctx context.Context, in *UpdateScheduleRequest, opts ...grpc.CallOption) (*UpdateScheduleResponse, error)
 	// Deletes a schedule. Its tasks stay, also unfinished ones.
-	// Errors: INVALID_FIELD (INVALID_ARGUMENT), SCHEDULE_NOT_FOUND (NOT_FOUND), ETAG_MISMATCH (ABORTED, metadata `etag`),
-	// STORE_UNAVAILABLE (UNAVAILABLE).
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), SCHEDULE_NOT_FOUND (NOT_FOUND), SCHEDULE_CONFIGURED (FAILED_PRECONDITION), ETAG_MISMATCH
+	// (ABORTED, metadata `etag`), STORE_UNAVAILABLE (UNAVAILABLE).
 	DeleteSchedule(ctx context.Context, in *DeleteScheduleRequest, opts ...grpc.CallOption) (*DeleteScheduleResponse, error)
 	// Lets a schedule start no run until it is resumed. Unfinished tasks go on. Pausing a paused schedule changes nothing.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), SCHEDULE_NOT_FOUND (NOT_FOUND), STORE_UNAVAILABLE (UNAVAILABLE).
@@ -197,11 +198,12 @@ type ScheduleServiceServer interface {
 	ListSchedules(context.Context, *ListSchedulesRequest) (*ListSchedulesResponse, error)
 	// Replaces the settings of a schedule. Its counts stay. If the rule or the start change, runs that were due before do not take
 	// place.
-	// Errors: those of CreateSchedule; SCHEDULE_NOT_FOUND (NOT_FOUND), ETAG_MISMATCH (ABORTED, metadata `etag`).
+	// Errors: those of CreateSchedule; SCHEDULE_NOT_FOUND (NOT_FOUND), SCHEDULE_CONFIGURED (FAILED_PRECONDITION), ETAG_MISMATCH (ABORTED,
+	// metadata `etag`).
 	UpdateSchedule(context.Context, *UpdateScheduleRequest) (*UpdateScheduleResponse, error)
 	// Deletes a schedule. Its tasks stay, also unfinished ones.
-	// Errors: INVALID_FIELD (INVALID_ARGUMENT), SCHEDULE_NOT_FOUND (NOT_FOUND), ETAG_MISMATCH (ABORTED, metadata `etag`),
-	// STORE_UNAVAILABLE (UNAVAILABLE).
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), SCHEDULE_NOT_FOUND (NOT_FOUND), SCHEDULE_CONFIGURED (FAILED_PRECONDITION), ETAG_MISMATCH
+	// (ABORTED, metadata `etag`), STORE_UNAVAILABLE (UNAVAILABLE).
 	DeleteSchedule(context.Context, *DeleteScheduleRequest) (*DeleteScheduleResponse, error)
 	// Lets a schedule start no run until it is resumed. Unfinished tasks go on. Pausing a paused schedule changes nothing.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), SCHEDULE_NOT_FOUND (NOT_FOUND), STORE_UNAVAILABLE (UNAVAILABLE).

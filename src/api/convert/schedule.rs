@@ -11,15 +11,15 @@ use crate::model::limits::{
 use crate::model::schedule::schedule_id;
 use crate::model::schedule_rule::parse_zone;
 use crate::model::{
-    CronRule, DstPolicy, Namespace, Overlap, Schedule, ScheduleId, ScheduleKey, ScheduleRef, ScheduleRule, ScheduleRun,
-    ScheduleSpec, ScheduleState, TaskOptions, TaskSpec, Timestamp,
+    Catalog, CronRule, DstPolicy, Namespace, Overlap, Schedule, ScheduleId, ScheduleKey, ScheduleRef, ScheduleRule,
+    ScheduleRun, ScheduleSpec, ScheduleState, TaskOptions, TaskSpec, Timestamp,
 };
 use crate::proto::v1::{self, payload::Kind, schedule_spec::Rule};
 use crate::scheduler::ScheduleFilter;
 
 use super::invalid_fields::{InvalidFields, MessagePath};
 use super::numbers::to_i64;
-use super::submit::namespace;
+use super::submit::{self, SubmitContext, SubmitError, namespace};
 use super::task;
 use super::time::{duration, format_duration, parse_timestamp, timestamp};
 
@@ -78,7 +78,7 @@ impl ParsedSpec {
     }
 
     /// The settings with a task that was converted from `spec.task`.
-    pub fn with_task(self, task: TaskSpec, id: &ScheduleId) -> ScheduleSpec {
+    fn with_task(self, task: TaskSpec, id: &ScheduleId) -> ScheduleSpec {
         let mut extras = task.extras().clone();
         // That of the call that creates the schedule.
         extras.trace = None;
@@ -87,7 +87,7 @@ impl ParsedSpec {
         let (id, options, extras) = (ScheduleSpec::NO_TASK_ID, Arc::new(options), extras.boxed());
         let task = Arc::new(TaskSpec { id, options, payload, extras });
         let Self { rule, start_at, end_at, max_runs, jitter, catch_up_window, overlap } = self;
-        ScheduleSpec { rule, start_at, end_at, max_runs, jitter, catch_up_window, overlap, task }
+        ScheduleSpec { rule, start_at, end_at, max_runs, jitter, catch_up_window, overlap, configured: false, task }
     }
 
     /// The times of a schedule that is created at `now`.
@@ -96,6 +96,47 @@ impl ParsedSpec {
         let count = max_runs.map_or(count, |max| count.min(usize::try_from(max).unwrap_or(usize::MAX)));
         rule.anchored(start_at, now).times_within(now, start_at, end_at).take(count).collect()
     }
+}
+
+/// Converts the settings of a schedule; `convert` converts its task.
+///
+/// # Errors
+/// [`InvalidFields`], and those of `convert`.
+pub fn parse_spec<E: From<InvalidFields>>(
+    mut spec: v1::ScheduleSpec,
+    key: &ScheduleKey,
+    convert: impl FnOnce(v1::SubmitTaskRequest) -> Result<TaskSpec, E>,
+) -> Result<ScheduleSpec, E> {
+    let parsed = ParsedSpec::parse(&spec)?;
+    let mut task = spec.task.take().ok_or_else(|| InvalidFields::one("spec.task", "must be set"))?;
+    check_task(&task, &key.namespace)?;
+    task.namespace = key.namespace.to_string();
+    let task = convert(task)?;
+    check_payload(&task)?;
+    Ok(parsed.with_task(task, &key.id))
+}
+
+/// Converts a schedule of the server's configuration.
+///
+/// # Errors
+/// [`SubmitError`].
+pub fn configured(
+    spec: v1::ScheduleSpec,
+    key: &ScheduleKey,
+    catalog: &Arc<Catalog>,
+    now: Timestamp,
+) -> Result<ScheduleSpec, SubmitError> {
+    let context = SubmitContext {
+        new_id: || ScheduleSpec::NO_TASK_ID,
+        now,
+        submitted_by: "configuration",
+        default_namespace: None,
+        batch: None,
+        trace: None,
+        places: 0,
+    };
+    let convert = |task| submit::convert(task, MessagePath::ScheduleTask, catalog, &context, &mut None, Arc::new);
+    Ok(ScheduleSpec { configured: true, ..parse_spec(spec, key, convert)? })
 }
 
 fn rule(invalid: &mut InvalidFields, rule: Option<&Rule>) -> Option<ScheduleRule> {
@@ -165,10 +206,7 @@ pub fn new_key(request: &v1::CreateScheduleRequest, default: Option<&Namespace>)
 }
 
 /// Checks the fields of a task that have another meaning than those of a submission.
-///
-/// # Errors
-/// [`InvalidFields`], with every invalid field.
-pub fn check_task(task: &v1::SubmitTaskRequest, namespace: &Namespace) -> Result<(), InvalidFields> {
+fn check_task(task: &v1::SubmitTaskRequest, namespace: &Namespace) -> Result<(), InvalidFields> {
     let (mut invalid, path) = (InvalidFields::default(), MessagePath::ScheduleTask);
     for (field, is_set, why) in [
         ("task_id", !task.task_id.is_empty(), "it follows from the schedule and the time of the run"),
@@ -188,9 +226,7 @@ pub fn check_task(task: &v1::SubmitTaskRequest, namespace: &Namespace) -> Result
     invalid.check()
 }
 
-/// # Errors
-/// [`InvalidFields`] if the payload is larger than that of a schedule may be.
-pub fn check_payload(task: &TaskSpec) -> Result<(), InvalidFields> {
+fn check_payload(task: &TaskSpec) -> Result<(), InvalidFields> {
     let mut invalid = InvalidFields::default();
     let field = MessagePath::ScheduleTask.field("payload");
     invalid.check_length(field, task.payload.len(), SCHEDULE_PAYLOAD_BYTES_MAX, "bytes");
@@ -250,6 +286,7 @@ pub fn schedule(schedule: &Schedule, with_payload: bool) -> v1::Schedule {
         last_run: schedule.last_run.as_ref().map(run),
         unfinished_task_ids: schedule.unfinished.iter().map(ToString::to_string).collect(),
         waiting_run_at: schedule.waiting.map(timestamp),
+        configured: schedule.spec.configured,
     }
 }
 

@@ -37,17 +37,11 @@ impl Schedules {
 
     /// Converts settings, and checks that the caller may submit their task.
     fn spec(&self, spec: Option<v1::ScheduleSpec>, key: &ScheduleKey, caller: &Caller) -> Result<ScheduleSpec, Status> {
-        let mut spec = spec.unwrap_or_default();
-        let parsed = ParsedSpec::parse(&spec).map_err(into_status)?;
-        let missing = || into_status(InvalidFields::one("spec.task", "must be set"));
-        let mut task = spec.task.take().ok_or_else(missing)?;
-        schedule::check_task(&task, &key.namespace).map_err(into_status)?;
-        task.namespace = key.namespace.to_string();
         let mut converter = Converter::new(&self.handle, caller, None);
-        let task = converter.convert(task, MessagePath::ScheduleTask).map_err(into_status)?;
-        schedule::check_payload(&task).map_err(into_status)?;
-        caller.may_submit(std::slice::from_ref(&task)).map_err(into_status)?;
-        Ok(parsed.with_task(task, &key.id))
+        let convert = |task| converter.convert(task, MessagePath::ScheduleTask);
+        let spec = schedule::parse_spec(spec.unwrap_or_default(), key, convert).map_err(into_status)?;
+        caller.may_submit(std::slice::from_ref(&*spec.task)).map_err(into_status)?;
+        Ok(spec)
     }
 
     async fn create(

@@ -6,14 +6,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
+
 use crate::model::limits::{NAME_BYTES_MAX, SCHEDULE_UNFINISHED_MAX, SCHEDULES_MAX};
 use crate::model::{
     CancelMode, CancelRequest, Event, Namespace, Overlap, Revision, RunKind, Schedule, ScheduleChange, ScheduleEvent,
     ScheduleKey, ScheduleSpec, ScheduleState, Scheduled, TaskId, TaskSpec, Timestamp,
 };
 use crate::scheduler::refusal::{
-    Draining, EtagMismatch, Internal, Refusal, ScheduleBusy, ScheduleExists, ScheduleNotFound, TaskExists,
-    TooManySchedules,
+    Draining, EtagMismatch, Internal, Refusal, ScheduleBusy, ScheduleConfigured, ScheduleExists, ScheduleNotFound,
+    TaskExists, TooManySchedules,
 };
 
 use super::decisions::Decisions;
@@ -127,7 +129,7 @@ impl Core {
     /// Changes a schedule, and returns it; a deleted one as it was.
     ///
     /// # Errors
-    /// [`Draining`], [`ScheduleNotFound`], [`EtagMismatch`], `MemoryFull`.
+    /// [`Draining`], [`ScheduleNotFound`], [`ScheduleConfigured`], [`EtagMismatch`], `MemoryFull`.
     pub fn update_schedule(
         &mut self,
         now: Timestamp,
@@ -140,6 +142,9 @@ impl Core {
             return Err(Draining.into());
         }
         let schedule = self.schedule(key)?;
+        if schedule.spec.configured && !matches!(update, ScheduleUpdate::Paused(_)) {
+            return Err(ScheduleConfigured { schedule: key.clone() }.into());
+        }
         let current = schedule.etag();
         if let Some(given) = etag.filter(|given| *given != current) {
             return Err(EtagMismatch { subject: format!("schedule `{key}`"), given: given.to_owned(), current }.into());
@@ -157,9 +162,66 @@ impl Core {
             ScheduleUpdate::Delete => ScheduleChange::Deleted,
         };
         let before = schedule.clone();
-        self.emit_schedule(now, key.clone(), change, out);
-        self.cancel_overtaken(now, before.created, out);
+        self.change_schedule(now, key, change, out);
         Ok(self.schedules.find(key.by_ref()).cloned().unwrap_or(before))
+    }
+
+    /// Makes these the schedules of the configuration: creates and updates what differs, and deletes what it no longer has. A
+    /// schedule that a caller has created under the same key becomes one of the configuration.
+    ///
+    /// # Errors
+    /// [`Draining`], [`TooManySchedules`], `MemoryFull`; then nothing has changed.
+    pub fn configure_schedules(
+        &mut self,
+        now: Timestamp,
+        configured: HashMap<ScheduleKey, ScheduleSpec>,
+        out: &mut Decisions,
+    ) -> Result<(), Refusal> {
+        if self.draining {
+            return Err(Draining.into());
+        }
+        let (mut created, mut changes, mut added) = (HashMap::new(), Vec::new(), 0);
+        for schedule in self.schedules.newest_before(self.revision.next()) {
+            if schedule.spec.configured && !configured.contains_key(&schedule.key) {
+                changes.push((schedule.key.clone(), ScheduleChange::Deleted));
+            }
+        }
+        for (key, spec) in configured {
+            let existing = self.schedules.find(key.by_ref());
+            let old = existing.map(|schedule| &*schedule.spec);
+            if old.is_some_and(|old| old.repeats(&spec)) {
+                continue;
+            }
+            let bytes = Schedule::bytes_of(&spec);
+            added += bytes.saturating_sub(existing.map_or(0, Schedule::bytes));
+            let spec = Arc::new(spec.anchored(old, now));
+            let change = if old.is_some() {
+                ScheduleChange::Updated { spec }
+            } else {
+                *created.entry(key.namespace.clone()).or_insert(0) += 1;
+                ScheduleChange::Created { spec }
+            };
+            changes.push((key, change));
+        }
+        let too_many =
+            |(namespace, count): &(Namespace, usize)| self.schedules.count_in(namespace) + count > SCHEDULES_MAX;
+        if let Some((namespace, _)) = created.into_iter().find(too_many) {
+            return Err(TooManySchedules { namespace }.into());
+        }
+        self.check_attached(added as u64)?;
+        changes.sort_by(|(one, _), (other, _)| one.cmp(other));
+        for (key, change) in changes {
+            self.change_schedule(now, &key, change, out);
+        }
+        Ok(())
+    }
+
+    fn change_schedule(&mut self, now: Timestamp, key: &ScheduleKey, change: ScheduleChange, out: &mut Decisions) {
+        let created = self.schedules.find(key.by_ref()).map(|schedule| schedule.created);
+        self.emit_schedule(now, key.clone(), change, out);
+        if let Some(created) = created {
+            self.cancel_overtaken(now, created, out);
+        }
     }
 
     /// Submits the task of a schedule now, whether it is paused or has finished. `overlap`: also if a task of the schedule is

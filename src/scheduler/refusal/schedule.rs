@@ -58,6 +58,23 @@ impl Coded for ScheduleBusy {
     }
 }
 
+/// A schedule of the configuration is changed there.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("schedule `{schedule}` is part of the configuration of the server; change it there, or pause it")]
+pub struct ScheduleConfigured {
+    pub schedule: ScheduleKey,
+}
+
+impl Coded for ScheduleConfigured {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::ScheduleConfigured
+    }
+
+    fn details(&self) -> Details {
+        precondition(&self.schedule, "must not be part of the configuration")
+    }
+}
+
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("namespace `{namespace}` has {SCHEDULES_MAX} schedules, which is the limit; delete one first")]
 pub struct TooManySchedules {

@@ -21,8 +21,8 @@ use super::state::Service;
 fn depends_on_state(refusal: &Refusal) -> bool {
     use Refusal::{
         BatchClosed, BatchExists, BatchFinished, BatchNotFinished, BatchNotFound, EtagMismatch, HandlerNotUploaded,
-        ParentNotFound, RequestIdReused, ScheduleBusy, ScheduleExists, ScheduleNotFound, TaskFinished, TaskNotFound,
-        TooManySchedules, UnknownHandler,
+        ParentNotFound, RequestIdReused, ScheduleBusy, ScheduleConfigured, ScheduleExists, ScheduleNotFound,
+        TaskFinished, TaskNotFound, TooManySchedules, UnknownHandler,
     };
     matches!(
         refusal,
@@ -39,6 +39,7 @@ fn depends_on_state(refusal: &Refusal) -> bool {
             | ScheduleNotFound(_)
             | ScheduleExists(_)
             | ScheduleBusy(_)
+            | ScheduleConfigured(_)
             | TooManySchedules(_)
             | HandlerNotUploaded(_)
             | UnknownHandler(_)

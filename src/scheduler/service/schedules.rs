@@ -14,6 +14,10 @@ impl Service {
                 let revision = self.core.revision();
                 self.reply_when_durable(reply, result.map(|created| (created, revision)));
             }
+            ScheduleRequest::Configure { schedules, reply } => {
+                let result = self.check_store().and_then(|()| self.core.configure_schedules(now, schedules, out));
+                self.reply_when_durable(reply, result);
+            }
             ScheduleRequest::Get { key, reply } => {
                 let found = self.core.schedule(&key).cloned();
                 let revision = self.core.revision();

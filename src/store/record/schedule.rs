@@ -82,6 +82,8 @@ struct SpecRecord {
     overlap: u32,
     #[prost(message, optional, tag = "12")]
     task: Option<TemplateRecord>,
+    #[prost(bool, tag = "13")]
+    configured: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -214,6 +216,7 @@ impl From<&ScheduleSpec> for SpecRecord {
             catch_up_window: nanos(spec.catch_up_window),
             overlap: spec.overlap as u32,
             task: Some((&spec.task).into()),
+            configured: spec.configured,
             ..rule
         }
     }
@@ -237,6 +240,7 @@ impl SpecRecord {
             jitter: Duration::from_nanos(self.jitter),
             catch_up_window: Duration::from_nanos(self.catch_up_window),
             overlap: variant("overlap policy", self.overlap, Overlap::from_number)?,
+            configured: self.configured,
             task: Arc::new(task.into_model()?),
         })
     }

@@ -40,6 +40,7 @@ fn spec(name: &str, rule: ScheduleRule) -> Arc<ScheduleSpec> {
         jitter: Duration::from_millis(3),
         catch_up_window: Duration::from_secs(60),
         overlap: Overlap::CancelOld,
+        configured: true,
         task: Arc::new(task),
     })
 }

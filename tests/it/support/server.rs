@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 
 use lineshaft::proto::v1::{
     self, handler_service_client::HandlerServiceClient, pool_service_client::PoolServiceClient,
-    system_service_client::SystemServiceClient, task_service_client::TaskServiceClient,
-    worker_service_client::WorkerServiceClient,
+    schedule_service_client::ScheduleServiceClient, system_service_client::SystemServiceClient,
+    task_service_client::TaskServiceClient, worker_service_client::WorkerServiceClient,
 };
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
@@ -234,6 +234,10 @@ impl Server {
 
     pub fn pools(&self) -> PoolServiceClient<Channel> {
         PoolServiceClient::new(self.channel())
+    }
+
+    pub fn schedules(&self) -> ScheduleServiceClient<Channel> {
+        ScheduleServiceClient::new(self.channel())
     }
 
     pub fn workers(&self) -> WorkerServiceClient<Channel> {

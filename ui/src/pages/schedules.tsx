@@ -125,6 +125,7 @@ function Details({ schedule, refresh, onClose }: { schedule: Schedule; refresh: 
     ["skipped, missed, late runs", `${schedule.skippedCount}, ${schedule.missedCount}, ${schedule.caughtUpCount}`],
     ...(end === undefined ? [] : [["ends", exact(end)] as [string, string]]),
     ...(spec?.maxRuns ? [["ends after", `${spec.maxRuns} runs`] as [string, string]] : []),
+    ...(schedule.configured ? [["defined in", "the configuration of the server"] as [string, string]] : []),
     ...(lastError ? [["last error", `${exact(millis(lastError.at))}: ${lastError.message}`] as [string, string]] : []),
   ];
   const remove = () =>
@@ -144,7 +145,7 @@ function Details({ schedule, refresh, onClose }: { schedule: Schedule; refresh: 
         {times?.length === 0 && <p class="muted">None follows{schedule.state === ScheduleState.PAUSED && " until it is resumed"}.</p>}
         <ol class="next-runs">{times?.map((at) => <li key={millis(at)}>{exact(millis(at)).replace(/\.000(Z?)$/, "$1")} <span class="muted small"><Time at={millis(at)} /></span></li>)}</ol>
       </div>
-      {may("DeleteSchedule") && <footer class="dialog-foot"><button type="button" class="button" onClick={remove}>Delete…</button></footer>}
+      {may("DeleteSchedule") && !schedule.configured && <footer class="dialog-foot"><button type="button" class="button" onClick={remove}>Delete…</button></footer>}
     </Dialog>
   );
 }

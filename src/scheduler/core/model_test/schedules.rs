@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
 use proptest::prelude::*;
 
 use crate::model::{
@@ -253,6 +254,7 @@ impl World {
             jitter: Duration::from_millis(new.jitter_ms),
             catch_up_window: Duration::from_secs(new.catch_up_s),
             overlap: Overlap::from_number(new.overlap).unwrap(),
+            configured: false,
             task: Arc::new(task),
         }
     }
@@ -274,8 +276,11 @@ impl World {
     pub fn update_schedule(&mut self, key: &ScheduleKey, update: ScheduleUpdate, stale: bool) {
         let current = self.core.schedule(key).map(crate::model::Schedule::etag).unwrap_or_default();
         let etag = if stale { "stale".to_owned() } else { current };
+        let pauses = matches!(update, ScheduleUpdate::Paused(_));
+        let configured = self.live.schedules.get(key).is_some_and(|known| known.spec.configured);
         match self.core.update_schedule(self.at(), key, update, Some(&etag), &mut self.out) {
-            Ok(_) => assert!(self.live.schedules.contains_key(key) && !stale),
+            Ok(_) => assert!(self.live.schedules.contains_key(key) && !stale && (pauses || !configured)),
+            Err(Refusal::ScheduleConfigured(_)) => assert!(configured && !pauses),
             Err(Refusal::ScheduleNotFound(_)) => assert!(!self.live.schedules.contains_key(key)),
             Err(Refusal::EtagMismatch(_)) => assert!(stale),
             Err(Refusal::MemoryFull(_)) => {}
@@ -286,6 +291,34 @@ impl World {
     pub fn replace_schedule(&mut self, key: &ScheduleKey, new: &NewSchedule, stale: bool) {
         let update = ScheduleUpdate::Spec(self.schedule_spec(key, new));
         self.update_schedule(key, update, stale);
+    }
+
+    /// A start or a reload.
+    pub fn configure_schedules(&mut self, new: &[((usize, u8), NewSchedule)]) {
+        let before = self.out.events.len();
+        let specs: HashMap<_, _> = new
+            .iter()
+            .map(|((namespace, schedule), new)| {
+                let key = schedule_key(*namespace, *schedule);
+                let spec = ScheduleSpec { configured: true, ..self.schedule_spec(&key, new) };
+                (key, spec)
+            })
+            .collect();
+        match self.core.configure_schedules(self.at(), specs.clone(), &mut self.out) {
+            Ok(()) => {}
+            Err(Refusal::MemoryFull(_) | Refusal::TooManySchedules(_)) => {
+                assert_eq!(self.out.events.len(), before);
+                return;
+            }
+            Err(refusal) => panic!("{refusal}"),
+        }
+        for (key, spec) in &specs {
+            assert!(self.core.schedule(key).unwrap().spec.repeats(spec), "{key} differs from the configuration");
+        }
+        let others = self.live.schedules.keys().filter(|key| !specs.contains_key(*key));
+        for schedule in others.filter_map(|key| self.core.schedule(key).ok()) {
+            assert!(!schedule.spec.configured, "{} is not part of the configuration", schedule.key);
+        }
     }
 
     pub fn trigger_schedule(&mut self, key: &ScheduleKey, overlap: bool) {
@@ -322,6 +355,8 @@ impl World {
     }
 
     pub fn delete_schedules(&mut self) {
+        self.configure_schedules(&[]);
+        self.observe(&Cause::Input);
         let keys: Vec<_> = self.live.schedules.keys().cloned().collect();
         for key in &keys {
             self.update_schedule(key, ScheduleUpdate::Delete, false);

@@ -92,6 +92,8 @@ pub enum Step {
     },
     PauseSchedule((usize, u8), bool),
     DeleteSchedule(usize, u8),
+    /// The configuration has these schedules.
+    ConfigureSchedules(Vec<((usize, u8), NewSchedule)>),
     TriggerSchedule {
         key: (usize, u8),
         overlap: bool,
@@ -168,6 +170,7 @@ fn schedule_step(task: impl Strategy<Value = NewTask> + Clone + 'static) -> impl
     let key = || (0..2_usize, 0..2_u8);
     prop_oneof![
         3 => (key(), new_schedule(task.clone())).prop_map(|(key, new)| Step::CreateSchedule(key, new)),
+        1 => prop::collection::vec((key(), new_schedule(task.clone())), 0..3).prop_map(Step::ConfigureSchedules),
         1 => (key(), new_schedule(task), prop::bool::weighted(0.2))
             .prop_map(|(key, new, stale)| Step::UpdateSchedule { key, new, stale }),
         1 => (key(), any::<bool>()).prop_map(|(key, paused)| Step::PauseSchedule(key, paused)),

@@ -169,6 +169,7 @@ impl World {
             Step::PauseSchedule((namespace, schedule), paused) => {
                 self.update_schedule(&schedule_key(namespace, schedule), ScheduleUpdate::Paused(paused), false);
             }
+            Step::ConfigureSchedules(schedules) => self.configure_schedules(&schedules),
             Step::DeleteSchedule(namespace, schedule) => {
                 self.update_schedule(&schedule_key(namespace, schedule), ScheduleUpdate::Delete, false);
             }

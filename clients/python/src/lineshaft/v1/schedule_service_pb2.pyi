@@ -119,7 +119,7 @@ class ScheduleError(_message.Message):
     def __init__(self, at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., task_id: _Optional[str] = ..., reason: _Optional[_Union[_task_pb2.FailureReason, str]] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Schedule(_message.Message):
-    __slots__ = ("schedule_id", "namespace", "spec", "state", "etag", "created_at", "updated_at", "next_run_at", "run_count", "triggered_count", "caught_up_count", "skipped_count", "missed_count", "error_count", "last_error", "last_run", "unfinished_task_ids", "waiting_run_at")
+    __slots__ = ("schedule_id", "namespace", "spec", "state", "etag", "created_at", "updated_at", "next_run_at", "run_count", "triggered_count", "caught_up_count", "skipped_count", "missed_count", "error_count", "last_error", "last_run", "unfinished_task_ids", "waiting_run_at", "configured")
     SCHEDULE_ID_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +138,7 @@ class Schedule(_message.Message):
     LAST_RUN_FIELD_NUMBER: _ClassVar[int]
     UNFINISHED_TASK_IDS_FIELD_NUMBER: _ClassVar[int]
     WAITING_RUN_AT_FIELD_NUMBER: _ClassVar[int]
+    CONFIGURED_FIELD_NUMBER: _ClassVar[int]
     schedule_id: str
     namespace: str
     spec: ScheduleSpec
@@ -156,7 +157,8 @@ class Schedule(_message.Message):
     last_run: ScheduleRun
     unfinished_task_ids: _containers.RepeatedScalarFieldContainer[str]
     waiting_run_at: _timestamp_pb2.Timestamp
-    def __init__(self, schedule_id: _Optional[str] = ..., namespace: _Optional[str] = ..., spec: _Optional[_Union[ScheduleSpec, _Mapping]] = ..., state: _Optional[_Union[ScheduleState, str]] = ..., etag: _Optional[str] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., next_run_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., run_count: _Optional[int] = ..., triggered_count: _Optional[int] = ..., caught_up_count: _Optional[int] = ..., skipped_count: _Optional[int] = ..., missed_count: _Optional[int] = ..., error_count: _Optional[int] = ..., last_error: _Optional[_Union[ScheduleError, _Mapping]] = ..., last_run: _Optional[_Union[ScheduleRun, _Mapping]] = ..., unfinished_task_ids: _Optional[_Iterable[str]] = ..., waiting_run_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    configured: bool
+    def __init__(self, schedule_id: _Optional[str] = ..., namespace: _Optional[str] = ..., spec: _Optional[_Union[ScheduleSpec, _Mapping]] = ..., state: _Optional[_Union[ScheduleState, str]] = ..., etag: _Optional[str] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., next_run_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., run_count: _Optional[int] = ..., triggered_count: _Optional[int] = ..., caught_up_count: _Optional[int] = ..., skipped_count: _Optional[int] = ..., missed_count: _Optional[int] = ..., error_count: _Optional[int] = ..., last_error: _Optional[_Union[ScheduleError, _Mapping]] = ..., last_run: _Optional[_Union[ScheduleRun, _Mapping]] = ..., unfinished_task_ids: _Optional[_Iterable[str]] = ..., waiting_run_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., configured: bool = ...) -> None: ...
 
 class CreateScheduleRequest(_message.Message):
     __slots__ = ("schedule_id", "namespace", "spec")
