@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -21,7 +22,7 @@ import (
 )
 
 // remoteConfig has the handlers of the workers in these tests. Without pools, the server has one of kind remote.
-var remoteConfig = remoteHandlers("square", "reverse", "third", "panic", "wait", "talk", "slow", "child", "parent", "process")
+var remoteConfig = remoteHandlers("square", "reverse", "third", "panic", "wait", "talk", "slow", "child", "parent", "process", "join")
 
 func remoteHandlers(names ...string) string {
 	config := ""
@@ -100,6 +101,47 @@ func TestTheServerRunsTasksOnAWorker(t *testing.T) {
 	var failed *lineshaft.TaskFailedError
 	if _, err := lineshaft.Call[response](ctx, client, "square", "no object"); !errors.As(err, &failed) || failed.Reason != lineshaft.InvalidPayload {
 		t.Errorf("an invalid payload returned %v", err)
+	}
+}
+
+func TestAHandlerReadsTheResultsOfItsParents(t *testing.T) {
+	server, ctx := startServer(t, remoteConfig), testContext(t)
+	client := server.client()
+	workFor(t, server.address, func(worker *lineshaft.Worker) {
+		lineshaft.Handle(worker, "reverse", func(_ context.Context, size int) ([]byte, error) {
+			if size < 0 {
+				return nil, lineshaft.Permanent(errors.New("negative"))
+			}
+			return make([]byte, size), nil
+		})
+		lineshaft.Handle(worker, "join", func(ctx context.Context, _ any) ([]string, error) {
+			found := []string{}
+			for parent, err := range lineshaft.CurrentAttempt(ctx).Parents(ctx) {
+				if err != nil {
+					return nil, err
+				}
+				found = append(found, fmt.Sprintf("%s %s %d", parent.TaskID, parent.State, len(parent.Result.Data)))
+			}
+			return found, nil
+		})
+	})
+	var parents, expected []string
+	for _, size := range []int{3, -1, 1_000_000} {
+		parent := must[*lineshaft.Task](t)(client.Submit(ctx, "reverse", size))
+		parents = append(parents, parent.ID())
+		if size < 0 {
+			expected = append(expected, fmt.Sprintf("%s %s 0", parent.ID(), lineshaft.Failed))
+		} else {
+			expected = append(expected, fmt.Sprintf("%s %s %d", parent.ID(), lineshaft.Completed, size))
+		}
+	}
+	after := lineshaft.WithParents(lineshaft.ParentFailureRuns, parents...)
+	found := must[[]string](t)(lineshaft.Call[[]string](ctx, client, "join", nil, after))
+	if !slices.Equal(found, expected) {
+		t.Errorf("the parents are %v, must be %v", found, expected)
+	}
+	if found := must[[]string](t)(lineshaft.Call[[]string](ctx, client, "join", nil)); len(found) != 0 {
+		t.Errorf("the parents of a task without any are %v", found)
 	}
 }
 

@@ -186,6 +186,7 @@ pub(super) fn process(process: Process, handler: &Handler) -> ProcessOptions {
         reports: process.reports,
         payload_file: process.payload_file,
         result_file: process.result_file,
+        parents: process.parents,
         grace: handler.grace.0,
     }
 }

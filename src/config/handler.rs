@@ -106,6 +106,10 @@ pub struct Handler {
     /// exits with 0; without it, the attempt fails. Not with `working_directory` or `reports`. Default: stdout is the result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result_file: Option<String>,
+    /// For runner = "process": the results of the parents of a task are files in the working directory of its attempt, which then is
+    /// a new one: `parents/0` and so on, in the order of the parents, for those that have completed. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub parents: bool,
     /// For runner = "wasm": file with a WebAssembly module or component in binary form, at most 64 MiB, that is a WASI command.
     /// It is read at the start. Required there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -236,6 +240,7 @@ impl Handler {
             reports: false,
             payload_file: None,
             result_file: None,
+            parents: false,
             module: None,
             clock: false,
             retry: Retry::default(),
@@ -284,6 +289,7 @@ impl Handler {
                 reports: self.reports,
                 payload_file: self.payload_file.clone(),
                 result_file: self.result_file.clone(),
+                parents: self.parents,
             }))),
             RunnerKind::Wasm => Some(Launch::Wasm(Box::new(Wasm {
                 module: self.module.clone()?,

@@ -83,6 +83,7 @@ pub struct Process {
     pub payload_file: Option<String>,
     /// `None`: stdout.
     pub result_file: Option<String>,
+    pub parents: bool,
 }
 
 /// How a WebAssembly module is run.

@@ -28,6 +28,7 @@ impl Handler {
             ("group", self.group.is_some()),
             ("nice", self.nice.is_some()),
             ("reports", self.reports),
+            ("parents", self.parents),
             ("payload_file", self.payload_file.is_some()),
             ("result_file", self.result_file.is_some()),
             ("limits.cpu", self.limits.cpu.is_some()),
@@ -75,6 +76,10 @@ impl Handler {
         if self.argv.first().is_none_or(String::is_empty) {
             let description = "must contain a program for runner = \"process\", such as [\"/usr/bin/sort\", \"-n\"]";
             problems.add(format!("{path}.argv"), format!("{:?}", self.argv), description);
+        }
+        if self.parents && self.working_directory.is_some() {
+            let description = "is not allowed with `working_directory`, which attempts share";
+            problems.add(format!("{path}.parents"), "", description);
         }
         if self.working_directory.as_ref().is_some_and(|directory| directory.as_os_str().is_empty()) {
             problems.add(format!("{path}.working_directory"), "\"\"", "must not be empty");

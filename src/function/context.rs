@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
+use super::parents::ParentResults;
 use crate::model::OutputStream;
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -46,6 +47,7 @@ pub trait Attempt: Send + Sync + 'static {
     fn suspend(&self);
     /// Waits until the attempt has a slot again.
     fn resume(&self) -> BoxFuture<'_, ()>;
+    fn parents(&self) -> ParentResults;
 }
 
 /// The task that a function runs. Clones are the same task.
@@ -107,6 +109,11 @@ impl TaskContext {
         let (parent, state) = self.0.trace_context().unwrap_or_default();
         let headers = [("traceparent", parent), ("tracestate", state)];
         headers.into_iter().filter(|(_, value)| !value.is_empty()).collect()
+    }
+
+    /// The tasks that had to end before this one, with their results.
+    pub fn parents(&self) -> ParentResults {
+        self.0.parents()
     }
 
     /// Cancelled when the function has to stop: a caller has cancelled the task, its timeout has passed, or the program stops. The

@@ -7,10 +7,12 @@ mod context;
 mod error;
 mod handler;
 mod log;
+mod parents;
 mod payload;
 
 pub use context::{Attempt, BoxFuture, StopReason, TaskContext, TaskOutput};
 pub use error::{BoxError, Permanent, permanent};
 pub use handler::{Function, Handler, Handlers, Registrations, call};
 pub use log::TaskLog;
+pub use parents::{ParentResult, ParentResults};
 pub use payload::{FromPayload, IntoPayload, Payload, PayloadError};

@@ -17,6 +17,8 @@ pub const BATCH_PARENTS_MAX: usize = 100_000;
 /// Parents among which a request for a task looks for unfinished ones, and IDs of these that the response has.
 pub const PARENTS_EXAMINED_MAX: usize = 1_000;
 pub const UNFINISHED_PARENTS_SHOWN: usize = 20;
+/// Bytes of the results of its parents that an attempt gets in the server, unless a single result may have more.
+pub const PARENT_RESULTS_BYTES_MAX: usize = 16 << 20;
 /// Failed tasks that the completion of a batch names.
 pub const BATCH_FAILURES_MAX: usize = if cfg!(test) { 2 } else { 100 };
 /// Bytes of the message of each of them; more is cut off.

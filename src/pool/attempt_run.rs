@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 
 use crate::model::limits::PayloadLimit;
 use crate::model::{Failure, FailureReason, ResourceUsage, StopMethod, TaskSpec, Timestamp};
-use crate::runners::{Outcome, Run, RunReport, Runner, StopCause, StopSignal};
+use crate::runners::{Outcome, Parents, Run, RunReport, Runner, StopCause, StopSignal};
 use crate::telemetry::metrics::{AttemptMeter, AttemptResult};
 use crate::telemetry::task_log;
 
@@ -35,6 +35,7 @@ pub(super) async fn run(context: &WorkerContext, runner: &dyn Runner, attempt: &
         attempt: attempt.number(),
         payload,
         args: spec.extras().args.clone(),
+        parents: spec.extras().dependencies.clone().map(|parents| Parents::new(parents, context.parents.clone())),
         trace: attempt.trace_context(),
         stop: attempt.stop_signal().clone(),
         output: attempt.open_output(),

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::runtime;
 
 use crate::model::{Clock, Revision, SharedCatalog};
-use crate::runners::{Registry, ResultMemory};
+use crate::runners::{ParentSource, Registry, ResultMemory};
 use crate::telemetry::metrics::Metrics;
 
 use super::report::ReportSink;
@@ -23,6 +23,8 @@ pub struct WorkerContext {
     pub clock: Arc<dyn Clock>,
     pub reports: ReportSink,
     pub payloads: PayloadSource,
+    /// Reads the results of parents.
+    pub parents: ParentSource,
     pub results: ResultMemory,
     pub runtime: runtime::Handle,
     pub metrics: Metrics,

@@ -82,6 +82,7 @@ impl Fixture {
             clock: Arc::new(SystemClock),
             reports: sink,
             payloads: Arc::new(|_| Box::pin(std::future::ready(Err("no store".to_owned())))),
+            parents: Arc::new(|_, _| Box::pin(std::future::ready(Err("no store".to_owned())))),
             runtime,
             metrics: Metrics::off(),
             worker_lease: Duration::from_secs(30),

@@ -26,6 +26,7 @@ pub(super) fn run(payload: impl Into<Bytes>) -> Run {
         attempt: 2,
         payload: payload.into(),
         args: Box::default(),
+        parents: None,
         trace: None,
         stop: Arc::default(),
         output: Arc::default(),

@@ -4,13 +4,17 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::{StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
 use super::output::OutputBuffer;
+use super::parents::Parents;
 use super::runner::{BoxFuture, Outcome, ProgressSink, Run, RunReport, Runner};
 use super::stop::{StopCause, StopSignal};
-use crate::function::{self, Attempt, Function, Payload, StopReason, TaskContext};
-use crate::model::{OutputStream, StopMethod, TaskOptions, TraceContext};
+use crate::function::{
+    self, Attempt, BoxError, Function, ParentResult, ParentResults, Payload, StopReason, TaskContext,
+};
+use crate::model::{self, Failure, OutputStream, StopMethod, TaskId, TaskOptions, TraceContext};
 
 /// Runs a function as a future. Code that blocks is the function's own matter.
 pub struct FunctionRunner {
@@ -40,6 +44,7 @@ impl Runner for FunctionRunner {
                 cancellation: cancellation.clone(),
                 output: run.output,
                 progress: run.progress,
+                parents: run.parents,
             };
             let mut call = pin!(function::call(&function, TaskContext::new(Arc::new(attempt)), payload));
             loop {
@@ -78,6 +83,7 @@ struct LocalAttempt {
     cancellation: CancellationToken,
     output: Arc<OutputBuffer>,
     progress: ProgressSink,
+    parents: Option<Parents>,
 }
 
 impl Attempt for LocalAttempt {
@@ -138,4 +144,15 @@ impl Attempt for LocalAttempt {
     fn resume(&self) -> function::BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
+
+    fn parents(&self) -> ParentResults {
+        let results = stream::iter(self.parents.clone().map(Parents::stream)).flatten();
+        ParentResults::new(results.map(parent_result).boxed())
+    }
+}
+
+fn parent_result(read: Result<(TaskId, Option<model::Payload>), Failure>) -> Result<ParentResult, BoxError> {
+    let (id, result) = read.map_err(|failure| failure.message)?;
+    let payload = |result: model::Payload| Payload::with_type(result.data, &result.content_type);
+    Ok(ParentResult::new(id.to_string(), result.map(payload)))
 }

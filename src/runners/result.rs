@@ -1,7 +1,6 @@
 //! The result of an attempt while it arrives.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::sleep;
@@ -9,13 +8,11 @@ use tokio::time::sleep;
 use crate::model::limits::{INLINE_BYTES_MAX, PayloadLimit};
 use crate::model::{Failure, FailureReason, Payload, Reservation};
 
-use super::result_memory::ResultMemory;
+use super::result_memory::{MEMORY_INTERVAL, ResultMemory};
 use super::runner::{Outcome, RunReport};
 
 /// Bytes of a result that are not counted: the memory of a worker contains them.
 const UNCOUNTED_BYTES: usize = INLINE_BYTES_MAX;
-/// Time between two tries to get memory for a result.
-pub const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A result that arrives in pieces.
 ///

@@ -12,6 +12,7 @@ use crate::model::{
 };
 
 use super::output::OutputBuffer;
+use super::parents::{NoResults, Parents};
 use super::result_memory::ResultMemory;
 use super::stop::StopSignal;
 
@@ -34,6 +35,8 @@ pub struct Run {
     pub payload: Bytes,
     /// Arguments from the submitter; empty unless the handler accepts them.
     pub args: Box<[Box<str>]>,
+    /// `None` if the task has none.
+    pub parents: Option<Parents>,
     /// The trace context to pass on to the handler.
     pub trace: Option<Arc<TraceContext>>,
     /// Requests to stop (cancel, drain) and the deadline.
@@ -75,6 +78,15 @@ pub enum Outcome {
     Unavailable(Box<str>),
     /// The remote worker has disappeared, and its lease has ended.
     WorkerLost,
+}
+
+impl From<NoResults> for Outcome {
+    fn from(error: NoResults) -> Self {
+        match error {
+            NoResults::Stopped => Self::Stopped(StopMethod::NeverStarted),
+            NoResults::Failed(failure) => Self::Failed(failure),
+        }
+    }
 }
 
 /// How an attempt ended and what it used, as far as the runner knows.

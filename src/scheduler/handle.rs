@@ -15,6 +15,7 @@ use crate::model::{
 };
 use crate::pool::{Attempt, RemoteWorkers, WeakRemoteWorkers};
 use crate::runners::Modules;
+use crate::runners::remote::Token;
 use crate::store::Store;
 use crate::telemetry::liveness::{Component, Liveness, NotReady};
 
@@ -223,6 +224,16 @@ impl Handle {
     /// Cancelled when a drain starts.
     pub fn draining(&self) -> CancellationToken {
         self.inner.draining.clone()
+    }
+
+    /// The task of a remote worker's attempt that runs; `None` if the task has no attempt with this token.
+    ///
+    /// # Errors
+    /// [`Draining`], [`SchedulerUnresponsive`].
+    pub async fn task_of_attempt(&self, id: &TaskId, token: Token) -> Result<Option<Arc<TaskSpec>>, Refusal> {
+        let attempt = self.live_attempt(id).await?.filter(|attempt| attempt.ticket().fence == token.0);
+        let spec = attempt.map(|attempt| attempt.spec().clone());
+        Ok(spec.filter(|spec| self.remote_workers(Some(&spec.options.pool)).is_ok()))
     }
 
     pub(super) async fn live_attempt(&self, id: &TaskId) -> Result<Option<Arc<Attempt>>, Refusal> {

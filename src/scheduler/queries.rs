@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::model::limits::PayloadLimit;
 use crate::model::{Event, MemoryPart, ResumeToken, Revision, Share, StoreId, Task, TaskFilter, TaskId, TaskState};
+use crate::runners::ParentRead;
 use crate::store::{Page, PageCursor, PageSize, Projection, StoreError, fold};
 
 use super::handle::Handle;
@@ -262,6 +263,25 @@ impl Handle {
             };
             if !retry_now {
                 tokio::time::sleep(PAYLOAD_RETRY_DELAY).await;
+            }
+        }
+    }
+
+    /// The result of a task that has ended, for a task that depends on it, if it has at most `bytes_max` bytes. Waits without a
+    /// time limit while the store cannot be read or is behind, as [`Handle::payload`] does.
+    ///
+    /// # Errors
+    /// [`TaskNotFound`]; [`Internal`] if the task is damaged in the store.
+    pub(super) async fn parent_result(&self, id: &TaskId, bytes_max: usize) -> Result<ParentRead, Refusal> {
+        loop {
+            match self.find_task(id, false, bytes_max as u64).await {
+                Ok(Ok((task, _))) => return Ok(ParentRead::Result(task.status.result)),
+                Ok(Err(Larger(_))) => return Ok(ParentRead::Larger),
+                Err(refusal @ (Refusal::StoreUnreadable(_) | Refusal::ProjectionUnavailable(_))) => {
+                    tracing::warn!(task = %id, error = %refusal, "failed to read the result of a parent; the attempt waits");
+                    tokio::time::sleep(PAYLOAD_RETRY_DELAY).await;
+                }
+                Err(refusal) => return Err(refusal),
             }
         }
     }

@@ -48,6 +48,15 @@ macro_rules! refusals {
 }
 
 impl Refusal {
+    /// The same refusal of a submission that is a field of the request. `path` is that of its fields, such as `task.`
+    #[must_use]
+    pub fn in_message(mut self, path: impl std::fmt::Display) -> Self {
+        if let Self::BadField(BadField { field, .. }) | Self::ParentNotFound(ParentNotFound { field, .. }) = &mut self {
+            field.insert_str(0, &path.to_string());
+        }
+        self
+    }
+
     /// Why a read of the store failed.
     pub(super) fn of_read(error: &StoreError) -> Self {
         let cause = error.to_string();

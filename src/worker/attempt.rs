@@ -6,13 +6,16 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::outbox::Token;
+use super::parents;
 use super::state::{Accepted, Shared};
-use crate::function::{self, Attempt, BoxFuture, Function, Payload, StopReason, TaskContext};
+use crate::client::Client;
+use crate::function::{self, Attempt, BoxFuture, Function, ParentResults, Payload, StopReason, TaskContext};
 use crate::model::OutputStream;
 use crate::proto::v1::AttemptAssigned;
 
 /// An attempt, for its function.
 pub struct RemoteAttempt {
+    client: Client,
     shared: Arc<Shared>,
     token: Token,
     /// Without its payload.
@@ -83,6 +86,12 @@ impl Attempt for RemoteAttempt {
             }
         })
     }
+
+    fn parents(&self) -> ParentResults {
+        let (client, cancellation) = (self.client.clone(), self.cancellation.clone());
+        let (task, token) = (self.assigned.task_id.clone(), self.token.to_string());
+        ParentResults::new(parents::read(client, task, token, cancellation))
+    }
 }
 
 /// Reports the end of an attempt whose function is dropped before it returns.
@@ -99,6 +108,7 @@ impl Drop for Running {
 
 /// Runs an attempt to its end.
 pub async fn run(
+    client: Client,
     shared: Arc<Shared>,
     accepted: Accepted,
     assigned: AttemptAssigned,
@@ -108,7 +118,7 @@ pub async fn run(
 ) {
     let Accepted { token, cancellation } = accepted;
     let running = Running { shared: shared.clone(), token: token.clone() };
-    let attempt = RemoteAttempt { shared, token, assigned, cancellation, deadline };
+    let attempt = RemoteAttempt { client, shared, token, assigned, cancellation, deadline };
     let result = function::call(&function, TaskContext::new(Arc::new(attempt)), payload).await;
     if let Err(failure) = &result
         && failure.reason == crate::model::FailureReason::Panic

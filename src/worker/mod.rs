@@ -7,6 +7,7 @@ mod attempt;
 mod incoming;
 mod messages;
 mod outbox;
+mod parents;
 mod state;
 mod stream;
 

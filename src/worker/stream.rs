@@ -159,7 +159,8 @@ impl Connection {
         let is_blocking = function.is_blocking;
         let payload = from_message(assigned.payload.take());
         let deadline = deadline.map(Instant::into_std);
-        let run = attempt::run(self.shared.clone(), accepted, assigned, function, payload, deadline);
+        let run =
+            attempt::run(self.client.clone(), self.shared.clone(), accepted, assigned, function, payload, deadline);
         let task = tokio::spawn(run);
         (!is_blocking).then(|| (token, task.abort_handle()))
     }

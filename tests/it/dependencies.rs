@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
-use lineshaft::proto::v1::{self, OnParentFailure, TaskState};
+use lineshaft::proto::v1::{self, FailureReason, OnParentFailure, TaskState};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tonic::{Code, Status};
 
-use crate::support::{BINARY, Server, fields, noop, reason, task};
+use crate::support::{BINARY, Server, bytes, fields, noop, reason, task};
 
 fn named(id: &str) -> v1::SubmitTaskRequest {
     v1::SubmitTaskRequest { task_id: id.to_owned(), ..noop() }
@@ -98,7 +98,7 @@ async fn the_rule_of_a_task_decides_what_the_cancel_of_a_parent_means() {
     cancel(&server, "parent").await;
     let failed = server.wait_finished("fail").await;
     let failure = failed.failure.clone().unwrap();
-    assert_eq!((failed.state(), failure.reason()), (TaskState::Failed, v1::FailureReason::DependencyFailed));
+    assert_eq!((failed.state(), failure.reason()), (TaskState::Failed, FailureReason::DependencyFailed));
     assert_eq!(failure.message, "the parent `parent` was cancelled");
     assert_eq!(server.wait_finished("run").await.state(), TaskState::Completed);
     for (id, parent) in [("cancel", "parent"), ("grandchild", "cancel")] {
@@ -119,6 +119,16 @@ async fn a_submission_that_names_no_possible_parents_is_refused_as_a_whole() {
     let expected =
         "`tasks[1].dependencies.task_ids[1]` is `gone`, which does not exist in namespace `default` or was deleted";
     assert_eq!(refused.message(), expected);
+
+    let unknown = || Some(after(&["gone"], OnParentFailure::Fail, noop()));
+    let expected = "`task.dependencies.task_ids[0]` is `gone`,";
+    let refused = server.tasks().run_task(v1::RunTaskRequest { task: unknown() }).await.unwrap_err();
+    assert!(refused.message().starts_with(expected), "{refused:?}");
+    let stream = tokio_stream::iter([v1::SubmitTasksRequest { sequence: 7, task: unknown() }]);
+    let mut responses = server.tasks().submit_tasks(stream).await.unwrap().into_inner();
+    let outcome = responses.message().await.unwrap().unwrap().outcome;
+    let Some(v1::submit_tasks_response::Outcome::Rejected(refused)) = outcome else { panic!("{outcome:?}") };
+    assert!(refused.message.starts_with(expected), "{refused:?}");
 
     let cycle = vec![named("first"), after_places(&[2], noop()), after_places(&[0, 1], noop())];
     let refused = submit_batch(&server, cycle).await.unwrap_err();
@@ -174,14 +184,64 @@ async fn a_task_can_have_ten_thousand_parents() {
     let server = Server::start("");
     let parents = submit_batch(&server, (0..10_000).map(|_| noop()).collect()).await.unwrap();
     let parents: Vec<&str> = parents.iter().map(String::as_str).collect();
-    let child = server.submit(after(&parents, OnParentFailure::Fail, noop())).await;
+    let count = task("expression", r#"{"expression":"size(parents.map(p, size(p)))"}"#);
+    let child = server.submit(after(&parents, OnParentFailure::Fail, count)).await;
     let child = server.wait_finished(&child).await;
-    assert_eq!((child.state(), child.dependencies.unwrap().parents), (TaskState::Completed, 10_000));
+    assert_eq!(
+        (child.state(), child.dependencies.unwrap().parents),
+        (TaskState::Completed, 10_000),
+        "{:?}",
+        child.failure
+    );
+    assert_eq!(bytes(child.result.as_ref()), "10000");
     let mut together: Vec<_> = (0..9_999).map(|_| noop()).collect();
     together.push(after_places(&(0..9_999).collect::<Vec<_>>(), named("last")));
     submit_batch(&server, together).await.unwrap();
     let last = server.wait_finished("last").await;
     assert_eq!((last.state(), last.dependencies.unwrap().parents), (TaskState::Completed, 9_999));
+}
+
+#[tokio::test]
+async fn a_task_reads_the_results_of_its_parents() {
+    let handler = "runner = \"process\"\nargv = [\"/bin/sh\", \"-c\", \"grep -r . parents | sort\"]\nparents = true";
+    let server = Server::start(&format!("[[handler]]\nname = \"join\"\n{handler}\n"));
+    for (id, value) in [("a", r#"{"n":40}"#), ("b", "2"), ("c", "\"text\"")] {
+        let expression = format!(r#"{{"expression":"x","variables":{{"x":{value}}}}}"#);
+        server.submit(v1::SubmitTaskRequest { task_id: id.to_owned(), ..task("expression", &expression) }).await;
+    }
+    server.submit(endless("never")).await;
+    cancel(&server, "never").await;
+    let parents = ["a", "b", "never", "c"];
+    let sum = task("expression", r#"{"expression":"[parents[0].n + parents[1], parents[2], parents[3]]"}"#);
+    let sum = server.submit(after(&parents, OnParentFailure::Run, sum)).await;
+    let sum = server.wait_finished(&sum).await;
+    assert_eq!(bytes(sum.result.as_ref()), r#"[42,null,"text"]"#, "{sum:?}");
+    let program = v1::SubmitTaskRequest { handler: "join".to_owned(), ..Default::default() };
+    let joined = server.submit(after(&parents, OnParentFailure::Run, program)).await;
+    let joined = server.wait_finished(&joined).await;
+    let files = "parents/0:{\"n\":40}\nparents/1:2\nparents/3:\"text\"\n";
+    assert_eq!(bytes(joined.result.as_ref()), files, "{joined:?}");
+}
+
+#[tokio::test]
+async fn results_of_parents_have_a_limit_together() {
+    let program = |name: &str, script: &str| {
+        format!("[[handler]]\nname = \"{name}\"\nrunner = \"process\"\nargv = [\"/bin/sh\", \"-c\", \"{script}\"]\n")
+    };
+    let config =
+        [program("large", "head -c 1048576 /dev/zero"), program("join", "cat parents/* | wc -c") + "parents = true\n"];
+    let server = Server::start(&config.concat());
+    let large = v1::SubmitTaskRequest { handler: "large".to_owned(), ..Default::default() };
+    let parents = submit_batch(&server, vec![large; 17]).await.unwrap();
+    let parents: Vec<&str> = parents.iter().map(String::as_str).collect();
+    let join = v1::SubmitTaskRequest { handler: "join".to_owned(), ..Default::default() };
+    let most = server.submit(after(&parents[..16], OnParentFailure::Fail, join.clone())).await;
+    let most = server.wait_finished(&most).await;
+    assert_eq!(bytes(most.result.as_ref()).trim(), "16777216", "{most:?}");
+    let more = server.submit(after(&parents, OnParentFailure::Fail, join)).await;
+    let failure = server.wait_finished(&more).await.failure.unwrap();
+    assert_eq!(failure.reason(), FailureReason::InvalidPayload);
+    assert_eq!(failure.message, "the results of the parents have more than 16777216 bytes, which is the limit");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -33,6 +33,29 @@ async fn run(client: &Client, handler: &str, json: &str) -> v1::Task {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn functions_of_the_program_read_the_results_of_parents() {
+    let sum = async |context: TaskContext, (): ()| {
+        let (mut parents, mut sum) = (context.parents(), 0);
+        while let Some(parent) = parents.next().await? {
+            sum += parent.result.ok_or("has not completed")?.json::<u64>()?;
+        }
+        Ok::<u64, BoxError>(sum)
+    };
+    let double = async |_, n: u64| Ok::<u64, BoxError>(2 * n);
+    let server = builder().memory().handler("double", double).handler("sum", sum).start().await.unwrap();
+    let client = client(&server);
+    let mut task_ids = Vec::new();
+    for n in 1_u64..=3 {
+        task_ids.push(client.submit("double", n).await.unwrap().id().to_owned());
+    }
+    let dependencies = Some(v1::Dependencies { task_ids, ..v1::Dependencies::default() });
+    let child = v1::SubmitTaskRequest { dependencies, ..task("sum", "null") };
+    assert_eq!(client.submit_task(child).await.unwrap().result::<u64>().await.unwrap(), 12);
+    assert_eq!(client.call::<u64>("sum", ()).await.unwrap(), 0, "it has no parents");
+    drain(server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn functions_of_the_program_are_handlers() {
     let server = builder()
         .memory()

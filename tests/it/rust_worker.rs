@@ -493,3 +493,55 @@ async fn the_example_greets_until_it_is_terminated() {
     assert!(status.success(), "{status}");
     wait_for_workers(&server, 0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn functions_read_the_results_of_parents_also_after_a_broken_connection() {
+    let server = Server::start(CONFIG);
+    let proxy = Proxy::start(&server.address).await;
+    let client = client(&proxy.address);
+    let (blocker, mut started) = Blocker::new();
+    let large = async |_, bytes: usize| match bytes {
+        0 => Err(permanent("nothing")),
+        bytes => Ok::<_, lineshaft::Permanent>(Payload::new(vec![7; bytes])),
+    };
+    let gate = blocker.clone();
+    let join = move |context: TaskContext, (): ()| {
+        let gate = gate.clone();
+        async move {
+            let (mut parents, mut found) = (context.parents(), Vec::new());
+            while let Some(parent) = parents.next().await? {
+                found.push((parent.task_id, parent.result.map(|result| result.data.len())));
+                if found.len() == 1 {
+                    gate.clone().pass(context.clone()).await?;
+                }
+            }
+            Ok::<_, BoxError>(found)
+        }
+    };
+    let running = start(Worker::new(&client).concurrency(4).handler("large", large).handler("join", join));
+    wait_for_handler(&server, "join").await;
+    let sizes = [900_000, 0, 1_000_000, 3];
+    let mut parents = Vec::new();
+    for size in sizes {
+        parents.push(server.submit(once("large", &size.to_string())).await);
+    }
+    let dependencies = v1::Dependencies {
+        task_ids: parents.clone(),
+        on_parent_failure: v1::OnParentFailure::Run.into(),
+        ..Default::default()
+    };
+    let child = v1::SubmitTaskRequest { dependencies: Some(dependencies), ..once("join", "null") };
+    let child = server.submit(child).await;
+    let task_id = next(&mut started).await.task_id().to_owned();
+    proxy.cut();
+    blocker.let_one_pass();
+    let child = server.wait_finished(&child).await;
+    let sizes = sizes.map(|size| (size > 0).then_some(size));
+    let expected: Vec<(String, Option<usize>)> = parents.into_iter().zip(sizes).collect();
+    assert_eq!(bytes(child.result.as_ref()), serde_json::to_string(&expected).unwrap(), "{child:?}");
+
+    let request = v1::ReadParentResultsRequest { task_id, token: "7".to_owned(), skip: 0 };
+    let refused = server.workers().read_parent_results(request).await.unwrap_err();
+    assert_eq!(refused.message(), "`token` is not that of a running attempt of the task");
+    running.drain().await.unwrap();
+}

@@ -1930,6 +1930,189 @@ func (*Heartbeat) Descriptor() ([]byte, []int) {
 	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{24}
 }
 
+// Request of ReadParentResults.
+type ReadParentResultsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Task ID of the assignment.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// Token of the attempt.
+	Token string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	// Number of parents to leave out, from the first one: those that were read before a connection broke.
+	Skip          int32 `protobuf:"varint,3,opt,name=skip,proto3" json:"skip,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadParentResultsRequest) Reset() {
+	*x = ReadParentResultsRequest{}
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadParentResultsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadParentResultsRequest) ProtoMessage() {}
+
+func (x *ReadParentResultsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadParentResultsRequest.ProtoReflect.Descriptor instead.
+func (*ReadParentResultsRequest) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ReadParentResultsRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *ReadParentResultsRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *ReadParentResultsRequest) GetSkip() int32 {
+	if x != nil {
+		return x.Skip
+	}
+	return 0
+}
+
+// Message of ReadParentResults.
+type ReadParentResultsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Parents in the order of `dependencies.parent_ids` of the task, about 256 KiB at a time.
+	Results       []*ParentResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadParentResultsResponse) Reset() {
+	*x = ReadParentResultsResponse{}
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadParentResultsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadParentResultsResponse) ProtoMessage() {}
+
+func (x *ReadParentResultsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadParentResultsResponse.ProtoReflect.Descriptor instead.
+func (*ReadParentResultsResponse) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ReadParentResultsResponse) GetResults() []*ParentResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+// The result of a parent, or a part of it.
+type ParentResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Task ID of the parent. Empty: these are the next bytes of the result before.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// Its final state.
+	State TaskState `protobuf:"varint,2,opt,name=state,proto3,enum=lineshaft.v1.TaskState" json:"state,omitempty"`
+	// Its result; unset unless it is COMPLETED.
+	Result *Payload `protobuf:"bytes,3,opt,name=result,proto3" json:"result,omitempty"`
+	// Whether more bytes of the result follow.
+	HasMore       bool `protobuf:"varint,4,opt,name=has_more,json=hasMore,proto3" json:"has_more,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ParentResult) Reset() {
+	*x = ParentResult{}
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ParentResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ParentResult) ProtoMessage() {}
+
+func (x *ParentResult) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ParentResult.ProtoReflect.Descriptor instead.
+func (*ParentResult) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ParentResult) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *ParentResult) GetState() TaskState {
+	if x != nil {
+		return x.State
+	}
+	return TaskState_TASK_STATE_UNSPECIFIED
+}
+
+func (x *ParentResult) GetResult() *Payload {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+func (x *ParentResult) GetHasMore() bool {
+	if x != nil {
+		return x.HasMore
+	}
+	return false
+}
+
 var File_lineshaft_v1_worker_service_proto protoreflect.FileDescriptor
 
 const file_lineshaft_v1_worker_service_proto_rawDesc = "" +
@@ -2053,15 +2236,27 @@ const file_lineshaft_v1_worker_service_proto_rawDesc = "" +
 	"\x06tokens\x18\x01 \x03(\tR\x06tokens\"\x10\n" +
 	"\x0eWorkerDraining\"\x10\n" +
 	"\x0eServerDraining\"\v\n" +
-	"\tHeartbeat*q\n" +
+	"\tHeartbeat\"]\n" +
+	"\x18ReadParentResultsRequest\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x12\n" +
+	"\x04skip\x18\x03 \x01(\x05R\x04skip\"Q\n" +
+	"\x19ReadParentResultsResponse\x124\n" +
+	"\aresults\x18\x01 \x03(\v2\x1a.lineshaft.v1.ParentResultR\aresults\"\xa0\x01\n" +
+	"\fParentResult\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12-\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x17.lineshaft.v1.TaskStateR\x05state\x12-\n" +
+	"\x06result\x18\x03 \x01(\v2\x15.lineshaft.v1.PayloadR\x06result\x12\x19\n" +
+	"\bhas_more\x18\x04 \x01(\bR\ahasMore*q\n" +
 	"\n" +
 	"StopReason\x12\x1b\n" +
 	"\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12STOP_REASON_CANCEL\x10\x01\x12\x17\n" +
 	"\x13STOP_REASON_TIMEOUT\x10\x02\x12\x15\n" +
-	"\x11STOP_REASON_STALE\x10\x032R\n" +
+	"\x11STOP_REASON_STALE\x10\x032\xba\x01\n" +
 	"\rWorkerService\x12A\n" +
-	"\x04Work\x12\x19.lineshaft.v1.WorkRequest\x1a\x1a.lineshaft.v1.WorkResponse(\x010\x01B\xba\x01\n" +
+	"\x04Work\x12\x19.lineshaft.v1.WorkRequest\x1a\x1a.lineshaft.v1.WorkResponse(\x010\x01\x12f\n" +
+	"\x11ReadParentResults\x12&.lineshaft.v1.ReadParentResultsRequest\x1a'.lineshaft.v1.ReadParentResultsResponse0\x01B\xba\x01\n" +
 	"\x10com.lineshaft.v1B\x12WorkerServiceProtoP\x01ZAgithub.com/lineshaft/lineshaft/clients/go/lineshaftv1;lineshaftv1\xa2\x02\x03LXX\xaa\x02\fLineshaft.V1\xca\x02\fLineshaft\\V1\xe2\x02\x18Lineshaft\\V1\\GPBMetadata\xea\x02\rLineshaft::V1b\x06proto3"
 
 var (
@@ -2077,42 +2272,46 @@ func file_lineshaft_v1_worker_service_proto_rawDescGZIP() []byte {
 }
 
 var file_lineshaft_v1_worker_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_lineshaft_v1_worker_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_lineshaft_v1_worker_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_lineshaft_v1_worker_service_proto_goTypes = []any{
-	(StopReason)(0),             // 0: lineshaft.v1.StopReason
-	(*WorkRequest)(nil),         // 1: lineshaft.v1.WorkRequest
-	(*WorkResponse)(nil),        // 2: lineshaft.v1.WorkResponse
-	(*WorkerHello)(nil),         // 3: lineshaft.v1.WorkerHello
-	(*WorkerHandler)(nil),       // 4: lineshaft.v1.WorkerHandler
-	(*WorkerWelcome)(nil),       // 5: lineshaft.v1.WorkerWelcome
-	(*WorkerMessage)(nil),       // 6: lineshaft.v1.WorkerMessage
-	(*ServerMessage)(nil),       // 7: lineshaft.v1.ServerMessage
-	(*AttemptAssigned)(nil),     // 8: lineshaft.v1.AttemptAssigned
-	(*AttemptChunk)(nil),        // 9: lineshaft.v1.AttemptChunk
-	(*ResultRequested)(nil),     // 10: lineshaft.v1.ResultRequested
-	(*AttemptCancel)(nil),       // 11: lineshaft.v1.AttemptCancel
-	(*AttemptAccepted)(nil),     // 12: lineshaft.v1.AttemptAccepted
-	(*AttemptProgress)(nil),     // 13: lineshaft.v1.AttemptProgress
-	(*AttemptOutput)(nil),       // 14: lineshaft.v1.AttemptOutput
-	(*AttemptFinished)(nil),     // 15: lineshaft.v1.AttemptFinished
-	(*AttemptStopped)(nil),      // 16: lineshaft.v1.AttemptStopped
-	(*AttemptNotStarted)(nil),   // 17: lineshaft.v1.AttemptNotStarted
-	(*CancelAcknowledged)(nil),  // 18: lineshaft.v1.CancelAcknowledged
-	(*AttemptSuspended)(nil),    // 19: lineshaft.v1.AttemptSuspended
-	(*AttemptResuming)(nil),     // 20: lineshaft.v1.AttemptResuming
-	(*AttemptResumed)(nil),      // 21: lineshaft.v1.AttemptResumed
-	(*AttemptsSettled)(nil),     // 22: lineshaft.v1.AttemptsSettled
-	(*WorkerDraining)(nil),      // 23: lineshaft.v1.WorkerDraining
-	(*ServerDraining)(nil),      // 24: lineshaft.v1.ServerDraining
-	(*Heartbeat)(nil),           // 25: lineshaft.v1.Heartbeat
-	nil,                         // 26: lineshaft.v1.WorkerHello.LabelsEntry
-	nil,                         // 27: lineshaft.v1.AttemptAssigned.LabelsEntry
-	(*durationpb.Duration)(nil), // 28: google.protobuf.Duration
-	(*Payload)(nil),             // 29: lineshaft.v1.Payload
-	(Priority)(0),               // 30: lineshaft.v1.Priority
-	(OutputStream)(0),           // 31: lineshaft.v1.OutputStream
-	(*Failure)(nil),             // 32: lineshaft.v1.Failure
-	(StopMethod)(0),             // 33: lineshaft.v1.StopMethod
+	(StopReason)(0),                   // 0: lineshaft.v1.StopReason
+	(*WorkRequest)(nil),               // 1: lineshaft.v1.WorkRequest
+	(*WorkResponse)(nil),              // 2: lineshaft.v1.WorkResponse
+	(*WorkerHello)(nil),               // 3: lineshaft.v1.WorkerHello
+	(*WorkerHandler)(nil),             // 4: lineshaft.v1.WorkerHandler
+	(*WorkerWelcome)(nil),             // 5: lineshaft.v1.WorkerWelcome
+	(*WorkerMessage)(nil),             // 6: lineshaft.v1.WorkerMessage
+	(*ServerMessage)(nil),             // 7: lineshaft.v1.ServerMessage
+	(*AttemptAssigned)(nil),           // 8: lineshaft.v1.AttemptAssigned
+	(*AttemptChunk)(nil),              // 9: lineshaft.v1.AttemptChunk
+	(*ResultRequested)(nil),           // 10: lineshaft.v1.ResultRequested
+	(*AttemptCancel)(nil),             // 11: lineshaft.v1.AttemptCancel
+	(*AttemptAccepted)(nil),           // 12: lineshaft.v1.AttemptAccepted
+	(*AttemptProgress)(nil),           // 13: lineshaft.v1.AttemptProgress
+	(*AttemptOutput)(nil),             // 14: lineshaft.v1.AttemptOutput
+	(*AttemptFinished)(nil),           // 15: lineshaft.v1.AttemptFinished
+	(*AttemptStopped)(nil),            // 16: lineshaft.v1.AttemptStopped
+	(*AttemptNotStarted)(nil),         // 17: lineshaft.v1.AttemptNotStarted
+	(*CancelAcknowledged)(nil),        // 18: lineshaft.v1.CancelAcknowledged
+	(*AttemptSuspended)(nil),          // 19: lineshaft.v1.AttemptSuspended
+	(*AttemptResuming)(nil),           // 20: lineshaft.v1.AttemptResuming
+	(*AttemptResumed)(nil),            // 21: lineshaft.v1.AttemptResumed
+	(*AttemptsSettled)(nil),           // 22: lineshaft.v1.AttemptsSettled
+	(*WorkerDraining)(nil),            // 23: lineshaft.v1.WorkerDraining
+	(*ServerDraining)(nil),            // 24: lineshaft.v1.ServerDraining
+	(*Heartbeat)(nil),                 // 25: lineshaft.v1.Heartbeat
+	(*ReadParentResultsRequest)(nil),  // 26: lineshaft.v1.ReadParentResultsRequest
+	(*ReadParentResultsResponse)(nil), // 27: lineshaft.v1.ReadParentResultsResponse
+	(*ParentResult)(nil),              // 28: lineshaft.v1.ParentResult
+	nil,                               // 29: lineshaft.v1.WorkerHello.LabelsEntry
+	nil,                               // 30: lineshaft.v1.AttemptAssigned.LabelsEntry
+	(*durationpb.Duration)(nil),       // 31: google.protobuf.Duration
+	(*Payload)(nil),                   // 32: lineshaft.v1.Payload
+	(Priority)(0),                     // 33: lineshaft.v1.Priority
+	(OutputStream)(0),                 // 34: lineshaft.v1.OutputStream
+	(*Failure)(nil),                   // 35: lineshaft.v1.Failure
+	(StopMethod)(0),                   // 36: lineshaft.v1.StopMethod
+	(TaskState)(0),                    // 37: lineshaft.v1.TaskState
 }
 var file_lineshaft_v1_worker_service_proto_depIdxs = []int32{
 	3,  // 0: lineshaft.v1.WorkRequest.hello:type_name -> lineshaft.v1.WorkerHello
@@ -2120,9 +2319,9 @@ var file_lineshaft_v1_worker_service_proto_depIdxs = []int32{
 	5,  // 2: lineshaft.v1.WorkResponse.welcome:type_name -> lineshaft.v1.WorkerWelcome
 	7,  // 3: lineshaft.v1.WorkResponse.messages:type_name -> lineshaft.v1.ServerMessage
 	4,  // 4: lineshaft.v1.WorkerHello.handlers:type_name -> lineshaft.v1.WorkerHandler
-	26, // 5: lineshaft.v1.WorkerHello.labels:type_name -> lineshaft.v1.WorkerHello.LabelsEntry
-	28, // 6: lineshaft.v1.WorkerWelcome.lease:type_name -> google.protobuf.Duration
-	28, // 7: lineshaft.v1.WorkerWelcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	29, // 5: lineshaft.v1.WorkerHello.labels:type_name -> lineshaft.v1.WorkerHello.LabelsEntry
+	31, // 6: lineshaft.v1.WorkerWelcome.lease:type_name -> google.protobuf.Duration
+	31, // 7: lineshaft.v1.WorkerWelcome.heartbeat_interval:type_name -> google.protobuf.Duration
 	12, // 8: lineshaft.v1.WorkerMessage.accepted:type_name -> lineshaft.v1.AttemptAccepted
 	13, // 9: lineshaft.v1.WorkerMessage.progress:type_name -> lineshaft.v1.AttemptProgress
 	14, // 10: lineshaft.v1.WorkerMessage.output:type_name -> lineshaft.v1.AttemptOutput
@@ -2141,26 +2340,31 @@ var file_lineshaft_v1_worker_service_proto_depIdxs = []int32{
 	25, // 23: lineshaft.v1.ServerMessage.heartbeat:type_name -> lineshaft.v1.Heartbeat
 	9,  // 24: lineshaft.v1.ServerMessage.chunk:type_name -> lineshaft.v1.AttemptChunk
 	10, // 25: lineshaft.v1.ServerMessage.result_requested:type_name -> lineshaft.v1.ResultRequested
-	29, // 26: lineshaft.v1.AttemptAssigned.payload:type_name -> lineshaft.v1.Payload
-	28, // 27: lineshaft.v1.AttemptAssigned.timeout:type_name -> google.protobuf.Duration
-	30, // 28: lineshaft.v1.AttemptAssigned.priority:type_name -> lineshaft.v1.Priority
-	27, // 29: lineshaft.v1.AttemptAssigned.labels:type_name -> lineshaft.v1.AttemptAssigned.LabelsEntry
+	32, // 26: lineshaft.v1.AttemptAssigned.payload:type_name -> lineshaft.v1.Payload
+	31, // 27: lineshaft.v1.AttemptAssigned.timeout:type_name -> google.protobuf.Duration
+	33, // 28: lineshaft.v1.AttemptAssigned.priority:type_name -> lineshaft.v1.Priority
+	30, // 29: lineshaft.v1.AttemptAssigned.labels:type_name -> lineshaft.v1.AttemptAssigned.LabelsEntry
 	0,  // 30: lineshaft.v1.AttemptCancel.reason:type_name -> lineshaft.v1.StopReason
-	28, // 31: lineshaft.v1.AttemptCancel.grace:type_name -> google.protobuf.Duration
-	31, // 32: lineshaft.v1.AttemptOutput.stream:type_name -> lineshaft.v1.OutputStream
-	29, // 33: lineshaft.v1.AttemptFinished.result:type_name -> lineshaft.v1.Payload
-	32, // 34: lineshaft.v1.AttemptFinished.failure:type_name -> lineshaft.v1.Failure
+	31, // 31: lineshaft.v1.AttemptCancel.grace:type_name -> google.protobuf.Duration
+	34, // 32: lineshaft.v1.AttemptOutput.stream:type_name -> lineshaft.v1.OutputStream
+	32, // 33: lineshaft.v1.AttemptFinished.result:type_name -> lineshaft.v1.Payload
+	35, // 34: lineshaft.v1.AttemptFinished.failure:type_name -> lineshaft.v1.Failure
 	16, // 35: lineshaft.v1.AttemptFinished.stopped:type_name -> lineshaft.v1.AttemptStopped
 	17, // 36: lineshaft.v1.AttemptFinished.not_started:type_name -> lineshaft.v1.AttemptNotStarted
-	28, // 37: lineshaft.v1.AttemptFinished.cpu_time:type_name -> google.protobuf.Duration
-	33, // 38: lineshaft.v1.AttemptStopped.method:type_name -> lineshaft.v1.StopMethod
-	1,  // 39: lineshaft.v1.WorkerService.Work:input_type -> lineshaft.v1.WorkRequest
-	2,  // 40: lineshaft.v1.WorkerService.Work:output_type -> lineshaft.v1.WorkResponse
-	40, // [40:41] is the sub-list for method output_type
-	39, // [39:40] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	31, // 37: lineshaft.v1.AttemptFinished.cpu_time:type_name -> google.protobuf.Duration
+	36, // 38: lineshaft.v1.AttemptStopped.method:type_name -> lineshaft.v1.StopMethod
+	28, // 39: lineshaft.v1.ReadParentResultsResponse.results:type_name -> lineshaft.v1.ParentResult
+	37, // 40: lineshaft.v1.ParentResult.state:type_name -> lineshaft.v1.TaskState
+	32, // 41: lineshaft.v1.ParentResult.result:type_name -> lineshaft.v1.Payload
+	1,  // 42: lineshaft.v1.WorkerService.Work:input_type -> lineshaft.v1.WorkRequest
+	26, // 43: lineshaft.v1.WorkerService.ReadParentResults:input_type -> lineshaft.v1.ReadParentResultsRequest
+	2,  // 44: lineshaft.v1.WorkerService.Work:output_type -> lineshaft.v1.WorkResponse
+	27, // 45: lineshaft.v1.WorkerService.ReadParentResults:output_type -> lineshaft.v1.ReadParentResultsResponse
+	44, // [44:46] is the sub-list for method output_type
+	42, // [42:44] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_worker_service_proto_init() }
@@ -2203,7 +2407,7 @@ func file_lineshaft_v1_worker_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_worker_service_proto_rawDesc), len(file_lineshaft_v1_worker_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,7 +19,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	WorkerService_Work_FullMethodName = "/lineshaft.v1.WorkerService/Work"
+	WorkerService_Work_FullMethodName              = "/lineshaft.v1.WorkerService/Work"
+	WorkerService_ReadParentResults_FullMethodName = "/lineshaft.v1.WorkerService/ReadParentResults"
 )
 
 // WorkerServiceClient is the client API for WorkerService service.
@@ -42,6 +43,11 @@ type WorkerServiceClient interface {
 	// introduced itself with the same worker ID, WORKER_EVICTED (ABORTED) when the worker was silent for longer than the lease or
 	// has not acknowledged a cancel in that time.
 	Work(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WorkRequest, WorkResponse], error)
+	// Reads the results of the parents of a task, for the worker that runs it, while the attempt runs. A result is sent when the
+	// one before it was taken.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), also if the token is not that of a running attempt of the task,
+	// SCHEDULER_STALLED (UNAVAILABLE), STORE_UNAVAILABLE (UNAVAILABLE).
+	ReadParentResults(ctx context.Context, in *ReadParentResultsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadParentResultsResponse], error)
 }
 
 type workerServiceClient struct {
@@ -65,6 +71,25 @@ func (c *workerServiceClient) Work(ctx context.Context, opts ...grpc.CallOption)
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type WorkerService_WorkClient = grpc.BidiStreamingClient[WorkRequest, WorkResponse]
 
+func (c *workerServiceClient) ReadParentResults(ctx context.Context, in *ReadParentResultsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadParentResultsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &WorkerService_ServiceDesc.Streams[1], WorkerService_ReadParentResults_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReadParentResultsRequest, ReadParentResultsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type WorkerService_ReadParentResultsClient = grpc.ServerStreamingClient[ReadParentResultsResponse]
+
 // WorkerServiceServer is the server API for WorkerService service.
 // All implementations must embed UnimplementedWorkerServiceServer
 // for forward compatibility.
@@ -85,6 +110,11 @@ type WorkerServiceServer interface {
 	// introduced itself with the same worker ID, WORKER_EVICTED (ABORTED) when the worker was silent for longer than the lease or
 	// has not acknowledged a cancel in that time.
 	Work(grpc.BidiStreamingServer[WorkRequest, WorkResponse]) error
+	// Reads the results of the parents of a task, for the worker that runs it, while the attempt runs. A result is sent when the
+	// one before it was taken.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), also if the token is not that of a running attempt of the task,
+	// SCHEDULER_STALLED (UNAVAILABLE), STORE_UNAVAILABLE (UNAVAILABLE).
+	ReadParentResults(*ReadParentResultsRequest, grpc.ServerStreamingServer[ReadParentResultsResponse]) error
 	mustEmbedUnimplementedWorkerServiceServer()
 }
 
@@ -97,6 +127,9 @@ type UnimplementedWorkerServiceServer struct{}
 
 func (UnimplementedWorkerServiceServer) Work(grpc.BidiStreamingServer[WorkRequest, WorkResponse]) error {
 	return status.Error(codes.Unimplemented, "method Work not implemented")
+}
+func (UnimplementedWorkerServiceServer) ReadParentResults(*ReadParentResultsRequest, grpc.ServerStreamingServer[ReadParentResultsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReadParentResults not implemented")
 }
 func (UnimplementedWorkerServiceServer) mustEmbedUnimplementedWorkerServiceServer() {}
 func (UnimplementedWorkerServiceServer) testEmbeddedByValue()                       {}
@@ -126,6 +159,17 @@ func _WorkerService_Work_Handler(srv interface{}, stream grpc.ServerStream) erro
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type WorkerService_WorkServer = grpc.BidiStreamingServer[WorkRequest, WorkResponse]
 
+func _WorkerService_ReadParentResults_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReadParentResultsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(WorkerServiceServer).ReadParentResults(m, &grpc.GenericServerStream[ReadParentResultsRequest, ReadParentResultsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type WorkerService_ReadParentResultsServer = grpc.ServerStreamingServer[ReadParentResultsResponse]
+
 // WorkerService_ServiceDesc is the grpc.ServiceDesc for WorkerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -139,6 +183,11 @@ var WorkerService_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _WorkerService_Work_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "ReadParentResults",
+			Handler:       _WorkerService_ReadParentResults_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "lineshaft/v1/worker_service.proto",

@@ -61,7 +61,7 @@ argv = ["/bin/cat"]
 # The functions of the tests of workers and executors.
 REMOTE_HANDLERS = """
 add concat bytes flaky hopeless talk patient child parent async_child async_parent wait_here wait_there
-program_add program_wait calls.test calls.elsewhere calls.processes calls.shutdown calls.program
+join async_join process_join program_add program_wait calls.test calls.elsewhere calls.processes calls.shutdown calls.program
 """.split()
 REMOTE_CONFIG = """
 [[pool]]

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+import worker_functions
 from conftest import REMOTE_CONFIG, Proxy, Server, address, address_of, binary
 
 import lineshaft
@@ -185,6 +186,40 @@ def test_a_coroutine_waits_for_its_children_without_a_slot(client: Client, remot
 
     with worker:
         assert client.run("async_parent") == 90
+
+
+def test_a_function_reads_the_results_of_its_parents(client: Client, worker: Worker) -> None:
+    @worker.handler
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    @worker.handler("bytes")
+    def large() -> bytes:
+        return bytes(1_000_000)
+
+    @worker.handler
+    def hopeless() -> None:
+        raise lineshaft.PermanentError("never")
+
+    worker.handler(worker_functions.join)
+    worker.handler("process_join", process=True)(worker_functions.join)
+
+    @worker.handler
+    async def async_join(ctx: Context) -> list[list[object]]:
+        return [worker_functions.shown(parent) async for parent in ctx.parents()]
+
+    begin(worker)
+    parents = [
+        client.submit("add", [1, 2]),
+        client.submit("bytes"),
+        client.submit("hopeless"),
+        client.submit("add", [3, 4]),
+    ]
+    states_and_results = [["COMPLETED", 3], ["COMPLETED", "1000000 bytes"], ["FAILED", None], ["COMPLETED", 7]]
+    expected = [[parent.id, *found] for parent, found in zip(parents, states_and_results, strict=True)]
+    for handler in ["join", "process_join", "async_join"]:
+        assert client.run(handler, after=[parent.id for parent in parents], on_parent_failure="run") == expected
+        assert client.run(handler) == []
 
 
 def test_a_broken_connection_does_not_disturb_running_tasks(client: Client, remote_server: Server) -> None:

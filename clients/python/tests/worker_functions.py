@@ -10,6 +10,15 @@ import time
 import lineshaft
 
 
+def shown(parent: lineshaft.Parent) -> list[object]:
+    result = parent.result
+    return [parent.task_id, parent.state, f"{len(result)} bytes" if isinstance(result, bytes) else result]
+
+
+def join(ctx: lineshaft.Context) -> list[list[object]]:
+    return [shown(parent) for parent in ctx.parents()]
+
+
 def square(x: int) -> dict[str, int]:
     print("squaring", flush=True)
     return {"square": x * x, "pid": os.getpid()}

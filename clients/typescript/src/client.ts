@@ -59,7 +59,14 @@ export interface ListOptions {
   signal?: AbortSignal;
 }
 
+/** The channel of a client, for other parts of this package. */
+export let channelOf: (client: Client) => Channel;
+
 export class Client {
+  static {
+    channelOf = (client) => client.#channel;
+  }
+
   readonly #channel: Channel;
   readonly #submitter: Submitter;
   readonly #results: Results;

@@ -103,7 +103,7 @@ export function filter(filter: TaskFilter): wire.TaskFilter {
   });
 }
 
-const stateName = (state: wire.TaskState) => wire.TaskState[state] as TaskState;
+export const stateName = (state: wire.TaskState) => wire.TaskState[state] as TaskState;
 
 export function isFinal(state: TaskState): boolean {
   return state === "COMPLETED" || state === "FAILED" || state === "CANCELLED";

@@ -171,3 +171,11 @@ export interface OutputChunk {
   skipped: number;
   attempt: number;
 }
+
+/** A task that had to end before the one that a function runs. */
+export interface Parent<Result = unknown> {
+  taskId: string;
+  state: TaskState;
+  /** `undefined` unless it is COMPLETED. */
+  result: Result | undefined;
+}

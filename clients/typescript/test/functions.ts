@@ -32,3 +32,10 @@ export async function wait(_: unknown, { suspend }: TaskContext): Promise<string
   await suspend(sleep(1));
   return "resumed";
 }
+
+export async function join(_: unknown, { parents }: TaskContext): Promise<unknown[]> {
+  const found = [];
+  for await (const { taskId, state, result } of parents())
+    found.push([taskId, state, (result as Buffer | undefined)?.length ?? -1]);
+  return found;
+}

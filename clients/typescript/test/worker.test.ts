@@ -14,11 +14,12 @@ import {
   Worker,
   type WorkerOptions,
 } from "../src/index.js";
+import { join } from "./functions.js";
 import { Proxy, Server } from "./server.js";
 
 const HANDLERS = [
   ...["greet", "back", "double", "second", "permanent", "report", "wait", "spin", "child", "parent", "slow", "where", "brief"],
-  ...["endless"],
+  ...["endless", "join", "threadJoin"],
 ];
 // A short lease, so that the tasks of a killed worker are soon given to others.
 const CONFIG = `
@@ -130,6 +131,26 @@ test("values of all kinds are passed unchanged", async () => {
   const bytes = Buffer.from([0, 255, 1]);
   assert.deepEqual(await client.run("back", bytes), bytes);
   assert.equal(await client.run("back"), undefined);
+});
+
+test("a function reads the results of its parents", async () => {
+  const module = new URL("./functions.js", import.meta.url);
+  await worker()
+    .handle("back", (bytes: number) => {
+      if (bytes < 0) throw new PermanentError("negative");
+      return Buffer.alloc(bytes);
+    })
+    .handle("join", join)
+    .handleInThread("threadJoin", module, { export: "join" })
+    .ready();
+  const sizes = [3, -1, 1_000_000];
+  const parents = await Promise.all(sizes.map((size) => client.submit("back", size)));
+  const expected = parents.map(({ id }, at) => (sizes[at]! < 0 ? [id, "FAILED", -1] : [id, "COMPLETED", sizes[at]]));
+  const after = parents.map(({ id }) => id);
+  for (const handler of ["join", "threadJoin"]) {
+    assert.deepEqual(await client.run(handler, undefined, { after, onParentFailure: "run" }), expected);
+    assert.deepEqual(await client.run(handler), []);
+  }
 });
 
 test("many tasks run through few calls", async () => {

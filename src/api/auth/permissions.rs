@@ -49,7 +49,7 @@ use CallKind::{Streaming, Unary};
 use Permission::{AllNamespaces, AnyNamespace, Authenticated, Public};
 use Role::{Admin, Operator, Submitter, Viewer, Worker};
 
-const TABLE: [(&str, Permission, CallKind); 58] = [
+const TABLE: [(&str, Permission, CallKind); 59] = [
     ("/lineshaft.v1.TaskService/SubmitTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/BatchSubmitTasks", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/SubmitTasks", AnyNamespace(Submitter), Streaming),
@@ -94,6 +94,7 @@ const TABLE: [(&str, Permission, CallKind); 58] = [
     (PUT_HANDLER, AllNamespaces(Admin), Streaming),
     ("/lineshaft.v1.HandlerService/DeleteHandler", AllNamespaces(Admin), Unary),
     ("/lineshaft.v1.WorkerService/Work", AnyNamespace(Worker), Streaming),
+    ("/lineshaft.v1.WorkerService/ReadParentResults", AnyNamespace(Worker), Streaming),
     ("/lineshaft.v1.SystemService/GetServerInfo", Authenticated, Unary),
     ("/lineshaft.v1.SystemService/GetSystemHealth", AllNamespaces(Viewer), Unary),
     ("/lineshaft.v1.SystemService/Drain", AllNamespaces(Admin), Unary),

@@ -5,6 +5,7 @@ pub mod handlers;
 pub mod health;
 pub mod interval;
 pub mod keda;
+mod parent_results;
 pub mod pool_history;
 pub mod pools;
 mod result_transfers;

@@ -25,6 +25,7 @@ use crate::model::{Catalog, Coded, Details, ErrorCode, HandlerName, PoolName};
 use crate::proto::v1::{self, server_message::Kind, worker_service_server::WorkerService};
 use crate::scheduler::{CloseReason, Command, Draining, Handle, NotRemotePool, Polled, RemoteConnection, WorkerReport};
 
+use super::parent_results;
 use super::result_transfers::ResultTransfers;
 
 /// Messages in one response, and their bytes, beyond which no further ones are added.
@@ -75,6 +76,7 @@ impl Coded for StreamClosed {
 #[tonic::async_trait]
 impl WorkerService for Workers {
     type WorkStream = BoxStream<v1::WorkResponse>;
+    type ReadParentResultsStream = BoxStream<v1::ReadParentResultsResponse>;
 
     async fn work(&self, request: Request<Streaming<v1::WorkRequest>>) -> Result<Response<Self::WorkStream>, Status> {
         let caller = self.callers.extract(&request)?;
@@ -82,6 +84,15 @@ impl WorkerService for Workers {
         let (handle, requests) = (self.handle.clone(), request.into_inner());
         let responses: Self::WorkStream = Box::pin(responses(handle, requests, caller));
         Ok(memory.attach_to(responses))
+    }
+
+    async fn read_parent_results(
+        &self,
+        request: Request<v1::ReadParentResultsRequest>,
+    ) -> Result<Response<Self::ReadParentResultsStream>, Status> {
+        let caller = self.callers.extract(&request)?;
+        let results = parent_results::read(self.handle.clone(), request.into_inner(), &caller).await?;
+        Ok(ResponseMemory::Stream(caller.share_name()).attach_to(results))
     }
 }
 

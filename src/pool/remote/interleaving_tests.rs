@@ -66,6 +66,7 @@ fn pool() -> (RemoteWorkers, Arc<Mutex<Reported>>) {
         clock: Arc::new(SystemClock),
         reports: Arc::new(reports),
         payloads: Arc::new(|_| Box::pin(std::future::ready(Err("no store".to_owned())))),
+        parents: Arc::new(|_, _| Box::pin(std::future::ready(Err("no store".to_owned())))),
         runtime: RUNTIME.handle().clone(),
         metrics: Metrics::off(),
         worker_lease: Duration::from_secs(30),

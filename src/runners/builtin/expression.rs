@@ -16,13 +16,18 @@ use super::patterns;
 use super::payload::{invalid, parse};
 use super::step_budget::{self, StepBudget, Verdict};
 use super::work::{WorkError, run_blocking};
-use crate::model::{Failure, FailureReason};
-use crate::runners::{BoxFuture, Run, RunReport, Runner};
+use crate::model::spec::JSON;
+use crate::model::{Failure, FailureReason, Payload, Reservation};
+use crate::runners::parents::NoResults;
+use crate::runners::{BoxFuture, Outcome, Run, RunReport, Runner};
 
+/// Variable with the results of the parents of the task, unless the payload has one of this name.
+const PARENTS_VARIABLE: &str = "parents";
 /// Bytes of one expression.
 const SOURCE_BYTES_MAX: usize = 4_096;
-/// Values in all variables together, nested ones included.
+/// Values in all variables together, nested ones included, and in the results of all parents.
 const ELEMENTS_MAX: usize = 10_000;
+const PARENT_ELEMENTS_MAX: usize = 100_000;
 /// Nesting depth of a variable's lists and objects.
 const DEPTH_MAX: usize = 32;
 /// Characters of an error of the `cel` crate that a failure contains.
@@ -69,19 +74,64 @@ struct Request {
 impl Runner for Expression {
     fn run(&self, run: Run) -> BoxFuture<RunReport> {
         let this = Self { env: Arc::clone(&self.env), compiled: Arc::clone(&self.compiled) };
-        run_blocking(run, move |run| this.evaluate(run))
+        Box::pin(async move {
+            let parents = match parents(&run).await {
+                Ok(parents) => parents,
+                Err(error) => return Outcome::from(error).into(),
+            };
+            run_blocking(run, move |run| this.evaluate(run, parents)).await
+        })
+    }
+}
+
+/// The results of the parents of a task.
+struct ParentValues {
+    values: Vec<Value>,
+    memory: Option<Reservation>,
+}
+
+/// Reads the results of the parents, if the payload can refer to them.
+async fn parents(run: &Run) -> Result<Option<ParentValues>, NoResults> {
+    let name = PARENTS_VARIABLE.as_bytes();
+    let is_named = || run.payload.windows(name.len()).any(|part| part == name);
+    let Some(parents) = run.parents.as_ref().filter(|_| is_named()) else { return Ok(None) };
+    let (mut values, mut elements) = (Vec::new(), Elements::up_to(PARENT_ELEMENTS_MAX));
+    let add = |result| {
+        let name = format!("the result of parent {}", values.len());
+        let json = parent_json(&name, result)?;
+        values.push(to_cel(&name, json, 1, &mut elements)?);
+        Ok(())
+    };
+    let memory = parents.read(&run.result_memory, &run.stop, add).await?;
+    Ok(Some(ParentValues { values, memory }))
+}
+
+/// The value of a JSON result, or the text of any other.
+fn parent_json(name: &str, result: Option<Payload>) -> Result<Json, Failure> {
+    let Some(result) = result else { return Ok(Json::Null) };
+    let is_json = result.content_type.split(';').next() == Some(JSON);
+    if let Some(json) = is_json.then(|| serde_json::from_slice(&result.data).ok()).flatten() {
+        return Ok(json);
+    }
+    match std::str::from_utf8(&result.data) {
+        Ok(text) => Ok(Json::from(text)),
+        Err(_) => Err(invalid(format!("{name} is neither JSON nor text"))),
     }
 }
 
 impl Expression {
-    fn evaluate(&self, run: &Run) -> Result<String, WorkError> {
+    fn evaluate(&self, run: &Run, parents: Option<ParentValues>) -> Result<String, WorkError> {
         let Request { expression, variables } = parse(&run.payload)?;
         let compiled = self.compiled(&expression)?;
         let mut context = Context::with_env(Arc::clone(&self.env));
-        let mut elements = 0;
+        let _memory = parents.map(|ParentValues { values, memory }| {
+            context.add_variable_from_value(PARENTS_VARIABLE, Value::List(Arc::new(values)));
+            memory
+        });
+        let mut elements = Elements::up_to(ELEMENTS_MAX);
         for (name, value) in variables {
             check_name(&name)?;
-            let value = to_cel(&name, value, 0, &mut elements)?;
+            let value = to_cel(&format!("payload: `variables.{name}`"), value, 0, &mut elements)?;
             context.add_variable_from_value(name, value);
         }
         let (result, verdict) = on_stack(compiled.depth > SHALLOW_DEPTH_MAX, || {
@@ -161,14 +211,26 @@ fn check_name(name: &str) -> Result<(), Failure> {
     Err(invalid(format!("payload: `variables` has the name {name:?}, must be an identifier")))
 }
 
-/// Converts JSON to CEL. Integers become `int`, so that they can be combined with integer literals.
-fn to_cel(name: &str, json: Json, depth: usize, elements: &mut usize) -> Result<Value, Failure> {
-    *elements += 1;
-    if *elements > ELEMENTS_MAX {
-        return Err(invalid(format!("payload: `variables` has more than {ELEMENTS_MAX} elements")));
+/// Number of converted values.
+struct Elements {
+    count: usize,
+    max: usize,
+}
+
+impl Elements {
+    fn up_to(max: usize) -> Self {
+        Self { count: 0, max }
+    }
+}
+
+/// Converts JSON to CEL. `name` is that of the value in errors. Integers become `int`, so that they can be combined with integer literals.
+fn to_cel(name: &str, json: Json, depth: usize, elements: &mut Elements) -> Result<Value, Failure> {
+    elements.count += 1;
+    if elements.count > elements.max {
+        return Err(invalid(format!("{name}, with the values before it, has more than {} elements", elements.max)));
     }
     if depth > DEPTH_MAX {
-        return Err(invalid(format!("payload: `variables.{name}` is nested deeper than {DEPTH_MAX} levels")));
+        return Err(invalid(format!("{name} is nested deeper than {DEPTH_MAX} levels")));
     }
     Ok(match json {
         Json::Null => Value::Null,

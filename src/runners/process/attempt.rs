@@ -22,7 +22,13 @@ pub(super) async fn run(handler: Arc<ProcessHandler>, run: Run) -> RunReport {
     if let Err(failure) = run.check_args(handler.options.arg_pattern.as_ref()) {
         return Outcome::Failed(failure).into();
     }
-    let shim = match start(&handler, &run).await {
+    let (message, memory) = match handler.start_message(&run).await {
+        Ok(message) => message,
+        Err(error) => return Outcome::from(error).into(),
+    };
+    let started = start(&handler, &run, &message).await;
+    drop((message, memory));
+    let shim = match started {
         Ok(shim) => shim,
         Err(error) => return Outcome::Unavailable(format!("failed to start a process: {error}").into()).into(),
     };
@@ -39,11 +45,10 @@ pub(super) async fn run(handler: Arc<ProcessHandler>, run: Run) -> RunReport {
 }
 
 /// Lets a shim start the program.
-async fn start(handler: &ProcessHandler, run: &Run) -> io::Result<Shim> {
-    let message = handler.start_message(run);
+async fn start(handler: &ProcessHandler, run: &Run, message: &[u8]) -> io::Result<Shim> {
     loop {
         let mut shim = handler.host.shim().await?;
-        match shim.start(&message, &run.payload).await {
+        match shim.start(message, &run.payload).await {
             Ok(()) => return Ok(shim),
             // It was killed while it was idle.
             Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {}

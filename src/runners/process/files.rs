@@ -1,4 +1,4 @@
-//! The payload and the result of an attempt as files in its directory.
+//! The payload, the results of the parents, and the result of an attempt as files in its directory.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -10,26 +10,37 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, open};
 
 use super::sys::FileRights;
-use super::wire::{self, Channel, HEADER, StartOrder};
+use super::wire::{self, Channel, HEADER, PARENTS_DIRECTORY, StartOrder};
+use crate::files::create_new_private_directory;
 
 /// Bytes of a result that are sent at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Both are used with the rights of the user that the program runs as.
+/// All are used with the rights of the user that the program runs as.
 pub(super) struct AttemptFiles<'a> {
     pub(super) directory: &'a Path,
     pub(super) start: &'a StartOrder<'a>,
 }
 
 impl AttemptFiles<'_> {
-    /// Writes the payload, if it goes to a file.
+    /// Writes the payload, if it goes to a file, and the results of parents.
     ///
     /// # Errors
     /// As the system calls.
-    pub(super) fn write_payload(&self) -> io::Result<()> {
-        let Some(name) = self.start.payload_file else { return Ok(()) };
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        self.open(&self.path(name.to_bytes()), flags)?.write_all(self.start.payload)
+    pub(super) fn write(&self) -> io::Result<()> {
+        if let Some(name) = self.start.payload_file {
+            self.create(&self.path(name.to_bytes()))?.write_all(self.start.payload)?;
+        }
+        if self.start.parents.is_empty() {
+            return Ok(());
+        }
+        let directory = self.path(PARENTS_DIRECTORY.as_bytes());
+        {
+            let _rights = self.start.account.map(FileRights::of);
+            create_new_private_directory(&directory)?;
+        }
+        let write = |(name, content): &(&OsStr, &[u8])| self.create(&directory.join(name))?.write_all(content);
+        self.start.parents.iter().try_for_each(write)
     }
 
     /// Reads the result, if it comes from a file, and sends it as frames, up to one byte beyond the limit.
@@ -57,6 +68,10 @@ impl AttemptFiles<'_> {
 
     fn path(&self, name: &[u8]) -> PathBuf {
         self.directory.join(OsStr::from_bytes(name))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<File> {
+        self.open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)
     }
 
     fn open(&self, path: &Path, flags: OFlags) -> io::Result<File> {

@@ -10,8 +10,10 @@ use super::host::Host;
 use super::limits::Limits;
 use super::options::{OptionsError, ProcessOptions};
 use super::wire::Start;
+use crate::model::{Payload, Reservation};
 use crate::runners::Run;
 use crate::runners::environment::of_attempt;
+use crate::runners::parents::NoResults;
 
 /// Processes of a user, unless its handler sets another limit.
 const PROCESSES_DEFAULT: u64 = 1_024;
@@ -64,8 +66,8 @@ impl ProcessHandler {
         Ok(Self { program, options, host, start })
     }
 
-    /// The message that starts an attempt; the payload follows it.
-    pub(super) fn start_message(&self, run: &Run) -> Vec<u8> {
+    /// The message that starts an attempt, and the memory of the results of its parents in it; the payload follows it.
+    pub(super) async fn start_message(&self, run: &Run) -> Result<(Vec<u8>, Option<Reservation>), NoResults> {
         let mut start = self.start.clone();
         if self.options.working_directory.is_none() {
             let (handler, namespace) = (run.options.handler.as_str(), run.options.namespace.as_str());
@@ -80,6 +82,18 @@ impl ProcessHandler {
         for (name, value) in of_attempt(run) {
             start.variable(name.as_ref(), value.as_ref());
         }
-        start.message(run.payload.len())
+        let mut memory = None;
+        if let Some(parents) = run.parents.as_ref().filter(|_| self.options.parents) {
+            let mut number = 0;
+            let add = |result: Option<Payload>| {
+                if let Some(result) = result {
+                    start.parent(&number.to_string(), &result.data);
+                }
+                number += 1;
+                Ok(())
+            };
+            memory = parents.read(&run.result_memory, &run.stop, add).await?;
+        }
+        Ok((start.message(run.payload.len()), memory))
     }
 }

@@ -40,6 +40,8 @@ pub struct ProcessOptions {
     pub payload_file: Option<String>,
     /// File in that directory whose content is the result; `None`: stdout is the result.
     pub result_file: Option<String>,
+    /// Whether the results of the task's parents are files in the directory of the attempt.
+    pub parents: bool,
     /// Time between SIGTERM and SIGKILL, unless the stop request sets another.
     pub grace: Duration,
 }

@@ -78,7 +78,7 @@ impl ShimProcess<'_> {
                 Err(error) => return Report::NoDirectory(error),
             };
         let files = directory.as_deref().map(|directory| AttemptFiles { directory, start });
-        if let Some(Err(error)) = files.as_ref().map(AttemptFiles::write_payload) {
+        if let Some(Err(error)) = files.as_ref().map(AttemptFiles::write) {
             // The error of the first step counts.
             let _ = directory.map(|directory| self.directories.put_back(directory, start.owner));
             return Report::NoDirectory(error);

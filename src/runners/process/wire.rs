@@ -37,6 +37,9 @@ pub(super) const TERMINATE: u8 = b'T';
 /// Kills all processes of the attempt.
 pub(super) const KILL: u8 = b'K';
 
+/// Directory with the results of the parents of the task, in the working directory of an attempt.
+pub(super) const PARENTS_DIRECTORY: &str = "parents";
+
 /// Bytes before the content of a frame: tag and length.
 pub(super) const HEADER: usize = 5;
 
@@ -130,6 +133,11 @@ impl Start {
         self.item(b'O', parts);
     }
 
+    /// A file in [`PARENTS_DIRECTORY`] of the directory that the shim creates.
+    pub(super) fn parent(&mut self, name: &str, content: &[u8]) {
+        self.item(b'F', &[name.as_bytes(), b"\0", content]);
+    }
+
     /// The program gets pipes for [`Channel::Report`] and [`Channel::Result`].
     pub(super) fn reports(&mut self) {
         self.item(b'R', &[]);
@@ -173,6 +181,8 @@ pub(super) struct StartOrder<'a> {
     pub(super) result_file: Option<&'a CStr>,
     /// Bytes that a result may have.
     pub(super) result_bytes_max: u64,
+    /// Names and contents of files in [`PARENTS_DIRECTORY`].
+    pub(super) parents: Vec<(&'a OsStr, &'a [u8])>,
     pub(super) payload: &'a [u8],
 }
 
@@ -205,6 +215,7 @@ impl<'a> StartOrder<'a> {
                 b'r' => start.result_file = Some(text()?),
                 b'U' => start.account = Some(account(number()?)),
                 b'R' => start.has_reports = true,
+                b'F' => start.parents.push(file(item)?),
                 b'I' => start.payload = item,
                 _ => return Err(malformed()),
             }
@@ -226,6 +237,12 @@ impl<'a> StartOrder<'a> {
             None => self.env.push(variable),
         }
     }
+}
+
+/// A name and a content.
+fn file(item: &[u8]) -> io::Result<(&OsStr, &[u8])> {
+    let end = item.iter().position(|byte| *byte == 0).ok_or_else(malformed)?;
+    Ok((OsStr::from_bytes(&item[..end]), &item[end + 1..]))
 }
 
 /// The number has the user in its lower half.

@@ -11,7 +11,8 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use crate::model::OutputStream as Channel;
-use crate::runners::result::{MEMORY_INTERVAL, ResultBuffer};
+use crate::runners::result::ResultBuffer;
+use crate::runners::result_memory::MEMORY_INTERVAL;
 use crate::runners::{OutputBuffer, ResultMemory};
 
 /// Bytes that a guest may write with one call.

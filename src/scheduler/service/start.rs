@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::model::{
     Batch, Clock, Event, HandlerName, LimitId, MemoryAccount, PoolSettings, RecoveredTask, Revision, Schedule,
-    SharedCatalog, Timestamp, Upload,
+    SharedCatalog, TaskId, Timestamp, Upload,
 };
 use crate::pool::{Pool, WorkerContext};
-use crate::runners::{Modules, Registry, ResultMemory};
+use crate::runners::{Modules, ParentRead, Registry, ResultMemory};
 use crate::scheduler::core::{Adoption, Core, CoreOptions, Decisions, PoolView};
 use crate::scheduler::handle::{Handle, HandleInner};
 use crate::scheduler::hub::Hub;
@@ -174,12 +174,14 @@ fn worker_context(
 ) -> WorkerContext {
     let inbox = shared.inbox.clone();
     let handle = Handle { inner: shared.clone(), sharer: None };
+    let of_parents = handle.clone();
     WorkerContext {
         registry,
         clock: shared.clock.clone(),
         // Fails only if the service has ended; then no report is needed.
         reports: Arc::new(move |report| drop(inbox.send(Message::Report(report)))),
         payloads: Arc::new(move |submission| Box::pin(payload(handle.clone(), submission))),
+        parents: Arc::new(move |parent, bytes_max| Box::pin(parent_result(of_parents.clone(), parent, bytes_max))),
         results: ResultMemory::new(options.memory.clone()),
         runtime: runtime.clone(),
         metrics: options.telemetry.metrics.clone(),
@@ -190,6 +192,10 @@ fn worker_context(
 
 async fn payload(handle: Handle, submission: Revision) -> Result<Bytes, String> {
     handle.payload(submission).await.map_err(|refusal| refusal.to_string())
+}
+
+async fn parent_result(handle: Handle, parent: TaskId, bytes_max: usize) -> Result<ParentRead, String> {
+    handle.parent_result(&parent, bytes_max).await.map_err(|refusal| refusal.to_string())
 }
 
 fn log_restored_pools(core: &Core) {

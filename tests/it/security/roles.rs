@@ -108,7 +108,7 @@ const SUBMITTER: [&str; 15] = [
     "TriggerSchedule",
 ];
 const OPERATOR: [&str; 2] = ["DeleteTasks", "DeleteBatch"];
-const WORKER: [&str; 1] = ["Work"];
+const WORKER: [&str; 2] = ["Work", "ReadParentResults"];
 const VIEWER_EVERYWHERE: [&str; 5] =
     ["GetPoolMetrics", "StreamPoolMetrics", "GetPoolHistory", "ListWorkers", "GetSystemHealth"];
 const OPERATOR_EVERYWHERE: [&str; 2] = ["UpdatePool", "ResetPoolCounters"];

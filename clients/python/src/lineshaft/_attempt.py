@@ -116,6 +116,7 @@ class Attempt(Reporter):
         self.assigned = assigned
         self.context = Context(
             self,
+            token=assigned.token,
             task_id=assigned.task_id,
             namespace=assigned.namespace,
             handler=assigned.handler,

@@ -286,6 +286,7 @@ def _context(reporter: Reporter, assigned: AttemptAssigned) -> Context:
 
     return Context(
         reporter,
+        token=assigned.token,
         task_id=assigned.task_id,
         namespace=assigned.namespace,
         handler=assigned.handler,

@@ -292,18 +292,18 @@ def _watched(client: lineshaft.Client, wanted: Any, token: str) -> AsyncIterator
     return _pumped(client._watch(wanted, token, subscription), subscription)
 
 
-async def _pumped(source: Iterator[Item], subscription: Subscription | None) -> AsyncIterator[Item]:
-    """The items of an iterator that blocks, read by a thread."""
+async def _pumped(source: Iterator[Item], subscription: Subscription | None, ahead: int = 1_000) -> AsyncIterator[Item]:
+    """The items of an iterator that blocks, read by a thread, which is at most so many items `ahead`."""
     items: asyncio.Queue[tuple[Item | None, BaseException | None, bool]] = asyncio.Queue()
     mailbox = _mailbox()
-    ahead = threading.Semaphore(1_000)  # items that are read before they are asked for
+    room = threading.Semaphore(ahead)
     over = threading.Event()
 
     def pump() -> None:
         last: tuple[Item | None, BaseException | None, bool] = (None, None, True)
         try:
             for item in source:
-                ahead.acquire()
+                room.acquire()
                 if over.is_set():
                     return
                 mailbox.put(lambda entry=(item, None, False): items.put_nowait(entry))  # type: ignore[misc]
@@ -319,10 +319,10 @@ async def _pumped(source: Iterator[Item], subscription: Subscription | None) -> 
                 raise error
             if ended:
                 return
-            ahead.release()
+            room.release()
             yield item  # type: ignore[misc]
     finally:
         over.set()
-        ahead.release()
+        room.release()
         if subscription is not None:
             subscription.cancel()

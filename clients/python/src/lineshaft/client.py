@@ -24,7 +24,7 @@ from lineshaft._submit import Request, Submitter, frame
 from lineshaft._trace import trace_fields
 from lineshaft._version import __version__
 from lineshaft.task import Task
-from lineshaft.v1 import task_pb2, task_service_pb2
+from lineshaft.v1 import task_pb2, task_service_pb2, worker_service_pb2
 
 MAP_WINDOW = 2_000
 """`map` has at most this many tasks under way: the server keeps a limited number of finished tasks, by default 10,000."""
@@ -430,7 +430,7 @@ class Client:
                 for message in call:
                     backoff, deadline = Backoff(), None
                     yield message
-                if method.endswith("ReadOutput"):
+                if method.endswith(("ReadOutput", "ReadParentResults")):
                     return
                 pause = 0.1
             except grpc.RpcError as error:
@@ -448,6 +448,22 @@ class Client:
             finally:
                 call.cancel()
             time.sleep(pause)
+
+    def _parents(self, task_id: str, token: str, subscription: Subscription) -> Iterator[model.Parent]:
+        """The parents of the task of an attempt of a worker."""
+        request = worker_service_pb2.ReadParentResultsRequest(task_id=task_id, token=token)
+        response = worker_service_pb2.ReadParentResultsResponse
+        first, parts = worker_service_pb2.ParentResult(), list[bytes]()
+        for message in self._resumed("WorkerService/ReadParentResults", request, response, subscription):
+            for part in message.results:
+                # Another parent, or after a break the same one again.
+                if part.task_id:
+                    first, parts = part, []
+                parts.append(part.result.data)
+                if not part.has_more:
+                    request.skip += 1
+                    result = _codec.decode(b"".join(parts), first.result.content_type)
+                    yield model.Parent(first.task_id, model.STATES[first.state], result)
 
     # The end.
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from lineshaft import _codec
@@ -14,7 +14,8 @@ from lineshaft.errors import LineshaftError
 
 if TYPE_CHECKING:
     from lineshaft import aio
-    from lineshaft.client import Client
+    from lineshaft.client import Client, Subscription
+    from lineshaft.model import Parent
 
 
 LINE_CHARACTERS_MAX = 8_000
@@ -58,6 +59,7 @@ class Context:
         self,
         reporter: Reporter,
         *,
+        token: str,
         task_id: str,
         namespace: str,
         handler: str,
@@ -79,6 +81,7 @@ class Context:
         self.timeout = timeout
         """Seconds after which the attempt is cancelled, from its start."""
         self._reporter = reporter
+        self._token = token
         self._stop = threading.Event()
         self._suspended = 0
         self._slot_lock = threading.Lock()
@@ -138,12 +141,42 @@ class Context:
 
         return aio.Client._of(self.client)
 
+    def parents(self) -> Parents:
+        """The tasks that had to end before this one, in the order of the submission: for `for`, or `async for` in coroutines.
+
+        Each result is read when the loop asks for it, so that they need not fit into memory together.
+        """
+        return Parents(self)
+
     def suspended(self) -> Suspension:
         """Gives the slot of this task to others, with `with` or `async with`, while it waits for something.
 
         Waits for results of tasks do so by themselves.
         """
         return Suspension(self)
+
+
+class Parents:
+    """The parents of a task, with their results."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __iter__(self) -> Iterator[Parent]:
+        from lineshaft.client import Subscription
+
+        return self._read(Subscription())
+
+    def __aiter__(self) -> AsyncIterator[Parent]:
+        from lineshaft import aio
+        from lineshaft.client import Subscription
+
+        subscription = Subscription()
+        return aio._pumped(self._read(subscription), subscription, ahead=1)
+
+    def _read(self, subscription: Subscription) -> Iterator[Parent]:
+        context = self._context
+        return context.client._parents(context.task_id, context._token, subscription)
 
 
 class Suspension:

@@ -127,6 +127,16 @@ class TaskInfo:
     """Everything, as the contract has it."""
 
 
+@dataclass(frozen=True)
+class Parent:
+    """A task that had to end before the one that a function runs."""
+
+    task_id: str
+    state: State
+    result: Any = field(repr=False)
+    """None unless it is COMPLETED."""
+
+
 STATES: dict[int, State] = {
     int(number): State(name.removeprefix("TASK_STATE_")) for name, number in task_pb2.TaskState.items()
 }

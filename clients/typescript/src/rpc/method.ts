@@ -2,7 +2,7 @@
 
 import type { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import * as t from "../gen/lineshaft/v1/task_service.js";
-import { WorkRequest, WorkResponse } from "../gen/lineshaft/v1/worker_service.js";
+import * as w from "../gen/lineshaft/v1/worker_service.js";
 
 export interface Codec<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
@@ -33,8 +33,14 @@ export const submitTask = task("SubmitTask", t.SubmitTaskRequest, t.SubmitTaskRe
 export const waitTask = task("WaitTask", t.WaitTaskRequest, t.WaitTaskResponse);
 export const watchTasks = task("WatchTasks", t.WatchTasksRequest, t.WatchTasksResponse);
 
-export const work: Method<WorkRequest, WorkResponse> = {
+export const work: Method<w.WorkRequest, w.WorkResponse> = {
   path: "/lineshaft.v1.WorkerService/Work",
-  request: WorkRequest,
-  response: WorkResponse,
+  request: w.WorkRequest,
+  response: w.WorkResponse,
+};
+
+export const readParentResults: Method<w.ReadParentResultsRequest, w.ReadParentResultsResponse> = {
+  path: "/lineshaft.v1.WorkerService/ReadParentResults",
+  request: w.ReadParentResultsRequest,
+  response: w.ReadParentResultsResponse,
 };

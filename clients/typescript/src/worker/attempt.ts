@@ -1,11 +1,12 @@
 // One attempt: runs the function, and tells the function how to report and when to stop.
 
 import { format } from "node:util";
-import type { Client, SubmitOptions } from "../client.js";
+import { channelOf, type Client, type SubmitOptions } from "../client.js";
 import { milliseconds, priorityName } from "../convert.js";
 import { LineshaftError, PermanentError } from "../errors.js";
 import { FailureReason, OutputStream, type Payload as WirePayload, StopMethod } from "../gen/lineshaft/v1/task.js";
 import { type AttemptAssigned, type AttemptFinished, StopReason } from "../gen/lineshaft/v1/worker_service.js";
+import { parents } from "../parents.js";
 import { decode, encode, Payload } from "../payload.js";
 import { withTrace } from "../trace.js";
 import { captured } from "./capture.js";
@@ -97,6 +98,7 @@ export class Attempt {
     const [client, abort, force] = [this.#client, this.#abort, this.#force];
     const kind = payload?.kind;
     return {
+      token: this.token,
       taskId,
       namespace,
       handler,
@@ -117,6 +119,7 @@ export class Attempt {
       progress: (fraction, note = "") => this.#outbox.progress(this.token, Math.min(1, Math.max(0, fraction)), note),
       output: (stream, data) => this.#outbox.output(this.token, stream, data),
       log: (...values) => this.#outbox.output(this.token, OutputStream.STDERR, Buffer.from(`${format(...values)}\n`)),
+      parents: () => parents(channelOf(client()), taskId, this.token, abort.signal),
       suspend: (waiting) => this.slot.during(waiting),
       run: <Result>(handler: string, payload?: unknown, options?: SubmitOptions) =>
         this.slot.during(client().run<Result>(handler, payload, { signal: this.#abort.signal, namespace, ...options })),

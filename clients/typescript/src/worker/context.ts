@@ -4,7 +4,7 @@ import type { OutputStream } from "../gen/lineshaft/v1/task.js";
 import type { Client } from "../client.js";
 import type { SubmitOptions } from "../client.js";
 import type { Payload } from "../payload.js";
-import type { Priority } from "../types.js";
+import type { Parent, Priority } from "../types.js";
 
 export interface TaskContext {
   readonly taskId: string;
@@ -32,6 +32,12 @@ export interface TaskContext {
   /** Writes a line to the output of the task, formatted as `console.log` does, and not to that of the program. */
   log(...values: unknown[]): void;
 
+  /**
+   * The tasks that had to end before this one, in the order of the submission, with their results. Each result is read when
+   * the loop asks for it, so that they need not fit into memory together.
+   */
+  parents(): AsyncGenerator<Parent, void, undefined>;
+
   /** Submits a task, waits for its end and returns its result. The slot of this attempt is free for others meanwhile. */
   run<Result = unknown>(handler: string, payload?: unknown, options?: SubmitOptions): Promise<Result>;
 
@@ -41,6 +47,7 @@ export interface TaskContext {
 
 /** What this package adds for its own functions. */
 export interface InternalContext extends TaskContext {
+  readonly token: string;
   /** Aborted when the attempt has to be stopped by force. */
   readonly forced: AbortSignal;
   /** Writes to the output of the task. */

@@ -2,9 +2,10 @@
 
 import { format } from "node:util";
 import { parentPort } from "node:worker_threads";
-import { Client, type SubmitOptions } from "../client.js";
+import { channelOf, Client, type SubmitOptions } from "../client.js";
 import { PermanentError } from "../errors.js";
 import { OutputStream } from "../gen/lineshaft/v1/task.js";
+import { parents } from "../parents.js";
 import { decode, encode, Payload } from "../payload.js";
 import type { ConnectOptions } from "../rpc/endpoint.js";
 import { tee } from "./capture.js";
@@ -50,7 +51,7 @@ async function run(start: Start): Promise<void> {
 }
 
 function context({ context, connect }: Start, payload: Payload | undefined): TaskContext {
-  const { namespace } = context;
+  const { namespace, taskId, token } = context;
   const connected = () => (client ??= new Client(connect as ConnectOptions));
   const { signal } = abort;
   return {
@@ -62,6 +63,7 @@ function context({ context, connect }: Start, payload: Payload | undefined): Tas
     },
     progress: (fraction, note) => post({ kind: "progress", fraction, note }),
     log: (...values) => output(OutputStream.STDERR, Buffer.from(`${format(...values)}\n`)),
+    parents: () => parents(channelOf(connected()), taskId, token, signal),
     suspend,
     run: <Result>(handler: string, payload?: unknown, options?: SubmitOptions) =>
       suspend(connected().run<Result>(handler, payload, { signal, namespace, ...options })),

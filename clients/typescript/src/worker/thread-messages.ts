@@ -7,6 +7,7 @@ import type { Priority } from "../types.js";
 /** The parts of a context that can be copied. */
 export interface ContextFields {
   taskId: string;
+  token: string;
   namespace: string;
   handler: string;
   attempt: number;

@@ -32,7 +32,7 @@ export class Threads {
     const { address, token, tls } = this.#connect;
     const connect = { address, tls, token: typeof token === "function" ? token() : token };
     const { taskId, namespace, handler, attempt, priority, labels, timeout, payload } = context;
-    const fields = { taskId, namespace, handler, attempt, priority, labels, timeout };
+    const fields = { taskId, token: context.token, namespace, handler, attempt, priority, labels, timeout };
     const copied = payload && { data: payload.data, contentType: payload.contentType };
     const thread = this.#idle.pop() ?? uncaptured(() => new Thread(MAIN));
     const start: Start = { kind: "start", module, export: name, payload: copied, context: { ...fields }, connect };

@@ -28,7 +28,7 @@ pub async fn retry(handle: &Handle, request: v1::RetryTaskRequest, caller: &Call
     let mut spec = Converter::new(handle, caller, None).convert(again, MessagePath::Root).map_err(into_status)?;
     let extras = spec.extras().clone();
     spec.extras = TaskExtras { retry_of: Some(id), ..extras }.boxed();
-    submit::one(handle, spec, caller).await
+    submit::one(handle, spec, MessagePath::Root, caller).await
 }
 
 /// The submission of the ended task, with the changes of the request. Names all fields, so that a new one is not forgotten.

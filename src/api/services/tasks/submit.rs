@@ -142,12 +142,12 @@ pub async fn request(
     caller: &Caller,
 ) -> Result<SubmittedTask, Status> {
     let spec = Converter::new(handle, caller, None).convert(request, path).map_err(into_status)?;
-    one(handle, spec, caller).await
+    one(handle, spec, path, caller).await
 }
 
-/// Submits one task and waits until it is durable.
-pub async fn one(handle: &Handle, spec: TaskSpec, caller: &Caller) -> Result<SubmittedTask, Status> {
-    let submitted = submit(handle, vec![spec], caller, false).await?;
+/// Submits one task, whose fields are at the path, and waits until it is durable.
+pub async fn one(handle: &Handle, spec: TaskSpec, path: MessagePath, caller: &Caller) -> Result<SubmittedTask, Status> {
+    let submitted = submit(handle, vec![spec], path, caller, false).await?;
     SubmittedTask::new(submitted, handle.store_id()).map_err(into_status)
 }
 
@@ -172,7 +172,7 @@ pub async fn batch(
     invalid.check().map_err(into_status)?;
     let specs = batch_specs(handle, request.tasks, batch.as_ref(), caller).map_err(into_status)?;
     let key = common_batch(&specs).or_else(|| batch.as_ref().map(ToString::to_string));
-    let submitted = submit(handle, specs, caller, true).await?;
+    let submitted = submit(handle, specs, MessagePath::Root, caller, true).await?;
     let is_repeated = submitted.accepted.iter().all(|accepted| accepted.duplicate);
     let batch_id = if is_repeated { first_batch(handle, &submitted.accepted).await.or(key) } else { key };
     let duplicates = submitted.accepted.iter().map(|accepted| accepted.duplicate);
@@ -228,6 +228,7 @@ fn batch_specs(
 async fn submit(
     handle: &Handle,
     mut specs: Vec<TaskSpec>,
+    path: MessagePath,
     caller: &Caller,
     creates_batch: bool,
 ) -> Result<Submitted, Status> {
@@ -251,7 +252,7 @@ async fn submit(
         }
     };
     span.end(&submitted);
-    submitted.map_err(into_status)
+    submitted.map_err(|refusal| into_status(refusal.in_message(path)))
 }
 
 #[cfg(test)]

@@ -224,7 +224,7 @@ fn response(
     match result.map(|submitted| SubmittedTask::new(submitted, store)) {
         Ok(Ok(task)) => v1::SubmitTasksResponse { sequence, outcome: Some(Outcome::Accepted(task.into())) },
         Ok(Err(error)) => rejected(sequence, &error),
-        Err(refusal) => rejected(sequence, &refusal),
+        Err(refusal) => rejected(sequence, &refusal.in_message(MessagePath::Task)),
     }
 }
 

@@ -286,3 +286,31 @@ class ServerDraining(_message.Message):
 class Heartbeat(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ReadParentResultsRequest(_message.Message):
+    __slots__ = ("task_id", "token", "skip")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    SKIP_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    token: str
+    skip: int
+    def __init__(self, task_id: _Optional[str] = ..., token: _Optional[str] = ..., skip: _Optional[int] = ...) -> None: ...
+
+class ReadParentResultsResponse(_message.Message):
+    __slots__ = ("results",)
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[ParentResult]
+    def __init__(self, results: _Optional[_Iterable[_Union[ParentResult, _Mapping]]] = ...) -> None: ...
+
+class ParentResult(_message.Message):
+    __slots__ = ("task_id", "state", "result", "has_more")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    HAS_MORE_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    state: _task_pb2.TaskState
+    result: _task_pb2.Payload
+    has_more: bool
+    def __init__(self, task_id: _Optional[str] = ..., state: _Optional[_Union[_task_pb2.TaskState, str]] = ..., result: _Optional[_Union[_task_pb2.Payload, _Mapping]] = ..., has_more: bool = ...) -> None: ...

@@ -7,7 +7,7 @@
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Duration } from "../../google/protobuf/duration.js";
-import { Failure, OutputStream, Payload, Priority, StopMethod } from "./task.js";
+import { Failure, OutputStream, Payload, Priority, StopMethod, TaskState } from "./task.js";
 
 export const protobufPackage = "lineshaft.v1";
 
@@ -186,6 +186,23 @@ export interface ServerDraining {
 }
 
 export interface Heartbeat {
+}
+
+export interface ReadParentResultsRequest {
+  taskId: string;
+  token: string;
+  skip: number;
+}
+
+export interface ReadParentResultsResponse {
+  results: ParentResult[];
+}
+
+export interface ParentResult {
+  taskId: string;
+  state: TaskState;
+  result: Payload | undefined;
+  hasMore: boolean;
 }
 
 function createBaseWorkRequest(): WorkRequest {
@@ -2513,6 +2530,233 @@ export const Heartbeat: MessageFns<Heartbeat> = {
   },
   fromPartial<I extends Exact<DeepPartial<Heartbeat>, I>>(_: I): Heartbeat {
     const message = createBaseHeartbeat();
+    return message;
+  },
+};
+
+function createBaseReadParentResultsRequest(): ReadParentResultsRequest {
+  return { taskId: "", token: "", skip: 0 };
+}
+
+export const ReadParentResultsRequest: MessageFns<ReadParentResultsRequest> = {
+  encode(message: ReadParentResultsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.taskId !== "") {
+      writer.uint32(10).string(message.taskId);
+    }
+    if (message.token !== "") {
+      writer.uint32(18).string(message.token);
+    }
+    if (message.skip !== 0) {
+      writer.uint32(24).int32(message.skip);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReadParentResultsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReadParentResultsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.taskId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.token = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.skip = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ReadParentResultsRequest>, I>>(base?: I): ReadParentResultsRequest {
+    return ReadParentResultsRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ReadParentResultsRequest>, I>>(object: I): ReadParentResultsRequest {
+    const message = createBaseReadParentResultsRequest();
+    message.taskId = object.taskId ?? "";
+    message.token = object.token ?? "";
+    message.skip = object.skip ?? 0;
+    return message;
+  },
+};
+
+function createBaseReadParentResultsResponse(): ReadParentResultsResponse {
+  return { results: [] };
+}
+
+export const ReadParentResultsResponse: MessageFns<ReadParentResultsResponse> = {
+  encode(message: ReadParentResultsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.results) {
+      ParentResult.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ReadParentResultsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseReadParentResultsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.results.push(ParentResult.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ReadParentResultsResponse>, I>>(base?: I): ReadParentResultsResponse {
+    return ReadParentResultsResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ReadParentResultsResponse>, I>>(object: I): ReadParentResultsResponse {
+    const message = createBaseReadParentResultsResponse();
+    message.results = object.results?.map((e) => ParentResult.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseParentResult(): ParentResult {
+  return { taskId: "", state: 0, result: undefined, hasMore: false };
+}
+
+export const ParentResult: MessageFns<ParentResult> = {
+  encode(message: ParentResult, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.taskId !== "") {
+      writer.uint32(10).string(message.taskId);
+    }
+    if (message.state !== 0) {
+      writer.uint32(16).int32(message.state);
+    }
+    if (message.result !== undefined) {
+      Payload.encode(message.result, writer.uint32(26).fork()).join();
+    }
+    if (message.hasMore !== false) {
+      writer.uint32(32).bool(message.hasMore);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ParentResult {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseParentResult();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.taskId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.state = reader.int32() as any;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.result = Payload.decode(reader, reader.uint32());
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.hasMore = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ParentResult>, I>>(base?: I): ParentResult {
+    return ParentResult.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ParentResult>, I>>(object: I): ParentResult {
+    const message = createBaseParentResult();
+    message.taskId = object.taskId ?? "";
+    message.state = object.state ?? 0;
+    message.result = (object.result !== undefined && object.result !== null)
+      ? Payload.fromPartial(object.result)
+      : undefined;
+    message.hasMore = object.hasMore ?? false;
     return message;
   },
 };
