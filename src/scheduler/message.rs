@@ -15,8 +15,8 @@ use crate::runners::Runner;
 use crate::store::AppendError;
 
 use super::core::{
-    BatchFilter, BatchPage, NewUpload, PoolUpdate, PoolView, ScheduleFilter, SchedulePage, ScheduleUpdate, Submission,
-    UnfinishedParents, Verdict,
+    BatchFilter, BatchPage, Explanation, NewUpload, PoolUpdate, PoolView, ScheduleFilter, SchedulePage, ScheduleUpdate,
+    Submission, UnfinishedParents, Verdict,
 };
 use super::refusal::Refusal;
 use super::views::{BatchSnapshot, CancelBatchCommand, CancelCommand, Configuration, OutputSource, PoolMetrics};
@@ -65,6 +65,7 @@ pub(super) enum Request {
     LiveAttempt { task: TaskId, reply: Reply<Option<Arc<Attempt>>> },
     UnstoredOutput { task: TaskId, attempt: u32, reply: Reply<Option<OutputSource>> },
     UnfinishedParents { task: TaskId, reply: Reply<Option<UnfinishedParents>> },
+    Explain { task: TaskId, reply: Reply<Option<Explanation>> },
     RunningCount { reply: Reply<u64> },
     StoreFault { reply: Reply<Option<String>> },
     Drain { limit: Duration },

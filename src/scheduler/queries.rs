@@ -10,6 +10,7 @@ use crate::model::{Event, MemoryPart, ResumeToken, Revision, Share, StoreId, Tas
 use crate::runners::ParentRead;
 use crate::store::{Page, PageCursor, PageSize, Projection, StoreError, fold};
 
+use super::core::Explanation;
 use super::handle::Handle;
 use super::message::Request;
 use super::refusal::{Draining, Internal, Refusal, TaskNotFound};
@@ -148,6 +149,15 @@ impl Handle {
             _ => {}
         }
         Ok(TaskSnapshot { task, progress, unfinished_parents, revision })
+    }
+
+    /// What keeps a task from starting; `None` if the task was deleted.
+    ///
+    /// # Errors
+    /// [`Draining`], `SchedulerUnresponsive`.
+    pub async fn explain(&self, id: &TaskId) -> Result<Option<Explanation>, Refusal> {
+        let task = id.clone();
+        self.query_loop(QUERY_TIMEOUT, |reply| Request::Explain { task, reply }).await
     }
 
     /// One page of tasks, newest submission first.

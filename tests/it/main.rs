@@ -26,6 +26,7 @@ mod dispatch;
 mod doctor;
 mod drain;
 mod error_lists;
+mod explain;
 mod guarantees;
 mod half_open;
 mod health_endpoints;

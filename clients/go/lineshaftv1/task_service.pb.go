@@ -10,6 +10,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -21,6 +22,64 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// What an estimated start follows from.
+type EstimateBasis int32
+
+const (
+	// There is no estimate.
+	EstimateBasis_ESTIMATE_BASIS_UNSPECIFIED EstimateBasis = 0
+	// A slot is free, and no task is before this one.
+	EstimateBasis_ESTIMATE_BASIS_FREE_SLOT EstimateBasis = 1
+	// A slot is free, and the task waits only for its delay or back-off.
+	EstimateBasis_ESTIMATE_BASIS_DELAY EstimateBasis = 2
+	// The number of tasks before this one, the slots of the pool, and the mean run time of the attempts of the pool since its counters
+	// were reset. At least 10 attempts have ended.
+	EstimateBasis_ESTIMATE_BASIS_RUN_TIMES EstimateBasis = 3
+)
+
+// Enum value maps for EstimateBasis.
+var (
+	EstimateBasis_name = map[int32]string{
+		0: "ESTIMATE_BASIS_UNSPECIFIED",
+		1: "ESTIMATE_BASIS_FREE_SLOT",
+		2: "ESTIMATE_BASIS_DELAY",
+		3: "ESTIMATE_BASIS_RUN_TIMES",
+	}
+	EstimateBasis_value = map[string]int32{
+		"ESTIMATE_BASIS_UNSPECIFIED": 0,
+		"ESTIMATE_BASIS_FREE_SLOT":   1,
+		"ESTIMATE_BASIS_DELAY":       2,
+		"ESTIMATE_BASIS_RUN_TIMES":   3,
+	}
+)
+
+func (x EstimateBasis) Enum() *EstimateBasis {
+	p := new(EstimateBasis)
+	*p = x
+	return p
+}
+
+func (x EstimateBasis) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (EstimateBasis) Descriptor() protoreflect.EnumDescriptor {
+	return file_lineshaft_v1_task_service_proto_enumTypes[0].Descriptor()
+}
+
+func (EstimateBasis) Type() protoreflect.EnumType {
+	return &file_lineshaft_v1_task_service_proto_enumTypes[0]
+}
+
+func (x EstimateBasis) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use EstimateBasis.Descriptor instead.
+func (EstimateBasis) EnumDescriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{0}
+}
 
 // A task to run.
 type SubmitTaskRequest struct {
@@ -1069,6 +1128,641 @@ func (x *GetTaskResponse) GetRevision() uint64 {
 	return 0
 }
 
+// Request of ExplainTask.
+type ExplainTaskRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Task ID.
+	TaskId        string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainTaskRequest) Reset() {
+	*x = ExplainTaskRequest{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainTaskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainTaskRequest) ProtoMessage() {}
+
+func (x *ExplainTaskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainTaskRequest.ProtoReflect.Descriptor instead.
+func (*ExplainTaskRequest) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ExplainTaskRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+// Response of ExplainTask.
+type ExplainTaskResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Task ID.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// State. Only WAITING and QUEUED tasks have blockers.
+	State TaskState `protobuf:"varint,2,opt,name=state,proto3,enum=lineshaft.v1.TaskState" json:"state,omitempty"`
+	// Everything that keeps the task from starting, besides the tasks before it.
+	Blockers []*Blocker `protobuf:"bytes,3,rep,name=blockers,proto3" json:"blockers,omitempty"`
+	// Of a QUEUED task.
+	Position *QueuePosition `protobuf:"bytes,4,opt,name=position,proto3" json:"position,omitempty"`
+	// When the task is likely to start, if nothing more urgent is submitted. Unset if that depends on more than `estimate_basis` can
+	// tell.
+	EstimatedStart *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=estimated_start,json=estimatedStart,proto3" json:"estimated_start,omitempty"`
+	// What the estimate follows from.
+	EstimateBasis EstimateBasis `protobuf:"varint,6,opt,name=estimate_basis,json=estimateBasis,proto3,enum=lineshaft.v1.EstimateBasis" json:"estimate_basis,omitempty"`
+	// Revision of this response.
+	Revision      uint64 `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainTaskResponse) Reset() {
+	*x = ExplainTaskResponse{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainTaskResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainTaskResponse) ProtoMessage() {}
+
+func (x *ExplainTaskResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainTaskResponse.ProtoReflect.Descriptor instead.
+func (*ExplainTaskResponse) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ExplainTaskResponse) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *ExplainTaskResponse) GetState() TaskState {
+	if x != nil {
+		return x.State
+	}
+	return TaskState_TASK_STATE_UNSPECIFIED
+}
+
+func (x *ExplainTaskResponse) GetBlockers() []*Blocker {
+	if x != nil {
+		return x.Blockers
+	}
+	return nil
+}
+
+func (x *ExplainTaskResponse) GetPosition() *QueuePosition {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
+func (x *ExplainTaskResponse) GetEstimatedStart() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EstimatedStart
+	}
+	return nil
+}
+
+func (x *ExplainTaskResponse) GetEstimateBasis() EstimateBasis {
+	if x != nil {
+		return x.EstimateBasis
+	}
+	return EstimateBasis_ESTIMATE_BASIS_UNSPECIFIED
+}
+
+func (x *ExplainTaskResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// What keeps a task from starting.
+type Blocker struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is.
+	//
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*Blocker_DelayedUntil
+	//	*Blocker_RetriesAt
+	//	*Blocker_Parents
+	//	*Blocker_PausedPool
+	//	*Blocker_MissingPool
+	//	*Blocker_HandlerWithoutWorker
+	//	*Blocker_PoolSlots
+	//	*Blocker_NamespaceSlots
+	//	*Blocker_Trial
+	//	*Blocker_Draining
+	//	*Blocker_Limit
+	Kind          isBlocker_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Blocker) Reset() {
+	*x = Blocker{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Blocker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Blocker) ProtoMessage() {}
+
+func (x *Blocker) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Blocker.ProtoReflect.Descriptor instead.
+func (*Blocker) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Blocker) GetKind() isBlocker_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *Blocker) GetDelayedUntil() *timestamppb.Timestamp {
+	if x != nil {
+		if x, ok := x.Kind.(*Blocker_DelayedUntil); ok {
+			return x.DelayedUntil
+		}
+	}
+	return nil
+}
+
+func (x *Blocker) GetRetriesAt() *timestamppb.Timestamp {
+	if x != nil {
+		if x, ok := x.Kind.(*Blocker_RetriesAt); ok {
+			return x.RetriesAt
+		}
+	}
+	return nil
+}
+
+func (x *Blocker) GetParents() *UnfinishedParents {
+	if x != nil {
+		if x, ok := x.Kind.(*Blocker_Parents); ok {
+			return x.Parents
+		}
+	}
+	return nil
+}
+
+func (x *Blocker) GetPausedPool() string {
+	if x != nil {
+		if x, ok := x.Kind.(*Blocker_PausedPool); ok {
+			return x.PausedPool
+		}
+	}
+	return ""
+}
+
+func (x *Blocker) GetMissingPool() string {
+	if x != nil {
+		if x, ok := x.Kind.(*Blocker_MissingPool); ok {
+			return x.MissingPool
+		}
+	}
+	return ""
+}
+
+func (x *Blocker) GetHandlerWithoutWorker() string {
+	if x != nil {
+		if x, ok := x.Kind.(*Blocker_HandlerWithoutWorker); ok {
+			return x.HandlerWithoutWorker
+		}
+	}
+	return ""
+}
+
+func (x *Blocker) GetPoolSlots() *TakenSlots {
+	if x != nil {
+		if x, ok := x.Kind.(*Blocker_PoolSlots); ok {
+			return x.PoolSlots
+		}
+	}
+	return nil
+}
+
+func (x *Blocker) GetNamespaceSlots() *TakenSlots {
+	if x != nil {
+		if x, ok := x.Kind.(*Blocker_NamespaceSlots); ok {
+			return x.NamespaceSlots
+		}
+	}
+	return nil
+}
+
+func (x *Blocker) GetTrial() bool {
+	if x != nil {
+		if x, ok := x.Kind.(*Blocker_Trial); ok {
+			return x.Trial
+		}
+	}
+	return false
+}
+
+func (x *Blocker) GetDraining() bool {
+	if x != nil {
+		if x, ok := x.Kind.(*Blocker_Draining); ok {
+			return x.Draining
+		}
+	}
+	return false
+}
+
+func (x *Blocker) GetLimit() *LimitBlocker {
+	if x != nil {
+		if x, ok := x.Kind.(*Blocker_Limit); ok {
+			return x.Limit
+		}
+	}
+	return nil
+}
+
+type isBlocker_Kind interface {
+	isBlocker_Kind()
+}
+
+type Blocker_DelayedUntil struct {
+	// The delay of the submission has not passed: when it has.
+	DelayedUntil *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=delayed_until,json=delayedUntil,proto3,oneof"`
+}
+
+type Blocker_RetriesAt struct {
+	// The back-off after a failed attempt has not passed: when it has.
+	RetriesAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=retries_at,json=retriesAt,proto3,oneof"`
+}
+
+type Blocker_Parents struct {
+	// Parents have not ended.
+	Parents *UnfinishedParents `protobuf:"bytes,3,opt,name=parents,proto3,oneof"`
+}
+
+type Blocker_PausedPool struct {
+	// The pool of this name is paused.
+	PausedPool string `protobuf:"bytes,4,opt,name=paused_pool,json=pausedPool,proto3,oneof"`
+}
+
+type Blocker_MissingPool struct {
+	// The pool of this name is not configured any more.
+	MissingPool string `protobuf:"bytes,5,opt,name=missing_pool,json=missingPool,proto3,oneof"`
+}
+
+type Blocker_HandlerWithoutWorker struct {
+	// No connected worker of the pool offers this handler.
+	HandlerWithoutWorker string `protobuf:"bytes,6,opt,name=handler_without_worker,json=handlerWithoutWorker,proto3,oneof"`
+}
+
+type Blocker_PoolSlots struct {
+	// Other tasks have all slots of the pool.
+	PoolSlots *TakenSlots `protobuf:"bytes,7,opt,name=pool_slots,json=poolSlots,proto3,oneof"`
+}
+
+type Blocker_NamespaceSlots struct {
+	// Other tasks of the namespace have all the slots of the pool that it may have.
+	NamespaceSlots *TakenSlots `protobuf:"bytes,8,opt,name=namespace_slots,json=namespaceSlots,proto3,oneof"`
+}
+
+type Blocker_Trial struct {
+	// After crashes, the server runs another task alone, to find out whether that one causes them.
+	Trial bool `protobuf:"varint,9,opt,name=trial,proto3,oneof"`
+}
+
+type Blocker_Draining struct {
+	// The server is shutting down.
+	Draining bool `protobuf:"varint,10,opt,name=draining,proto3,oneof"`
+}
+
+type Blocker_Limit struct {
+	// A limit has no place or no token. A task waits for its limits one after the other; all that would not let it pass now are
+	// named.
+	Limit *LimitBlocker `protobuf:"bytes,11,opt,name=limit,proto3,oneof"`
+}
+
+func (*Blocker_DelayedUntil) isBlocker_Kind() {}
+
+func (*Blocker_RetriesAt) isBlocker_Kind() {}
+
+func (*Blocker_Parents) isBlocker_Kind() {}
+
+func (*Blocker_PausedPool) isBlocker_Kind() {}
+
+func (*Blocker_MissingPool) isBlocker_Kind() {}
+
+func (*Blocker_HandlerWithoutWorker) isBlocker_Kind() {}
+
+func (*Blocker_PoolSlots) isBlocker_Kind() {}
+
+func (*Blocker_NamespaceSlots) isBlocker_Kind() {}
+
+func (*Blocker_Trial) isBlocker_Kind() {}
+
+func (*Blocker_Draining) isBlocker_Kind() {}
+
+func (*Blocker_Limit) isBlocker_Kind() {}
+
+// A limit that has no place or no token for a task.
+type LimitBlocker struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the limit lacks.
+	Hold *LimitHold `protobuf:"bytes,1,opt,name=hold,proto3" json:"hold,omitempty"`
+	// Tasks that wait for the same limit and are before this one.
+	Before int64 `protobuf:"varint,2,opt,name=before,proto3" json:"before,omitempty"`
+	// Whether there may be more of them: only the first 1,000 are looked at.
+	AtLeast       bool `protobuf:"varint,3,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LimitBlocker) Reset() {
+	*x = LimitBlocker{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LimitBlocker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LimitBlocker) ProtoMessage() {}
+
+func (x *LimitBlocker) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LimitBlocker.ProtoReflect.Descriptor instead.
+func (*LimitBlocker) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *LimitBlocker) GetHold() *LimitHold {
+	if x != nil {
+		return x.Hold
+	}
+	return nil
+}
+
+func (x *LimitBlocker) GetBefore() int64 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *LimitBlocker) GetAtLeast() bool {
+	if x != nil {
+		return x.AtLeast
+	}
+	return false
+}
+
+// Parents that have not ended.
+type UnfinishedParents struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of parents.
+	Count int32 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// IDs of up to 20 of them.
+	TaskIds       []string `protobuf:"bytes,2,rep,name=task_ids,json=taskIds,proto3" json:"task_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnfinishedParents) Reset() {
+	*x = UnfinishedParents{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnfinishedParents) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnfinishedParents) ProtoMessage() {}
+
+func (x *UnfinishedParents) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnfinishedParents.ProtoReflect.Descriptor instead.
+func (*UnfinishedParents) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *UnfinishedParents) GetCount() int32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *UnfinishedParents) GetTaskIds() []string {
+	if x != nil {
+		return x.TaskIds
+	}
+	return nil
+}
+
+// Slots that are all taken.
+type TakenSlots struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of slots.
+	Slots         int32 `protobuf:"varint,1,opt,name=slots,proto3" json:"slots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TakenSlots) Reset() {
+	*x = TakenSlots{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TakenSlots) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TakenSlots) ProtoMessage() {}
+
+func (x *TakenSlots) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TakenSlots.ProtoReflect.Descriptor instead.
+func (*TakenSlots) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *TakenSlots) GetSlots() int32 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
+// The tasks that start before a QUEUED task: those of the same pool, and in a pool of kind REMOTE of the same handler.
+type QueuePosition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// QUEUED tasks of higher priorities.
+	MoreUrgent int64 `protobuf:"varint,1,opt,name=more_urgent,json=moreUrgent,proto3" json:"more_urgent,omitempty"`
+	// QUEUED tasks of the same priority that are before the task; if other namespaces take turns, those of its namespace.
+	Before int64 `protobuf:"varint,2,opt,name=before,proto3" json:"before,omitempty"`
+	// Whether there may be more than `before`: only the first 1,000 tasks are looked at.
+	AtLeast bool `protobuf:"varint,3,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	// Other namespaces that have QUEUED tasks of the same priority, and take turns with that of the task.
+	OtherNamespaces int64 `protobuf:"varint,4,opt,name=other_namespaces,json=otherNamespaces,proto3" json:"other_namespaces,omitempty"`
+	// Whether the task was given to the pool, so that it starts in its order when a worker is free.
+	Dispatched    bool `protobuf:"varint,5,opt,name=dispatched,proto3" json:"dispatched,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *QueuePosition) Reset() {
+	*x = QueuePosition{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *QueuePosition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*QueuePosition) ProtoMessage() {}
+
+func (x *QueuePosition) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use QueuePosition.ProtoReflect.Descriptor instead.
+func (*QueuePosition) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *QueuePosition) GetMoreUrgent() int64 {
+	if x != nil {
+		return x.MoreUrgent
+	}
+	return 0
+}
+
+func (x *QueuePosition) GetBefore() int64 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *QueuePosition) GetAtLeast() bool {
+	if x != nil {
+		return x.AtLeast
+	}
+	return false
+}
+
+func (x *QueuePosition) GetOtherNamespaces() int64 {
+	if x != nil {
+		return x.OtherNamespaces
+	}
+	return 0
+}
+
+func (x *QueuePosition) GetDispatched() bool {
+	if x != nil {
+		return x.Dispatched
+	}
+	return false
+}
+
 // Request of ListTasks.
 type ListTasksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1086,7 +1780,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[12]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1792,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[12]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1805,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{12}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListTasksRequest) GetFilter() *TaskFilter {
@@ -1160,7 +1854,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[13]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1866,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[13]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1879,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{13}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListTasksResponse) GetTasks() []*Task {
@@ -1229,7 +1923,7 @@ type WaitTaskRequest struct {
 
 func (x *WaitTaskRequest) Reset() {
 	*x = WaitTaskRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[14]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1935,7 @@ func (x *WaitTaskRequest) String() string {
 func (*WaitTaskRequest) ProtoMessage() {}
 
 func (x *WaitTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[14]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1948,7 @@ func (x *WaitTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitTaskRequest.ProtoReflect.Descriptor instead.
 func (*WaitTaskRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{14}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WaitTaskRequest) GetTaskId() string {
@@ -1286,7 +1980,7 @@ type WaitTaskResponse struct {
 
 func (x *WaitTaskResponse) Reset() {
 	*x = WaitTaskResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[15]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1298,7 +1992,7 @@ func (x *WaitTaskResponse) String() string {
 func (*WaitTaskResponse) ProtoMessage() {}
 
 func (x *WaitTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[15]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1311,7 +2005,7 @@ func (x *WaitTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitTaskResponse.ProtoReflect.Descriptor instead.
 func (*WaitTaskResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{15}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WaitTaskResponse) GetTask() *Task {
@@ -1353,7 +2047,7 @@ type WatchTasksRequest struct {
 
 func (x *WatchTasksRequest) Reset() {
 	*x = WatchTasksRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[16]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +2059,7 @@ func (x *WatchTasksRequest) String() string {
 func (*WatchTasksRequest) ProtoMessage() {}
 
 func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[16]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +2072,7 @@ func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTasksRequest.ProtoReflect.Descriptor instead.
 func (*WatchTasksRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{16}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchTasksRequest) GetFilter() *TaskFilter {
@@ -1427,7 +2121,7 @@ type WatchTasksResponse struct {
 
 func (x *WatchTasksResponse) Reset() {
 	*x = WatchTasksResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[17]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1439,7 +2133,7 @@ func (x *WatchTasksResponse) String() string {
 func (*WatchTasksResponse) ProtoMessage() {}
 
 func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[17]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1452,7 +2146,7 @@ func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTasksResponse.ProtoReflect.Descriptor instead.
 func (*WatchTasksResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{17}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WatchTasksResponse) GetKind() isWatchTasksResponse_Kind {
@@ -1544,7 +2238,7 @@ type SnapshotComplete struct {
 
 func (x *SnapshotComplete) Reset() {
 	*x = SnapshotComplete{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[18]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1556,7 +2250,7 @@ func (x *SnapshotComplete) String() string {
 func (*SnapshotComplete) ProtoMessage() {}
 
 func (x *SnapshotComplete) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[18]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1569,7 +2263,7 @@ func (x *SnapshotComplete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotComplete.ProtoReflect.Descriptor instead.
 func (*SnapshotComplete) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{18}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SnapshotComplete) GetRevision() uint64 {
@@ -1599,7 +2293,7 @@ type WatchProgress struct {
 
 func (x *WatchProgress) Reset() {
 	*x = WatchProgress{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[19]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1611,7 +2305,7 @@ func (x *WatchProgress) String() string {
 func (*WatchProgress) ProtoMessage() {}
 
 func (x *WatchProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[19]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1624,7 +2318,7 @@ func (x *WatchProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchProgress.ProtoReflect.Descriptor instead.
 func (*WatchProgress) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{19}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WatchProgress) GetRevision() uint64 {
@@ -1658,7 +2352,7 @@ type CancelTaskRequest struct {
 
 func (x *CancelTaskRequest) Reset() {
 	*x = CancelTaskRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[20]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1670,7 +2364,7 @@ func (x *CancelTaskRequest) String() string {
 func (*CancelTaskRequest) ProtoMessage() {}
 
 func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[20]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1683,7 +2377,7 @@ func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskRequest.ProtoReflect.Descriptor instead.
 func (*CancelTaskRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{20}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CancelTaskRequest) GetTaskId() string {
@@ -1727,7 +2421,7 @@ type CancelTaskResponse struct {
 
 func (x *CancelTaskResponse) Reset() {
 	*x = CancelTaskResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[21]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1739,7 +2433,7 @@ func (x *CancelTaskResponse) String() string {
 func (*CancelTaskResponse) ProtoMessage() {}
 
 func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[21]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1752,7 +2446,7 @@ func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskResponse.ProtoReflect.Descriptor instead.
 func (*CancelTaskResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{21}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CancelTaskResponse) GetState() TaskState {
@@ -1786,7 +2480,7 @@ type RetryTaskRequest struct {
 
 func (x *RetryTaskRequest) Reset() {
 	*x = RetryTaskRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[22]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +2492,7 @@ func (x *RetryTaskRequest) String() string {
 func (*RetryTaskRequest) ProtoMessage() {}
 
 func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[22]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +2505,7 @@ func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskRequest.ProtoReflect.Descriptor instead.
 func (*RetryTaskRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{22}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RetryTaskRequest) GetTaskId() string {
@@ -1853,7 +2547,7 @@ type RetryTaskResponse struct {
 
 func (x *RetryTaskResponse) Reset() {
 	*x = RetryTaskResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +2559,7 @@ func (x *RetryTaskResponse) String() string {
 func (*RetryTaskResponse) ProtoMessage() {}
 
 func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +2572,7 @@ func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskResponse.ProtoReflect.Descriptor instead.
 func (*RetryTaskResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{23}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RetryTaskResponse) GetTask() *SubmitTaskResponse {
@@ -1899,7 +2593,7 @@ type DeleteTasksRequest struct {
 
 func (x *DeleteTasksRequest) Reset() {
 	*x = DeleteTasksRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1911,7 +2605,7 @@ func (x *DeleteTasksRequest) String() string {
 func (*DeleteTasksRequest) ProtoMessage() {}
 
 func (x *DeleteTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1924,7 +2618,7 @@ func (x *DeleteTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTasksRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTasksRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{24}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DeleteTasksRequest) GetFilter() *TaskFilter {
@@ -1947,7 +2641,7 @@ type DeleteTasksResponse struct {
 
 func (x *DeleteTasksResponse) Reset() {
 	*x = DeleteTasksResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[25]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2653,7 @@ func (x *DeleteTasksResponse) String() string {
 func (*DeleteTasksResponse) ProtoMessage() {}
 
 func (x *DeleteTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[25]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2666,7 @@ func (x *DeleteTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTasksResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTasksResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{25}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DeleteTasksResponse) GetDeleted() int64 {
@@ -2008,7 +2702,7 @@ type ReadOutputRequest struct {
 
 func (x *ReadOutputRequest) Reset() {
 	*x = ReadOutputRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[26]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2020,7 +2714,7 @@ func (x *ReadOutputRequest) String() string {
 func (*ReadOutputRequest) ProtoMessage() {}
 
 func (x *ReadOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[26]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2033,7 +2727,7 @@ func (x *ReadOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOutputRequest.ProtoReflect.Descriptor instead.
 func (*ReadOutputRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{26}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReadOutputRequest) GetTaskId() string {
@@ -2088,7 +2782,7 @@ type ReadOutputResponse struct {
 
 func (x *ReadOutputResponse) Reset() {
 	*x = ReadOutputResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[27]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2100,7 +2794,7 @@ func (x *ReadOutputResponse) String() string {
 func (*ReadOutputResponse) ProtoMessage() {}
 
 func (x *ReadOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[27]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2113,7 +2807,7 @@ func (x *ReadOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOutputResponse.ProtoReflect.Descriptor instead.
 func (*ReadOutputResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{27}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReadOutputResponse) GetData() []byte {
@@ -2148,7 +2842,7 @@ var File_lineshaft_v1_task_service_proto protoreflect.FileDescriptor
 
 const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1flineshaft/v1/task_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17lineshaft/v1/task.proto\"\xec\a\n" +
+	"\x1flineshaft/v1/task_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17lineshaft/v1/task.proto\"\xec\a\n" +
 	"\x11SubmitTaskRequest\x12\x18\n" +
 	"\ahandler\x18\x01 \x01(\tR\ahandler\x12/\n" +
 	"\apayload\x18\x02 \x01(\v2\x15.lineshaft.v1.PayloadR\apayload\x122\n" +
@@ -2241,7 +2935,53 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\x0finclude_payload\x18\x02 \x01(\bR\x0eincludePayload\"U\n" +
 	"\x0fGetTaskResponse\x12&\n" +
 	"\x04task\x18\x01 \x01(\v2\x12.lineshaft.v1.TaskR\x04task\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\xa9\x01\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"-\n" +
+	"\x12ExplainTaskRequest\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\"\xee\x02\n" +
+	"\x13ExplainTaskResponse\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12-\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x17.lineshaft.v1.TaskStateR\x05state\x121\n" +
+	"\bblockers\x18\x03 \x03(\v2\x15.lineshaft.v1.BlockerR\bblockers\x127\n" +
+	"\bposition\x18\x04 \x01(\v2\x1b.lineshaft.v1.QueuePositionR\bposition\x12C\n" +
+	"\x0festimated_start\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x0eestimatedStart\x12B\n" +
+	"\x0eestimate_basis\x18\x06 \x01(\x0e2\x1b.lineshaft.v1.EstimateBasisR\restimateBasis\x12\x1a\n" +
+	"\brevision\x18\a \x01(\x04R\brevision\"\xb8\x04\n" +
+	"\aBlocker\x12A\n" +
+	"\rdelayed_until\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\fdelayedUntil\x12;\n" +
+	"\n" +
+	"retries_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\tretriesAt\x12;\n" +
+	"\aparents\x18\x03 \x01(\v2\x1f.lineshaft.v1.UnfinishedParentsH\x00R\aparents\x12!\n" +
+	"\vpaused_pool\x18\x04 \x01(\tH\x00R\n" +
+	"pausedPool\x12#\n" +
+	"\fmissing_pool\x18\x05 \x01(\tH\x00R\vmissingPool\x126\n" +
+	"\x16handler_without_worker\x18\x06 \x01(\tH\x00R\x14handlerWithoutWorker\x129\n" +
+	"\n" +
+	"pool_slots\x18\a \x01(\v2\x18.lineshaft.v1.TakenSlotsH\x00R\tpoolSlots\x12C\n" +
+	"\x0fnamespace_slots\x18\b \x01(\v2\x18.lineshaft.v1.TakenSlotsH\x00R\x0enamespaceSlots\x12\x16\n" +
+	"\x05trial\x18\t \x01(\bH\x00R\x05trial\x12\x1c\n" +
+	"\bdraining\x18\n" +
+	" \x01(\bH\x00R\bdraining\x122\n" +
+	"\x05limit\x18\v \x01(\v2\x1a.lineshaft.v1.LimitBlockerH\x00R\x05limitB\x06\n" +
+	"\x04kind\"n\n" +
+	"\fLimitBlocker\x12+\n" +
+	"\x04hold\x18\x01 \x01(\v2\x17.lineshaft.v1.LimitHoldR\x04hold\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\x03R\x06before\x12\x19\n" +
+	"\bat_least\x18\x03 \x01(\bR\aatLeast\"D\n" +
+	"\x11UnfinishedParents\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\x05R\x05count\x12\x19\n" +
+	"\btask_ids\x18\x02 \x03(\tR\ataskIds\"\"\n" +
+	"\n" +
+	"TakenSlots\x12\x14\n" +
+	"\x05slots\x18\x01 \x01(\x05R\x05slots\"\xae\x01\n" +
+	"\rQueuePosition\x12\x1f\n" +
+	"\vmore_urgent\x18\x01 \x01(\x03R\n" +
+	"moreUrgent\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\x03R\x06before\x12\x19\n" +
+	"\bat_least\x18\x03 \x01(\bR\aatLeast\x12)\n" +
+	"\x10other_namespaces\x18\x04 \x01(\x03R\x0fotherNamespaces\x12\x1e\n" +
+	"\n" +
+	"dispatched\x18\x05 \x01(\bR\n" +
+	"dispatched\"\xa9\x01\n" +
 	"\x10ListTasksRequest\x120\n" +
 	"\x06filter\x18\x01 \x01(\v2\x18.lineshaft.v1.TaskFilterR\x06filter\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -2308,14 +3048,20 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x18\n" +
 	"\askipped\x18\x03 \x01(\x03R\askipped\x12\x18\n" +
-	"\aattempt\x18\x04 \x01(\x05R\aattempt2\xdd\a\n" +
+	"\aattempt\x18\x04 \x01(\x05R\aattempt*\x85\x01\n" +
+	"\rEstimateBasis\x12\x1e\n" +
+	"\x1aESTIMATE_BASIS_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18ESTIMATE_BASIS_FREE_SLOT\x10\x01\x12\x18\n" +
+	"\x14ESTIMATE_BASIS_DELAY\x10\x02\x12\x1c\n" +
+	"\x18ESTIMATE_BASIS_RUN_TIMES\x10\x032\xb1\b\n" +
 	"\vTaskService\x12O\n" +
 	"\n" +
 	"SubmitTask\x12\x1f.lineshaft.v1.SubmitTaskRequest\x1a .lineshaft.v1.SubmitTaskResponse\x12a\n" +
 	"\x10BatchSubmitTasks\x12%.lineshaft.v1.BatchSubmitTasksRequest\x1a&.lineshaft.v1.BatchSubmitTasksResponse\x12V\n" +
 	"\vSubmitTasks\x12 .lineshaft.v1.SubmitTasksRequest\x1a!.lineshaft.v1.SubmitTasksResponse(\x010\x01\x12H\n" +
 	"\aRunTask\x12\x1c.lineshaft.v1.RunTaskRequest\x1a\x1d.lineshaft.v1.RunTaskResponse0\x01\x12F\n" +
-	"\aGetTask\x12\x1c.lineshaft.v1.GetTaskRequest\x1a\x1d.lineshaft.v1.GetTaskResponse\x12L\n" +
+	"\aGetTask\x12\x1c.lineshaft.v1.GetTaskRequest\x1a\x1d.lineshaft.v1.GetTaskResponse\x12R\n" +
+	"\vExplainTask\x12 .lineshaft.v1.ExplainTaskRequest\x1a!.lineshaft.v1.ExplainTaskResponse\x12L\n" +
 	"\tListTasks\x12\x1e.lineshaft.v1.ListTasksRequest\x1a\x1f.lineshaft.v1.ListTasksResponse\x12I\n" +
 	"\bWaitTask\x12\x1d.lineshaft.v1.WaitTaskRequest\x1a\x1e.lineshaft.v1.WaitTaskResponse\x12Q\n" +
 	"\n" +
@@ -2340,127 +3086,152 @@ func file_lineshaft_v1_task_service_proto_rawDescGZIP() []byte {
 	return file_lineshaft_v1_task_service_proto_rawDescData
 }
 
-var file_lineshaft_v1_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_lineshaft_v1_task_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_lineshaft_v1_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_lineshaft_v1_task_service_proto_goTypes = []any{
-	(*SubmitTaskRequest)(nil),        // 0: lineshaft.v1.SubmitTaskRequest
-	(*Dependencies)(nil),             // 1: lineshaft.v1.Dependencies
-	(*SubmitTaskResponse)(nil),       // 2: lineshaft.v1.SubmitTaskResponse
-	(*BatchSubmitTasksRequest)(nil),  // 3: lineshaft.v1.BatchSubmitTasksRequest
-	(*BatchSubmitTasksResponse)(nil), // 4: lineshaft.v1.BatchSubmitTasksResponse
-	(*SubmitTasksRequest)(nil),       // 5: lineshaft.v1.SubmitTasksRequest
-	(*SubmitTasksResponse)(nil),      // 6: lineshaft.v1.SubmitTasksResponse
-	(*Rejection)(nil),                // 7: lineshaft.v1.Rejection
-	(*RunTaskRequest)(nil),           // 8: lineshaft.v1.RunTaskRequest
-	(*RunTaskResponse)(nil),          // 9: lineshaft.v1.RunTaskResponse
-	(*GetTaskRequest)(nil),           // 10: lineshaft.v1.GetTaskRequest
-	(*GetTaskResponse)(nil),          // 11: lineshaft.v1.GetTaskResponse
-	(*ListTasksRequest)(nil),         // 12: lineshaft.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),        // 13: lineshaft.v1.ListTasksResponse
-	(*WaitTaskRequest)(nil),          // 14: lineshaft.v1.WaitTaskRequest
-	(*WaitTaskResponse)(nil),         // 15: lineshaft.v1.WaitTaskResponse
-	(*WatchTasksRequest)(nil),        // 16: lineshaft.v1.WatchTasksRequest
-	(*WatchTasksResponse)(nil),       // 17: lineshaft.v1.WatchTasksResponse
-	(*SnapshotComplete)(nil),         // 18: lineshaft.v1.SnapshotComplete
-	(*WatchProgress)(nil),            // 19: lineshaft.v1.WatchProgress
-	(*CancelTaskRequest)(nil),        // 20: lineshaft.v1.CancelTaskRequest
-	(*CancelTaskResponse)(nil),       // 21: lineshaft.v1.CancelTaskResponse
-	(*RetryTaskRequest)(nil),         // 22: lineshaft.v1.RetryTaskRequest
-	(*RetryTaskResponse)(nil),        // 23: lineshaft.v1.RetryTaskResponse
-	(*DeleteTasksRequest)(nil),       // 24: lineshaft.v1.DeleteTasksRequest
-	(*DeleteTasksResponse)(nil),      // 25: lineshaft.v1.DeleteTasksResponse
-	(*ReadOutputRequest)(nil),        // 26: lineshaft.v1.ReadOutputRequest
-	(*ReadOutputResponse)(nil),       // 27: lineshaft.v1.ReadOutputResponse
-	nil,                              // 28: lineshaft.v1.SubmitTaskRequest.LabelsEntry
-	nil,                              // 29: lineshaft.v1.Rejection.MetadataEntry
-	(*Payload)(nil),                  // 30: lineshaft.v1.Payload
-	(Priority)(0),                    // 31: lineshaft.v1.Priority
-	(*durationpb.Duration)(nil),      // 32: google.protobuf.Duration
-	(*RetryPolicy)(nil),              // 33: lineshaft.v1.RetryPolicy
-	(Durability)(0),                  // 34: lineshaft.v1.Durability
-	(TraceMode)(0),                   // 35: lineshaft.v1.TraceMode
-	(*TaskLimit)(nil),                // 36: lineshaft.v1.TaskLimit
-	(OnParentFailure)(0),             // 37: lineshaft.v1.OnParentFailure
-	(TaskState)(0),                   // 38: lineshaft.v1.TaskState
-	(*TaskEvent)(nil),                // 39: lineshaft.v1.TaskEvent
-	(*Task)(nil),                     // 40: lineshaft.v1.Task
-	(*TaskFilter)(nil),               // 41: lineshaft.v1.TaskFilter
-	(CancelMode)(0),                  // 42: lineshaft.v1.CancelMode
-	(OutputStream)(0),                // 43: lineshaft.v1.OutputStream
+	(EstimateBasis)(0),               // 0: lineshaft.v1.EstimateBasis
+	(*SubmitTaskRequest)(nil),        // 1: lineshaft.v1.SubmitTaskRequest
+	(*Dependencies)(nil),             // 2: lineshaft.v1.Dependencies
+	(*SubmitTaskResponse)(nil),       // 3: lineshaft.v1.SubmitTaskResponse
+	(*BatchSubmitTasksRequest)(nil),  // 4: lineshaft.v1.BatchSubmitTasksRequest
+	(*BatchSubmitTasksResponse)(nil), // 5: lineshaft.v1.BatchSubmitTasksResponse
+	(*SubmitTasksRequest)(nil),       // 6: lineshaft.v1.SubmitTasksRequest
+	(*SubmitTasksResponse)(nil),      // 7: lineshaft.v1.SubmitTasksResponse
+	(*Rejection)(nil),                // 8: lineshaft.v1.Rejection
+	(*RunTaskRequest)(nil),           // 9: lineshaft.v1.RunTaskRequest
+	(*RunTaskResponse)(nil),          // 10: lineshaft.v1.RunTaskResponse
+	(*GetTaskRequest)(nil),           // 11: lineshaft.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),          // 12: lineshaft.v1.GetTaskResponse
+	(*ExplainTaskRequest)(nil),       // 13: lineshaft.v1.ExplainTaskRequest
+	(*ExplainTaskResponse)(nil),      // 14: lineshaft.v1.ExplainTaskResponse
+	(*Blocker)(nil),                  // 15: lineshaft.v1.Blocker
+	(*LimitBlocker)(nil),             // 16: lineshaft.v1.LimitBlocker
+	(*UnfinishedParents)(nil),        // 17: lineshaft.v1.UnfinishedParents
+	(*TakenSlots)(nil),               // 18: lineshaft.v1.TakenSlots
+	(*QueuePosition)(nil),            // 19: lineshaft.v1.QueuePosition
+	(*ListTasksRequest)(nil),         // 20: lineshaft.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),        // 21: lineshaft.v1.ListTasksResponse
+	(*WaitTaskRequest)(nil),          // 22: lineshaft.v1.WaitTaskRequest
+	(*WaitTaskResponse)(nil),         // 23: lineshaft.v1.WaitTaskResponse
+	(*WatchTasksRequest)(nil),        // 24: lineshaft.v1.WatchTasksRequest
+	(*WatchTasksResponse)(nil),       // 25: lineshaft.v1.WatchTasksResponse
+	(*SnapshotComplete)(nil),         // 26: lineshaft.v1.SnapshotComplete
+	(*WatchProgress)(nil),            // 27: lineshaft.v1.WatchProgress
+	(*CancelTaskRequest)(nil),        // 28: lineshaft.v1.CancelTaskRequest
+	(*CancelTaskResponse)(nil),       // 29: lineshaft.v1.CancelTaskResponse
+	(*RetryTaskRequest)(nil),         // 30: lineshaft.v1.RetryTaskRequest
+	(*RetryTaskResponse)(nil),        // 31: lineshaft.v1.RetryTaskResponse
+	(*DeleteTasksRequest)(nil),       // 32: lineshaft.v1.DeleteTasksRequest
+	(*DeleteTasksResponse)(nil),      // 33: lineshaft.v1.DeleteTasksResponse
+	(*ReadOutputRequest)(nil),        // 34: lineshaft.v1.ReadOutputRequest
+	(*ReadOutputResponse)(nil),       // 35: lineshaft.v1.ReadOutputResponse
+	nil,                              // 36: lineshaft.v1.SubmitTaskRequest.LabelsEntry
+	nil,                              // 37: lineshaft.v1.Rejection.MetadataEntry
+	(*Payload)(nil),                  // 38: lineshaft.v1.Payload
+	(Priority)(0),                    // 39: lineshaft.v1.Priority
+	(*durationpb.Duration)(nil),      // 40: google.protobuf.Duration
+	(*RetryPolicy)(nil),              // 41: lineshaft.v1.RetryPolicy
+	(Durability)(0),                  // 42: lineshaft.v1.Durability
+	(TraceMode)(0),                   // 43: lineshaft.v1.TraceMode
+	(*TaskLimit)(nil),                // 44: lineshaft.v1.TaskLimit
+	(OnParentFailure)(0),             // 45: lineshaft.v1.OnParentFailure
+	(TaskState)(0),                   // 46: lineshaft.v1.TaskState
+	(*TaskEvent)(nil),                // 47: lineshaft.v1.TaskEvent
+	(*Task)(nil),                     // 48: lineshaft.v1.Task
+	(*timestamppb.Timestamp)(nil),    // 49: google.protobuf.Timestamp
+	(*LimitHold)(nil),                // 50: lineshaft.v1.LimitHold
+	(*TaskFilter)(nil),               // 51: lineshaft.v1.TaskFilter
+	(CancelMode)(0),                  // 52: lineshaft.v1.CancelMode
+	(OutputStream)(0),                // 53: lineshaft.v1.OutputStream
 }
 var file_lineshaft_v1_task_service_proto_depIdxs = []int32{
-	30, // 0: lineshaft.v1.SubmitTaskRequest.payload:type_name -> lineshaft.v1.Payload
-	31, // 1: lineshaft.v1.SubmitTaskRequest.priority:type_name -> lineshaft.v1.Priority
-	28, // 2: lineshaft.v1.SubmitTaskRequest.labels:type_name -> lineshaft.v1.SubmitTaskRequest.LabelsEntry
-	32, // 3: lineshaft.v1.SubmitTaskRequest.timeout:type_name -> google.protobuf.Duration
-	33, // 4: lineshaft.v1.SubmitTaskRequest.retry:type_name -> lineshaft.v1.RetryPolicy
-	32, // 5: lineshaft.v1.SubmitTaskRequest.delay:type_name -> google.protobuf.Duration
-	34, // 6: lineshaft.v1.SubmitTaskRequest.durability:type_name -> lineshaft.v1.Durability
-	32, // 7: lineshaft.v1.SubmitTaskRequest.expires_after:type_name -> google.protobuf.Duration
-	35, // 8: lineshaft.v1.SubmitTaskRequest.trace_mode:type_name -> lineshaft.v1.TraceMode
-	1,  // 9: lineshaft.v1.SubmitTaskRequest.dependencies:type_name -> lineshaft.v1.Dependencies
-	36, // 10: lineshaft.v1.SubmitTaskRequest.limits:type_name -> lineshaft.v1.TaskLimit
-	37, // 11: lineshaft.v1.Dependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
-	38, // 12: lineshaft.v1.SubmitTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	34, // 13: lineshaft.v1.SubmitTaskResponse.durability:type_name -> lineshaft.v1.Durability
-	0,  // 14: lineshaft.v1.BatchSubmitTasksRequest.tasks:type_name -> lineshaft.v1.SubmitTaskRequest
-	34, // 15: lineshaft.v1.BatchSubmitTasksResponse.durability:type_name -> lineshaft.v1.Durability
-	0,  // 16: lineshaft.v1.SubmitTasksRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
-	2,  // 17: lineshaft.v1.SubmitTasksResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
-	7,  // 18: lineshaft.v1.SubmitTasksResponse.rejected:type_name -> lineshaft.v1.Rejection
-	32, // 19: lineshaft.v1.Rejection.retry_after:type_name -> google.protobuf.Duration
-	29, // 20: lineshaft.v1.Rejection.metadata:type_name -> lineshaft.v1.Rejection.MetadataEntry
-	0,  // 21: lineshaft.v1.RunTaskRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
-	2,  // 22: lineshaft.v1.RunTaskResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
-	39, // 23: lineshaft.v1.RunTaskResponse.event:type_name -> lineshaft.v1.TaskEvent
-	40, // 24: lineshaft.v1.RunTaskResponse.task:type_name -> lineshaft.v1.Task
-	40, // 25: lineshaft.v1.GetTaskResponse.task:type_name -> lineshaft.v1.Task
-	41, // 26: lineshaft.v1.ListTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	40, // 27: lineshaft.v1.ListTasksResponse.tasks:type_name -> lineshaft.v1.Task
-	32, // 28: lineshaft.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
-	40, // 29: lineshaft.v1.WaitTaskResponse.task:type_name -> lineshaft.v1.Task
-	41, // 30: lineshaft.v1.WatchTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	32, // 31: lineshaft.v1.WatchTasksRequest.progress_interval:type_name -> google.protobuf.Duration
-	40, // 32: lineshaft.v1.WatchTasksResponse.snapshot_entry:type_name -> lineshaft.v1.Task
-	18, // 33: lineshaft.v1.WatchTasksResponse.snapshot_complete:type_name -> lineshaft.v1.SnapshotComplete
-	39, // 34: lineshaft.v1.WatchTasksResponse.event:type_name -> lineshaft.v1.TaskEvent
-	19, // 35: lineshaft.v1.WatchTasksResponse.progress:type_name -> lineshaft.v1.WatchProgress
-	42, // 36: lineshaft.v1.CancelTaskRequest.mode:type_name -> lineshaft.v1.CancelMode
-	32, // 37: lineshaft.v1.CancelTaskRequest.grace:type_name -> google.protobuf.Duration
-	38, // 38: lineshaft.v1.CancelTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	30, // 39: lineshaft.v1.RetryTaskRequest.payload:type_name -> lineshaft.v1.Payload
-	31, // 40: lineshaft.v1.RetryTaskRequest.priority:type_name -> lineshaft.v1.Priority
-	2,  // 41: lineshaft.v1.RetryTaskResponse.task:type_name -> lineshaft.v1.SubmitTaskResponse
-	41, // 42: lineshaft.v1.DeleteTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	43, // 43: lineshaft.v1.ReadOutputRequest.stream:type_name -> lineshaft.v1.OutputStream
-	0,  // 44: lineshaft.v1.TaskService.SubmitTask:input_type -> lineshaft.v1.SubmitTaskRequest
-	3,  // 45: lineshaft.v1.TaskService.BatchSubmitTasks:input_type -> lineshaft.v1.BatchSubmitTasksRequest
-	5,  // 46: lineshaft.v1.TaskService.SubmitTasks:input_type -> lineshaft.v1.SubmitTasksRequest
-	8,  // 47: lineshaft.v1.TaskService.RunTask:input_type -> lineshaft.v1.RunTaskRequest
-	10, // 48: lineshaft.v1.TaskService.GetTask:input_type -> lineshaft.v1.GetTaskRequest
-	12, // 49: lineshaft.v1.TaskService.ListTasks:input_type -> lineshaft.v1.ListTasksRequest
-	14, // 50: lineshaft.v1.TaskService.WaitTask:input_type -> lineshaft.v1.WaitTaskRequest
-	16, // 51: lineshaft.v1.TaskService.WatchTasks:input_type -> lineshaft.v1.WatchTasksRequest
-	20, // 52: lineshaft.v1.TaskService.CancelTask:input_type -> lineshaft.v1.CancelTaskRequest
-	22, // 53: lineshaft.v1.TaskService.RetryTask:input_type -> lineshaft.v1.RetryTaskRequest
-	24, // 54: lineshaft.v1.TaskService.DeleteTasks:input_type -> lineshaft.v1.DeleteTasksRequest
-	26, // 55: lineshaft.v1.TaskService.ReadOutput:input_type -> lineshaft.v1.ReadOutputRequest
-	2,  // 56: lineshaft.v1.TaskService.SubmitTask:output_type -> lineshaft.v1.SubmitTaskResponse
-	4,  // 57: lineshaft.v1.TaskService.BatchSubmitTasks:output_type -> lineshaft.v1.BatchSubmitTasksResponse
-	6,  // 58: lineshaft.v1.TaskService.SubmitTasks:output_type -> lineshaft.v1.SubmitTasksResponse
-	9,  // 59: lineshaft.v1.TaskService.RunTask:output_type -> lineshaft.v1.RunTaskResponse
-	11, // 60: lineshaft.v1.TaskService.GetTask:output_type -> lineshaft.v1.GetTaskResponse
-	13, // 61: lineshaft.v1.TaskService.ListTasks:output_type -> lineshaft.v1.ListTasksResponse
-	15, // 62: lineshaft.v1.TaskService.WaitTask:output_type -> lineshaft.v1.WaitTaskResponse
-	17, // 63: lineshaft.v1.TaskService.WatchTasks:output_type -> lineshaft.v1.WatchTasksResponse
-	21, // 64: lineshaft.v1.TaskService.CancelTask:output_type -> lineshaft.v1.CancelTaskResponse
-	23, // 65: lineshaft.v1.TaskService.RetryTask:output_type -> lineshaft.v1.RetryTaskResponse
-	25, // 66: lineshaft.v1.TaskService.DeleteTasks:output_type -> lineshaft.v1.DeleteTasksResponse
-	27, // 67: lineshaft.v1.TaskService.ReadOutput:output_type -> lineshaft.v1.ReadOutputResponse
-	56, // [56:68] is the sub-list for method output_type
-	44, // [44:56] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	38, // 0: lineshaft.v1.SubmitTaskRequest.payload:type_name -> lineshaft.v1.Payload
+	39, // 1: lineshaft.v1.SubmitTaskRequest.priority:type_name -> lineshaft.v1.Priority
+	36, // 2: lineshaft.v1.SubmitTaskRequest.labels:type_name -> lineshaft.v1.SubmitTaskRequest.LabelsEntry
+	40, // 3: lineshaft.v1.SubmitTaskRequest.timeout:type_name -> google.protobuf.Duration
+	41, // 4: lineshaft.v1.SubmitTaskRequest.retry:type_name -> lineshaft.v1.RetryPolicy
+	40, // 5: lineshaft.v1.SubmitTaskRequest.delay:type_name -> google.protobuf.Duration
+	42, // 6: lineshaft.v1.SubmitTaskRequest.durability:type_name -> lineshaft.v1.Durability
+	40, // 7: lineshaft.v1.SubmitTaskRequest.expires_after:type_name -> google.protobuf.Duration
+	43, // 8: lineshaft.v1.SubmitTaskRequest.trace_mode:type_name -> lineshaft.v1.TraceMode
+	2,  // 9: lineshaft.v1.SubmitTaskRequest.dependencies:type_name -> lineshaft.v1.Dependencies
+	44, // 10: lineshaft.v1.SubmitTaskRequest.limits:type_name -> lineshaft.v1.TaskLimit
+	45, // 11: lineshaft.v1.Dependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
+	46, // 12: lineshaft.v1.SubmitTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	42, // 13: lineshaft.v1.SubmitTaskResponse.durability:type_name -> lineshaft.v1.Durability
+	1,  // 14: lineshaft.v1.BatchSubmitTasksRequest.tasks:type_name -> lineshaft.v1.SubmitTaskRequest
+	42, // 15: lineshaft.v1.BatchSubmitTasksResponse.durability:type_name -> lineshaft.v1.Durability
+	1,  // 16: lineshaft.v1.SubmitTasksRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
+	3,  // 17: lineshaft.v1.SubmitTasksResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
+	8,  // 18: lineshaft.v1.SubmitTasksResponse.rejected:type_name -> lineshaft.v1.Rejection
+	40, // 19: lineshaft.v1.Rejection.retry_after:type_name -> google.protobuf.Duration
+	37, // 20: lineshaft.v1.Rejection.metadata:type_name -> lineshaft.v1.Rejection.MetadataEntry
+	1,  // 21: lineshaft.v1.RunTaskRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
+	3,  // 22: lineshaft.v1.RunTaskResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
+	47, // 23: lineshaft.v1.RunTaskResponse.event:type_name -> lineshaft.v1.TaskEvent
+	48, // 24: lineshaft.v1.RunTaskResponse.task:type_name -> lineshaft.v1.Task
+	48, // 25: lineshaft.v1.GetTaskResponse.task:type_name -> lineshaft.v1.Task
+	46, // 26: lineshaft.v1.ExplainTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	15, // 27: lineshaft.v1.ExplainTaskResponse.blockers:type_name -> lineshaft.v1.Blocker
+	19, // 28: lineshaft.v1.ExplainTaskResponse.position:type_name -> lineshaft.v1.QueuePosition
+	49, // 29: lineshaft.v1.ExplainTaskResponse.estimated_start:type_name -> google.protobuf.Timestamp
+	0,  // 30: lineshaft.v1.ExplainTaskResponse.estimate_basis:type_name -> lineshaft.v1.EstimateBasis
+	49, // 31: lineshaft.v1.Blocker.delayed_until:type_name -> google.protobuf.Timestamp
+	49, // 32: lineshaft.v1.Blocker.retries_at:type_name -> google.protobuf.Timestamp
+	17, // 33: lineshaft.v1.Blocker.parents:type_name -> lineshaft.v1.UnfinishedParents
+	18, // 34: lineshaft.v1.Blocker.pool_slots:type_name -> lineshaft.v1.TakenSlots
+	18, // 35: lineshaft.v1.Blocker.namespace_slots:type_name -> lineshaft.v1.TakenSlots
+	16, // 36: lineshaft.v1.Blocker.limit:type_name -> lineshaft.v1.LimitBlocker
+	50, // 37: lineshaft.v1.LimitBlocker.hold:type_name -> lineshaft.v1.LimitHold
+	51, // 38: lineshaft.v1.ListTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	48, // 39: lineshaft.v1.ListTasksResponse.tasks:type_name -> lineshaft.v1.Task
+	40, // 40: lineshaft.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
+	48, // 41: lineshaft.v1.WaitTaskResponse.task:type_name -> lineshaft.v1.Task
+	51, // 42: lineshaft.v1.WatchTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	40, // 43: lineshaft.v1.WatchTasksRequest.progress_interval:type_name -> google.protobuf.Duration
+	48, // 44: lineshaft.v1.WatchTasksResponse.snapshot_entry:type_name -> lineshaft.v1.Task
+	26, // 45: lineshaft.v1.WatchTasksResponse.snapshot_complete:type_name -> lineshaft.v1.SnapshotComplete
+	47, // 46: lineshaft.v1.WatchTasksResponse.event:type_name -> lineshaft.v1.TaskEvent
+	27, // 47: lineshaft.v1.WatchTasksResponse.progress:type_name -> lineshaft.v1.WatchProgress
+	52, // 48: lineshaft.v1.CancelTaskRequest.mode:type_name -> lineshaft.v1.CancelMode
+	40, // 49: lineshaft.v1.CancelTaskRequest.grace:type_name -> google.protobuf.Duration
+	46, // 50: lineshaft.v1.CancelTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	38, // 51: lineshaft.v1.RetryTaskRequest.payload:type_name -> lineshaft.v1.Payload
+	39, // 52: lineshaft.v1.RetryTaskRequest.priority:type_name -> lineshaft.v1.Priority
+	3,  // 53: lineshaft.v1.RetryTaskResponse.task:type_name -> lineshaft.v1.SubmitTaskResponse
+	51, // 54: lineshaft.v1.DeleteTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	53, // 55: lineshaft.v1.ReadOutputRequest.stream:type_name -> lineshaft.v1.OutputStream
+	1,  // 56: lineshaft.v1.TaskService.SubmitTask:input_type -> lineshaft.v1.SubmitTaskRequest
+	4,  // 57: lineshaft.v1.TaskService.BatchSubmitTasks:input_type -> lineshaft.v1.BatchSubmitTasksRequest
+	6,  // 58: lineshaft.v1.TaskService.SubmitTasks:input_type -> lineshaft.v1.SubmitTasksRequest
+	9,  // 59: lineshaft.v1.TaskService.RunTask:input_type -> lineshaft.v1.RunTaskRequest
+	11, // 60: lineshaft.v1.TaskService.GetTask:input_type -> lineshaft.v1.GetTaskRequest
+	13, // 61: lineshaft.v1.TaskService.ExplainTask:input_type -> lineshaft.v1.ExplainTaskRequest
+	20, // 62: lineshaft.v1.TaskService.ListTasks:input_type -> lineshaft.v1.ListTasksRequest
+	22, // 63: lineshaft.v1.TaskService.WaitTask:input_type -> lineshaft.v1.WaitTaskRequest
+	24, // 64: lineshaft.v1.TaskService.WatchTasks:input_type -> lineshaft.v1.WatchTasksRequest
+	28, // 65: lineshaft.v1.TaskService.CancelTask:input_type -> lineshaft.v1.CancelTaskRequest
+	30, // 66: lineshaft.v1.TaskService.RetryTask:input_type -> lineshaft.v1.RetryTaskRequest
+	32, // 67: lineshaft.v1.TaskService.DeleteTasks:input_type -> lineshaft.v1.DeleteTasksRequest
+	34, // 68: lineshaft.v1.TaskService.ReadOutput:input_type -> lineshaft.v1.ReadOutputRequest
+	3,  // 69: lineshaft.v1.TaskService.SubmitTask:output_type -> lineshaft.v1.SubmitTaskResponse
+	5,  // 70: lineshaft.v1.TaskService.BatchSubmitTasks:output_type -> lineshaft.v1.BatchSubmitTasksResponse
+	7,  // 71: lineshaft.v1.TaskService.SubmitTasks:output_type -> lineshaft.v1.SubmitTasksResponse
+	10, // 72: lineshaft.v1.TaskService.RunTask:output_type -> lineshaft.v1.RunTaskResponse
+	12, // 73: lineshaft.v1.TaskService.GetTask:output_type -> lineshaft.v1.GetTaskResponse
+	14, // 74: lineshaft.v1.TaskService.ExplainTask:output_type -> lineshaft.v1.ExplainTaskResponse
+	21, // 75: lineshaft.v1.TaskService.ListTasks:output_type -> lineshaft.v1.ListTasksResponse
+	23, // 76: lineshaft.v1.TaskService.WaitTask:output_type -> lineshaft.v1.WaitTaskResponse
+	25, // 77: lineshaft.v1.TaskService.WatchTasks:output_type -> lineshaft.v1.WatchTasksResponse
+	29, // 78: lineshaft.v1.TaskService.CancelTask:output_type -> lineshaft.v1.CancelTaskResponse
+	31, // 79: lineshaft.v1.TaskService.RetryTask:output_type -> lineshaft.v1.RetryTaskResponse
+	33, // 80: lineshaft.v1.TaskService.DeleteTasks:output_type -> lineshaft.v1.DeleteTasksResponse
+	35, // 81: lineshaft.v1.TaskService.ReadOutput:output_type -> lineshaft.v1.ReadOutputResponse
+	69, // [69:82] is the sub-list for method output_type
+	56, // [56:69] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_task_service_proto_init() }
@@ -2478,7 +3249,20 @@ func file_lineshaft_v1_task_service_proto_init() {
 		(*RunTaskResponse_Event)(nil),
 		(*RunTaskResponse_Task)(nil),
 	}
-	file_lineshaft_v1_task_service_proto_msgTypes[17].OneofWrappers = []any{
+	file_lineshaft_v1_task_service_proto_msgTypes[14].OneofWrappers = []any{
+		(*Blocker_DelayedUntil)(nil),
+		(*Blocker_RetriesAt)(nil),
+		(*Blocker_Parents)(nil),
+		(*Blocker_PausedPool)(nil),
+		(*Blocker_MissingPool)(nil),
+		(*Blocker_HandlerWithoutWorker)(nil),
+		(*Blocker_PoolSlots)(nil),
+		(*Blocker_NamespaceSlots)(nil),
+		(*Blocker_Trial)(nil),
+		(*Blocker_Draining)(nil),
+		(*Blocker_Limit)(nil),
+	}
+	file_lineshaft_v1_task_service_proto_msgTypes[24].OneofWrappers = []any{
 		(*WatchTasksResponse_SnapshotEntry)(nil),
 		(*WatchTasksResponse_SnapshotComplete)(nil),
 		(*WatchTasksResponse_Event)(nil),
@@ -2489,13 +3273,14 @@ func file_lineshaft_v1_task_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_task_service_proto_rawDesc), len(file_lineshaft_v1_task_service_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   30,
+			NumEnums:      1,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_lineshaft_v1_task_service_proto_goTypes,
 		DependencyIndexes: file_lineshaft_v1_task_service_proto_depIdxs,
+		EnumInfos:         file_lineshaft_v1_task_service_proto_enumTypes,
 		MessageInfos:      file_lineshaft_v1_task_service_proto_msgTypes,
 	}.Build()
 	File_lineshaft_v1_task_service_proto = out.File

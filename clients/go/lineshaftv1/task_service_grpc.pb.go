@@ -24,6 +24,7 @@ const (
 	TaskService_SubmitTasks_FullMethodName      = "/lineshaft.v1.TaskService/SubmitTasks"
 	TaskService_RunTask_FullMethodName          = "/lineshaft.v1.TaskService/RunTask"
 	TaskService_GetTask_FullMethodName          = "/lineshaft.v1.TaskService/GetTask"
+	TaskService_ExplainTask_FullMethodName      = "/lineshaft.v1.TaskService/ExplainTask"
 	TaskService_ListTasks_FullMethodName        = "/lineshaft.v1.TaskService/ListTasks"
 	TaskService_WaitTask_FullMethodName         = "/lineshaft.v1.TaskService/WaitTask"
 	TaskService_WatchTasks_FullMethodName       = "/lineshaft.v1.TaskService/WatchTasks"
@@ -72,6 +73,11 @@ type TaskServiceClient interface {
 	// Returns one task.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), STORE_UNAVAILABLE (UNAVAILABLE).
 	GetTask(ctx context.Context, in *GetTaskRequest, opts ...grpc.CallOption) (*GetTaskResponse, error)
+	// Returns everything that keeps a task from starting, the tasks before it, and when it is likely to start. Looks at a bounded part
+	// of the queue, however long that is.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), STORE_UNAVAILABLE (UNAVAILABLE), SCHEDULER_STALLED
+	// (UNAVAILABLE).
+	ExplainTask(ctx context.Context, in *ExplainTaskRequest, opts ...grpc.CallOption) (*ExplainTaskResponse, error)
 	// Lists the tasks that match a filter, newest submission first.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
 	ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error)
@@ -176,6 +182,16 @@ func (c *taskServiceClient) GetTask(ctx context.Context, in *GetTaskRequest, opt
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetTaskResponse)
 	err := c.cc.Invoke(ctx, TaskService_GetTask_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *taskServiceClient) ExplainTask(ctx context.Context, in *ExplainTaskRequest, opts ...grpc.CallOption) (*ExplainTaskResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainTaskResponse)
+	err := c.cc.Invoke(ctx, TaskService_ExplainTask_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -309,6 +325,11 @@ type TaskServiceServer interface {
 	// Returns one task.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), STORE_UNAVAILABLE (UNAVAILABLE).
 	GetTask(context.Context, *GetTaskRequest) (*GetTaskResponse, error)
+	// Returns everything that keeps a task from starting, the tasks before it, and when it is likely to start. Looks at a bounded part
+	// of the queue, however long that is.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), STORE_UNAVAILABLE (UNAVAILABLE), SCHEDULER_STALLED
+	// (UNAVAILABLE).
+	ExplainTask(context.Context, *ExplainTaskRequest) (*ExplainTaskResponse, error)
 	// Lists the tasks that match a filter, newest submission first.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
 	ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error)
@@ -371,6 +392,9 @@ func (UnimplementedTaskServiceServer) RunTask(*RunTaskRequest, grpc.ServerStream
 }
 func (UnimplementedTaskServiceServer) GetTask(context.Context, *GetTaskRequest) (*GetTaskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetTask not implemented")
+}
+func (UnimplementedTaskServiceServer) ExplainTask(context.Context, *ExplainTaskRequest) (*ExplainTaskResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainTask not implemented")
 }
 func (UnimplementedTaskServiceServer) ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTasks not implemented")
@@ -482,6 +506,24 @@ func _TaskService_GetTask_Handler(srv interface{}, ctx context.Context, dec func
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(TaskServiceServer).GetTask(ctx, req.(*GetTaskRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _TaskService_ExplainTask_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainTaskRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TaskServiceServer).ExplainTask(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TaskService_ExplainTask_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TaskServiceServer).ExplainTask(ctx, req.(*ExplainTaskRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -616,6 +658,10 @@ var TaskService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetTask",
 			Handler:    _TaskService_GetTask_Handler,
+		},
+		{
+			MethodName: "ExplainTask",
+			Handler:    _TaskService_ExplainTask_Handler,
 		},
 		{
 			MethodName: "ListTasks",

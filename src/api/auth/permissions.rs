@@ -49,12 +49,13 @@ use CallKind::{Streaming, Unary};
 use Permission::{AllNamespaces, AnyNamespace, Authenticated, Public};
 use Role::{Admin, Operator, Submitter, Viewer, Worker};
 
-const TABLE: [(&str, Permission, CallKind); 59] = [
+const TABLE: [(&str, Permission, CallKind); 60] = [
     ("/lineshaft.v1.TaskService/SubmitTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/BatchSubmitTasks", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/SubmitTasks", AnyNamespace(Submitter), Streaming),
     ("/lineshaft.v1.TaskService/RunTask", AnyNamespace(Submitter), Streaming),
     ("/lineshaft.v1.TaskService/GetTask", AnyNamespace(Viewer), Unary),
+    ("/lineshaft.v1.TaskService/ExplainTask", AnyNamespace(Viewer), Unary),
     ("/lineshaft.v1.TaskService/ListTasks", AnyNamespace(Viewer), Unary),
     ("/lineshaft.v1.TaskService/WaitTask", AnyNamespace(Viewer), Streaming),
     ("/lineshaft.v1.TaskService/WatchTasks", AnyNamespace(Viewer), Streaming),

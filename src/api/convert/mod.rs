@@ -6,6 +6,7 @@
 pub mod batch;
 mod dependencies;
 pub mod event;
+pub mod explain;
 pub mod filter;
 pub mod handler;
 mod invalid_fields;

@@ -197,6 +197,10 @@ impl TaskService for Service {
         unsupported()
     }
 
+    async fn explain_task(&self, _: Request<ExplainTaskRequest>) -> Result<Response<ExplainTaskResponse>, Status> {
+        unsupported()
+    }
+
     async fn list_tasks(&self, _: Request<ListTasksRequest>) -> Result<Response<ListTasksResponse>, Status> {
         unsupported()
     }

@@ -4,6 +4,7 @@ mod args;
 mod cancel;
 mod delete;
 mod each;
+mod explain;
 mod filter;
 mod limit;
 pub mod list;
@@ -73,6 +74,15 @@ pub enum Command {
         filter: Filter,
         #[command(flatten)]
         period: Period,
+    },
+    /// Show why tasks have not started
+    ///
+    /// Prints everything that keeps each task from starting, the tasks before it in the queue, and an estimated start if the
+    /// server can tell.
+    Explain {
+        /// Task ID
+        #[arg(value_name = "ID", required = true, add = complete::tasks())]
+        ids: Vec<String>,
     },
     /// List tasks, newest first
     #[command(visible_aliases = ["ls", "ps"])]
@@ -206,6 +216,7 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
         }
         Command::Run { handler, task } => run::run(task.request(handler)?, client, printer).await,
         Command::Get { filter, period } => get(filter.request(period)?, &client, printer).await,
+        Command::Explain { ids } => explain::run(ids, client, printer).await,
         Command::List { filter, period, limit, all, watch, table } => {
             let limit = usize::try_from(if all { u64::MAX } else { limit }).unwrap_or(usize::MAX);
             let options = list::Options { filter: filter.request(period)?, limit, table, watch };

@@ -148,6 +148,6 @@ fn scatter(stamp: u64, count: usize) -> usize {
     usize::try_from(mixed).unwrap_or(0).checked_rem(count).unwrap_or(0)
 }
 
-fn is_assigned(tasks: &TaskTable, ticket: Ticket) -> bool {
+pub(super) fn is_assigned(tasks: &TaskTable, ticket: Ticket) -> bool {
     tasks.get(ticket.index).is_some_and(|task| task.is_dispatched() && task.stamp == ticket.fence)
 }

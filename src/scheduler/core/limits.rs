@@ -61,11 +61,16 @@ impl Core {
 
     /// The limit that keeps a task from being QUEUED. `own`: what it has and gives back.
     fn limit_hold(&self, options: &TaskOptions, turn: Turn, own: Usage) -> Option<Box<LimitHold>> {
-        let hold = |(position, limit)| {
+        self.limit_holds(options, turn, own).next().map(Box::new)
+    }
+
+    /// All limits that keep a task from being QUEUED.
+    pub(super) fn limit_holds(&self, options: &TaskOptions, turn: Turn, own: Usage) -> impl Iterator<Item = LimitHold> {
+        let hold = move |(position, limit)| {
             let cause = self.limit_cause(limit, &options.namespace, turn, own)?;
-            Some(Box::new(LimitHold { limit: position, cause }))
+            Some(LimitHold { limit: position, cause })
         };
-        (0_u8..).zip(&options.limits).find_map(hold)
+        (0_u8..).zip(&options.limits).filter_map(hold)
     }
 
     fn limit_cause(&self, limit: &TaskLimit, namespace: &Namespace, turn: Turn, own: Usage) -> Option<LimitCause> {
@@ -227,7 +232,7 @@ impl Core {
     }
 }
 
-fn turn(index: u32, task: &TaskEntry) -> Turn {
+pub(super) fn turn(index: u32, task: &TaskEntry) -> Turn {
     Turn::new(task.spec.options.priority, task.submission, index)
 }
 

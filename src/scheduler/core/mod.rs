@@ -16,6 +16,7 @@ mod dispatch;
 mod dispatch_queue;
 mod dispatch_queues;
 mod ended;
+mod explain;
 mod finished;
 mod handlers;
 mod hash_index;
@@ -53,6 +54,8 @@ mod dependencies_tests;
 #[cfg(test)]
 mod epoch_tests;
 #[cfg(test)]
+mod explain_tests;
+#[cfg(test)]
 mod handlers_tests;
 #[cfg(test)]
 mod limits_tests;
@@ -79,6 +82,7 @@ pub use attempts::AttemptEnd;
 pub use batches::{BatchCancel, BatchFilter, BatchPage};
 pub use decisions::{Adoption, Decisions, Dispatch, Unattempted};
 pub use dependencies::UnfinishedParents;
+pub use explain::{Blocker, Estimate, Explanation, Position};
 pub use pool_metrics::{PoolLoad, PoolSnapshot};
 pub use pool_state::PoolView;
 pub use pools::PoolUpdate;

@@ -96,6 +96,11 @@ impl PoolState {
         self.queues.change(index)
     }
 
+    /// As [`PoolState::queue_mut`], to read.
+    pub fn queue(&self, options: &TaskOptions) -> Option<&DispatchQueue> {
+        self.queues.get(self.queue_index(&options.handler)?)
+    }
+
     fn queue_index(&self, handler: &HandlerName) -> Option<usize> {
         if self.is_remote() { self.queues.index_of(handler) } else { Some(0) }
     }

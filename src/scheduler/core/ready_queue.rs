@@ -112,6 +112,34 @@ impl ReadyQueue {
         band.live - band.held
     }
 
+    /// Number of live entries of the key before `entry`, and whether `entry` was found. Looks at no more than `max` entries.
+    pub fn before(
+        &self,
+        priority: Priority,
+        key: &Namespace,
+        entry: QueueEntry,
+        max: usize,
+        is_live: impl Fn(QueueEntry) -> bool,
+    ) -> (usize, bool) {
+        let lanes = self.bands[priority.index()].keys.get(key);
+        let entries = lanes.into_iter().flat_map(|lanes| lanes.interrupted.iter().chain(&lanes.others)).take(max);
+        let mut before = 0;
+        for other in entries {
+            if *other == entry {
+                return (before, true);
+            }
+            before += usize::from(is_live(*other));
+        }
+        (before, false)
+    }
+
+    /// Number of other keys with entries of this priority.
+    pub fn other_keys(&self, priority: Priority, key: &Namespace) -> usize {
+        let band = &self.bands[priority.index()];
+        let is_own = band.keys.get(key).is_some_and(|lanes| !lanes.is_empty());
+        band.keys.len() - band.empty_keys - usize::from(is_own)
+    }
+
     /// The entries of this priority with their keys, those of each key in order. Some may be stale.
     #[cfg(test)]
     pub fn entries(&self, priority: Priority) -> impl Iterator<Item = (&Namespace, QueueEntry)> {

@@ -94,6 +94,7 @@ impl Service {
             Request::LiveAttempt { task, reply } => send(reply, Ok(self.live_attempt(&task))),
             Request::UnstoredOutput { task, attempt, reply } => send(reply, Ok(self.unstored_output(&task, attempt))),
             Request::UnfinishedParents { task, reply } => send(reply, Ok(self.core.unfinished_parents(&task))),
+            Request::Explain { task, reply } => send(reply, Ok(self.core.explain(now, &task))),
             Request::RunningCount { reply } => send(reply, Ok(self.core.running())),
             Request::StoreFault { reply } => send(reply, Ok(self.fault.as_ref().map(|(error, _)| error.to_string()))),
             Request::Drain { limit } => self.drain(limit),

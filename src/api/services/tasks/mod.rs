@@ -1,6 +1,7 @@
 //! TaskService: submit, run, read, watch, cancel and delete tasks.
 
 pub(super) mod cancel;
+mod explain;
 mod list;
 mod output;
 mod retry;
@@ -98,6 +99,14 @@ impl TaskService for Tasks {
         let include = task::Include { payload: request.include_payload, result: true };
         let response = v1::GetTaskResponse { task: Some(task::snapshot(snapshot, include)), revision };
         Ok(ResponseMemory::reserved(memory).attach_to(response))
+    }
+
+    async fn explain_task(
+        &self,
+        request: Request<v1::ExplainTaskRequest>,
+    ) -> Result<Response<v1::ExplainTaskResponse>, Status> {
+        let caller = self.callers.extract(&request)?;
+        explain::explain(&self.handle, &request.into_inner(), &caller).await.map(Response::new)
     }
 
     async fn list_tasks(

@@ -1,11 +1,24 @@
 from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from lineshaft.v1 import task_pb2 as _task_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class EstimateBasis(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ESTIMATE_BASIS_UNSPECIFIED: _ClassVar[EstimateBasis]
+    ESTIMATE_BASIS_FREE_SLOT: _ClassVar[EstimateBasis]
+    ESTIMATE_BASIS_DELAY: _ClassVar[EstimateBasis]
+    ESTIMATE_BASIS_RUN_TIMES: _ClassVar[EstimateBasis]
+ESTIMATE_BASIS_UNSPECIFIED: EstimateBasis
+ESTIMATE_BASIS_FREE_SLOT: EstimateBasis
+ESTIMATE_BASIS_DELAY: EstimateBasis
+ESTIMATE_BASIS_RUN_TIMES: EstimateBasis
 
 class SubmitTaskRequest(_message.Message):
     __slots__ = ("handler", "payload", "priority", "task_id", "request_id", "pool", "display_name", "labels", "timeout", "retry", "args", "delay", "at_most_once", "durability", "namespace", "expires_after", "trace_mode", "batch_id", "traceparent", "tracestate", "dependencies", "limits")
@@ -184,6 +197,94 @@ class GetTaskResponse(_message.Message):
     task: _task_pb2.Task
     revision: int
     def __init__(self, task: _Optional[_Union[_task_pb2.Task, _Mapping]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class ExplainTaskRequest(_message.Message):
+    __slots__ = ("task_id",)
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    def __init__(self, task_id: _Optional[str] = ...) -> None: ...
+
+class ExplainTaskResponse(_message.Message):
+    __slots__ = ("task_id", "state", "blockers", "position", "estimated_start", "estimate_basis", "revision")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    BLOCKERS_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_START_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATE_BASIS_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    state: _task_pb2.TaskState
+    blockers: _containers.RepeatedCompositeFieldContainer[Blocker]
+    position: QueuePosition
+    estimated_start: _timestamp_pb2.Timestamp
+    estimate_basis: EstimateBasis
+    revision: int
+    def __init__(self, task_id: _Optional[str] = ..., state: _Optional[_Union[_task_pb2.TaskState, str]] = ..., blockers: _Optional[_Iterable[_Union[Blocker, _Mapping]]] = ..., position: _Optional[_Union[QueuePosition, _Mapping]] = ..., estimated_start: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., estimate_basis: _Optional[_Union[EstimateBasis, str]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class Blocker(_message.Message):
+    __slots__ = ("delayed_until", "retries_at", "parents", "paused_pool", "missing_pool", "handler_without_worker", "pool_slots", "namespace_slots", "trial", "draining", "limit")
+    DELAYED_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    RETRIES_AT_FIELD_NUMBER: _ClassVar[int]
+    PARENTS_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_POOL_FIELD_NUMBER: _ClassVar[int]
+    MISSING_POOL_FIELD_NUMBER: _ClassVar[int]
+    HANDLER_WITHOUT_WORKER_FIELD_NUMBER: _ClassVar[int]
+    POOL_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    TRIAL_FIELD_NUMBER: _ClassVar[int]
+    DRAINING_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    delayed_until: _timestamp_pb2.Timestamp
+    retries_at: _timestamp_pb2.Timestamp
+    parents: UnfinishedParents
+    paused_pool: str
+    missing_pool: str
+    handler_without_worker: str
+    pool_slots: TakenSlots
+    namespace_slots: TakenSlots
+    trial: bool
+    draining: bool
+    limit: LimitBlocker
+    def __init__(self, delayed_until: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., retries_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., parents: _Optional[_Union[UnfinishedParents, _Mapping]] = ..., paused_pool: _Optional[str] = ..., missing_pool: _Optional[str] = ..., handler_without_worker: _Optional[str] = ..., pool_slots: _Optional[_Union[TakenSlots, _Mapping]] = ..., namespace_slots: _Optional[_Union[TakenSlots, _Mapping]] = ..., trial: bool = ..., draining: bool = ..., limit: _Optional[_Union[LimitBlocker, _Mapping]] = ...) -> None: ...
+
+class LimitBlocker(_message.Message):
+    __slots__ = ("hold", "before", "at_least")
+    HOLD_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AT_LEAST_FIELD_NUMBER: _ClassVar[int]
+    hold: _task_pb2.LimitHold
+    before: int
+    at_least: bool
+    def __init__(self, hold: _Optional[_Union[_task_pb2.LimitHold, _Mapping]] = ..., before: _Optional[int] = ..., at_least: bool = ...) -> None: ...
+
+class UnfinishedParents(_message.Message):
+    __slots__ = ("count", "task_ids")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    TASK_IDS_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    task_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, count: _Optional[int] = ..., task_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class TakenSlots(_message.Message):
+    __slots__ = ("slots",)
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    slots: int
+    def __init__(self, slots: _Optional[int] = ...) -> None: ...
+
+class QueuePosition(_message.Message):
+    __slots__ = ("more_urgent", "before", "at_least", "other_namespaces", "dispatched")
+    MORE_URGENT_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AT_LEAST_FIELD_NUMBER: _ClassVar[int]
+    OTHER_NAMESPACES_FIELD_NUMBER: _ClassVar[int]
+    DISPATCHED_FIELD_NUMBER: _ClassVar[int]
+    more_urgent: int
+    before: int
+    at_least: bool
+    other_namespaces: int
+    dispatched: bool
+    def __init__(self, more_urgent: _Optional[int] = ..., before: _Optional[int] = ..., at_least: bool = ..., other_namespaces: _Optional[int] = ..., dispatched: bool = ...) -> None: ...
 
 class ListTasksRequest(_message.Message):
     __slots__ = ("filter", "page_size", "page_token", "include_results")

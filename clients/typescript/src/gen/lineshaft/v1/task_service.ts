@@ -7,9 +7,11 @@
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Duration } from "../../google/protobuf/duration.js";
+import { Timestamp } from "../../google/protobuf/timestamp.js";
 import {
   CancelMode,
   Durability,
+  LimitHold,
   OnParentFailure,
   OutputStream,
   Payload,
@@ -26,6 +28,13 @@ import {
 export const protobufPackage = "lineshaft.v1";
 
 export const protobufFileName = "lineshaft/v1/task_service.proto";
+
+export enum EstimateBasis {
+  UNSPECIFIED = 0,
+  FREE_SLOT = 1,
+  DELAY = 2,
+  RUN_TIMES = 3,
+}
 
 export interface SubmitTaskRequest {
   handler: string;
@@ -129,6 +138,59 @@ export interface GetTaskRequest {
 export interface GetTaskResponse {
   task: Task | undefined;
   revision: bigint;
+}
+
+export interface ExplainTaskRequest {
+  taskId: string;
+}
+
+export interface ExplainTaskResponse {
+  taskId: string;
+  state: TaskState;
+  blockers: Blocker[];
+  position: QueuePosition | undefined;
+  estimatedStart: Date | undefined;
+  estimateBasis: EstimateBasis;
+  revision: bigint;
+}
+
+export interface Blocker {
+  kind:
+    | { $case: "delayedUntil"; value: Date }
+    | { $case: "retriesAt"; value: Date }
+    | { $case: "parents"; value: UnfinishedParents }
+    | { $case: "pausedPool"; value: string }
+    | { $case: "missingPool"; value: string }
+    | { $case: "handlerWithoutWorker"; value: string }
+    | { $case: "poolSlots"; value: TakenSlots }
+    | { $case: "namespaceSlots"; value: TakenSlots }
+    | { $case: "trial"; value: boolean }
+    | { $case: "draining"; value: boolean }
+    | { $case: "limit"; value: LimitBlocker }
+    | undefined;
+}
+
+export interface LimitBlocker {
+  hold: LimitHold | undefined;
+  before: bigint;
+  atLeast: boolean;
+}
+
+export interface UnfinishedParents {
+  count: number;
+  taskIds: string[];
+}
+
+export interface TakenSlots {
+  slots: number;
+}
+
+export interface QueuePosition {
+  moreUrgent: bigint;
+  before: bigint;
+  atLeast: boolean;
+  otherNamespaces: bigint;
+  dispatched: boolean;
 }
 
 export interface ListTasksRequest {
@@ -1716,6 +1778,755 @@ export const GetTaskResponse: MessageFns<GetTaskResponse> = {
   },
 };
 
+function createBaseExplainTaskRequest(): ExplainTaskRequest {
+  return { taskId: "" };
+}
+
+export const ExplainTaskRequest: MessageFns<ExplainTaskRequest> = {
+  encode(message: ExplainTaskRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.taskId !== "") {
+      writer.uint32(10).string(message.taskId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ExplainTaskRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseExplainTaskRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.taskId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ExplainTaskRequest>, I>>(base?: I): ExplainTaskRequest {
+    return ExplainTaskRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ExplainTaskRequest>, I>>(object: I): ExplainTaskRequest {
+    const message = createBaseExplainTaskRequest();
+    message.taskId = object.taskId ?? "";
+    return message;
+  },
+};
+
+function createBaseExplainTaskResponse(): ExplainTaskResponse {
+  return {
+    taskId: "",
+    state: 0,
+    blockers: [],
+    position: undefined,
+    estimatedStart: undefined,
+    estimateBasis: 0,
+    revision: 0n,
+  };
+}
+
+export const ExplainTaskResponse: MessageFns<ExplainTaskResponse> = {
+  encode(message: ExplainTaskResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.taskId !== "") {
+      writer.uint32(10).string(message.taskId);
+    }
+    if (message.state !== 0) {
+      writer.uint32(16).int32(message.state);
+    }
+    for (const v of message.blockers) {
+      Blocker.encode(v!, writer.uint32(26).fork()).join();
+    }
+    if (message.position !== undefined) {
+      QueuePosition.encode(message.position, writer.uint32(34).fork()).join();
+    }
+    if (message.estimatedStart !== undefined) {
+      Timestamp.encode(toTimestamp(message.estimatedStart), writer.uint32(42).fork()).join();
+    }
+    if (message.estimateBasis !== 0) {
+      writer.uint32(48).int32(message.estimateBasis);
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asUintN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type uint64 too large");
+      }
+      writer.uint32(56).uint64(message.revision);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ExplainTaskResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseExplainTaskResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.taskId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.state = reader.int32() as any;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.blockers.push(Blocker.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.position = QueuePosition.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.estimatedStart = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.estimateBasis = reader.int32() as any;
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.revision = reader.uint64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<ExplainTaskResponse>, I>>(base?: I): ExplainTaskResponse {
+    return ExplainTaskResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ExplainTaskResponse>, I>>(object: I): ExplainTaskResponse {
+    const message = createBaseExplainTaskResponse();
+    message.taskId = object.taskId ?? "";
+    message.state = object.state ?? 0;
+    message.blockers = object.blockers?.map((e) => Blocker.fromPartial(e)) || [];
+    message.position = (object.position !== undefined && object.position !== null)
+      ? QueuePosition.fromPartial(object.position)
+      : undefined;
+    message.estimatedStart = object.estimatedStart ?? undefined;
+    message.estimateBasis = object.estimateBasis ?? 0;
+    message.revision = (object.revision !== undefined && object.revision !== null) ? BigInt(object.revision) : 0n;
+    return message;
+  },
+};
+
+function createBaseBlocker(): Blocker {
+  return { kind: undefined };
+}
+
+export const Blocker: MessageFns<Blocker> = {
+  encode(message: Blocker, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.kind?.$case) {
+      case "delayedUntil":
+        Timestamp.encode(toTimestamp(message.kind.value), writer.uint32(10).fork()).join();
+        break;
+      case "retriesAt":
+        Timestamp.encode(toTimestamp(message.kind.value), writer.uint32(18).fork()).join();
+        break;
+      case "parents":
+        UnfinishedParents.encode(message.kind.value, writer.uint32(26).fork()).join();
+        break;
+      case "pausedPool":
+        writer.uint32(34).string(message.kind.value);
+        break;
+      case "missingPool":
+        writer.uint32(42).string(message.kind.value);
+        break;
+      case "handlerWithoutWorker":
+        writer.uint32(50).string(message.kind.value);
+        break;
+      case "poolSlots":
+        TakenSlots.encode(message.kind.value, writer.uint32(58).fork()).join();
+        break;
+      case "namespaceSlots":
+        TakenSlots.encode(message.kind.value, writer.uint32(66).fork()).join();
+        break;
+      case "trial":
+        writer.uint32(72).bool(message.kind.value);
+        break;
+      case "draining":
+        writer.uint32(80).bool(message.kind.value);
+        break;
+      case "limit":
+        LimitBlocker.encode(message.kind.value, writer.uint32(90).fork()).join();
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Blocker {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBlocker();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.kind = { $case: "delayedUntil", value: fromTimestamp(Timestamp.decode(reader, reader.uint32())) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.kind = { $case: "retriesAt", value: fromTimestamp(Timestamp.decode(reader, reader.uint32())) };
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.kind = { $case: "parents", value: UnfinishedParents.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.kind = { $case: "pausedPool", value: reader.string() };
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.kind = { $case: "missingPool", value: reader.string() };
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.kind = { $case: "handlerWithoutWorker", value: reader.string() };
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.kind = { $case: "poolSlots", value: TakenSlots.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.kind = { $case: "namespaceSlots", value: TakenSlots.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.kind = { $case: "trial", value: reader.bool() };
+            continue;
+          }
+          case 10: {
+            if (tag !== 80) {
+              break;
+            }
+
+            message.kind = { $case: "draining", value: reader.bool() };
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.kind = { $case: "limit", value: LimitBlocker.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Blocker>, I>>(base?: I): Blocker {
+    return Blocker.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Blocker>, I>>(object: I): Blocker {
+    const message = createBaseBlocker();
+    switch (object.kind?.$case) {
+      case "delayedUntil": {
+        if (object.kind?.value !== undefined && object.kind?.value !== null) {
+          message.kind = { $case: "delayedUntil", value: object.kind.value };
+        }
+        break;
+      }
+      case "retriesAt": {
+        if (object.kind?.value !== undefined && object.kind?.value !== null) {
+          message.kind = { $case: "retriesAt", value: object.kind.value };
+        }
+        break;
+      }
+      case "parents": {
+        if (object.kind?.value !== undefined && object.kind?.value !== null) {
+          message.kind = { $case: "parents", value: UnfinishedParents.fromPartial(object.kind.value) };
+        }
+        break;
+      }
+      case "pausedPool": {
+        if (object.kind?.value !== undefined && object.kind?.value !== null) {
+          message.kind = { $case: "pausedPool", value: object.kind.value };
+        }
+        break;
+      }
+      case "missingPool": {
+        if (object.kind?.value !== undefined && object.kind?.value !== null) {
+          message.kind = { $case: "missingPool", value: object.kind.value };
+        }
+        break;
+      }
+      case "handlerWithoutWorker": {
+        if (object.kind?.value !== undefined && object.kind?.value !== null) {
+          message.kind = { $case: "handlerWithoutWorker", value: object.kind.value };
+        }
+        break;
+      }
+      case "poolSlots": {
+        if (object.kind?.value !== undefined && object.kind?.value !== null) {
+          message.kind = { $case: "poolSlots", value: TakenSlots.fromPartial(object.kind.value) };
+        }
+        break;
+      }
+      case "namespaceSlots": {
+        if (object.kind?.value !== undefined && object.kind?.value !== null) {
+          message.kind = { $case: "namespaceSlots", value: TakenSlots.fromPartial(object.kind.value) };
+        }
+        break;
+      }
+      case "trial": {
+        if (object.kind?.value !== undefined && object.kind?.value !== null) {
+          message.kind = { $case: "trial", value: object.kind.value };
+        }
+        break;
+      }
+      case "draining": {
+        if (object.kind?.value !== undefined && object.kind?.value !== null) {
+          message.kind = { $case: "draining", value: object.kind.value };
+        }
+        break;
+      }
+      case "limit": {
+        if (object.kind?.value !== undefined && object.kind?.value !== null) {
+          message.kind = { $case: "limit", value: LimitBlocker.fromPartial(object.kind.value) };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
+function createBaseLimitBlocker(): LimitBlocker {
+  return { hold: undefined, before: 0n, atLeast: false };
+}
+
+export const LimitBlocker: MessageFns<LimitBlocker> = {
+  encode(message: LimitBlocker, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.hold !== undefined) {
+      LimitHold.encode(message.hold, writer.uint32(10).fork()).join();
+    }
+    if (message.before !== 0n) {
+      if (BigInt.asIntN(64, message.before) !== message.before) {
+        throw new globalThis.Error("value provided for field message.before of type int64 too large");
+      }
+      writer.uint32(16).int64(message.before);
+    }
+    if (message.atLeast !== false) {
+      writer.uint32(24).bool(message.atLeast);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): LimitBlocker {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseLimitBlocker();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.hold = LimitHold.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.before = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.atLeast = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<LimitBlocker>, I>>(base?: I): LimitBlocker {
+    return LimitBlocker.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<LimitBlocker>, I>>(object: I): LimitBlocker {
+    const message = createBaseLimitBlocker();
+    message.hold = (object.hold !== undefined && object.hold !== null) ? LimitHold.fromPartial(object.hold) : undefined;
+    message.before = (object.before !== undefined && object.before !== null) ? BigInt(object.before) : 0n;
+    message.atLeast = object.atLeast ?? false;
+    return message;
+  },
+};
+
+function createBaseUnfinishedParents(): UnfinishedParents {
+  return { count: 0, taskIds: [] };
+}
+
+export const UnfinishedParents: MessageFns<UnfinishedParents> = {
+  encode(message: UnfinishedParents, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.count !== 0) {
+      writer.uint32(8).int32(message.count);
+    }
+    for (const v of message.taskIds) {
+      writer.uint32(18).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UnfinishedParents {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUnfinishedParents();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.count = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.taskIds.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<UnfinishedParents>, I>>(base?: I): UnfinishedParents {
+    return UnfinishedParents.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UnfinishedParents>, I>>(object: I): UnfinishedParents {
+    const message = createBaseUnfinishedParents();
+    message.count = object.count ?? 0;
+    message.taskIds = object.taskIds?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseTakenSlots(): TakenSlots {
+  return { slots: 0 };
+}
+
+export const TakenSlots: MessageFns<TakenSlots> = {
+  encode(message: TakenSlots, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.slots !== 0) {
+      writer.uint32(8).int32(message.slots);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): TakenSlots {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseTakenSlots();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.slots = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<TakenSlots>, I>>(base?: I): TakenSlots {
+    return TakenSlots.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<TakenSlots>, I>>(object: I): TakenSlots {
+    const message = createBaseTakenSlots();
+    message.slots = object.slots ?? 0;
+    return message;
+  },
+};
+
+function createBaseQueuePosition(): QueuePosition {
+  return { moreUrgent: 0n, before: 0n, atLeast: false, otherNamespaces: 0n, dispatched: false };
+}
+
+export const QueuePosition: MessageFns<QueuePosition> = {
+  encode(message: QueuePosition, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.moreUrgent !== 0n) {
+      if (BigInt.asIntN(64, message.moreUrgent) !== message.moreUrgent) {
+        throw new globalThis.Error("value provided for field message.moreUrgent of type int64 too large");
+      }
+      writer.uint32(8).int64(message.moreUrgent);
+    }
+    if (message.before !== 0n) {
+      if (BigInt.asIntN(64, message.before) !== message.before) {
+        throw new globalThis.Error("value provided for field message.before of type int64 too large");
+      }
+      writer.uint32(16).int64(message.before);
+    }
+    if (message.atLeast !== false) {
+      writer.uint32(24).bool(message.atLeast);
+    }
+    if (message.otherNamespaces !== 0n) {
+      if (BigInt.asIntN(64, message.otherNamespaces) !== message.otherNamespaces) {
+        throw new globalThis.Error("value provided for field message.otherNamespaces of type int64 too large");
+      }
+      writer.uint32(32).int64(message.otherNamespaces);
+    }
+    if (message.dispatched !== false) {
+      writer.uint32(40).bool(message.dispatched);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): QueuePosition {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseQueuePosition();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.moreUrgent = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.before = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.atLeast = reader.bool();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.otherNamespaces = reader.int64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.dispatched = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<QueuePosition>, I>>(base?: I): QueuePosition {
+    return QueuePosition.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<QueuePosition>, I>>(object: I): QueuePosition {
+    const message = createBaseQueuePosition();
+    message.moreUrgent = (object.moreUrgent !== undefined && object.moreUrgent !== null)
+      ? BigInt(object.moreUrgent)
+      : 0n;
+    message.before = (object.before !== undefined && object.before !== null) ? BigInt(object.before) : 0n;
+    message.atLeast = object.atLeast ?? false;
+    message.otherNamespaces = (object.otherNamespaces !== undefined && object.otherNamespaces !== null)
+      ? BigInt(object.otherNamespaces)
+      : 0n;
+    message.dispatched = object.dispatched ?? false;
+    return message;
+  },
+};
+
 function createBaseListTasksRequest(): ListTasksRequest {
   return { filter: undefined, pageSize: 0, pageToken: "", includeResults: false };
 }
@@ -3062,6 +3873,18 @@ export type DeepPartial<T> = T extends bigint ? string | number | bigint
 type KeysOfUnion<T> = T extends T ? keyof T : never;
 export type Exact<P, I extends P> = P extends Builtin ? P
   : P & { [K in keyof P]: Exact<P[K], I[K]> } & { [K in Exclude<keyof I, KeysOfUnion<P>>]: never };
+
+function toTimestamp(date: Date): Timestamp {
+  const seconds = BigInt(Math.trunc(date.getTime() / 1_000));
+  const nanos = (date.getTime() % 1_000) * 1_000_000;
+  return { seconds, nanos };
+}
+
+function fromTimestamp(t: Timestamp): Date {
+  let millis = (globalThis.Number(t.seconds.toString()) || 0) * 1_000;
+  millis += (t.nanos || 0) / 1_000_000;
+  return new globalThis.Date(millis);
+}
 
 export interface MessageFns<T> {
   encode(message: T, writer?: BinaryWriter): BinaryWriter;
