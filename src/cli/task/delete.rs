@@ -4,6 +4,7 @@ use crate::cli::client::Client;
 use crate::cli::error::{CommandResult, Exit};
 use crate::cli::output;
 use crate::cli::printer::Printer;
+use crate::cli::progress::Progress;
 use crate::model::limits;
 use crate::proto::v1;
 
@@ -16,12 +17,15 @@ pub async fn run(mut filter: v1::TaskFilter, client: Client, printer: Printer) -
     } else {
         ids.chunks(limits::FILTER_VALUES_MAX).map(<[_]>::to_vec).collect()
     };
+    let progress = Progress::new(None, "deleted");
     for task_ids in parts {
         let request = v1::DeleteTasksRequest { filter: Some(v1::TaskFilter { task_ids, ..filter.clone() }) };
         let response = client.tasks().delete_tasks(request).await?.into_inner();
+        progress.add(response.deleted.try_into().unwrap_or(0));
         total.deleted += response.deleted;
         total.revision = response.revision;
     }
+    drop(progress);
     printer.print(&total, |total| format!("{} deleted", total.deleted));
     let left = i64::try_from(ids.len()).unwrap_or(i64::MAX) - total.deleted;
     if left > 0 {

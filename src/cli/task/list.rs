@@ -7,6 +7,7 @@ use tonic::Status;
 use crate::cli::client::Client;
 use crate::cli::error::{CliError, CommandResult, Exit};
 use crate::cli::printer::Printer;
+use crate::cli::progress::Progress;
 use crate::cli::reconnect::Reconnect;
 use crate::cli::table::{Column, Table, TableArgs};
 use crate::cli::view::Cell;
@@ -58,6 +59,7 @@ pub async fn run(options: Options, client: Client, printer: Printer) -> CommandR
 /// The newest tasks that match, at most `limit`.
 pub async fn tasks(filter: &v1::TaskFilter, limit: usize, client: &Client) -> Result<v1::ListTasksResponse, Status> {
     let mut list = v1::ListTasksResponse::default();
+    let progress = Progress::new(None, "found");
     loop {
         let left = limit - list.tasks.len();
         let request = v1::ListTasksRequest {
@@ -67,6 +69,7 @@ pub async fn tasks(filter: &v1::TaskFilter, limit: usize, client: &Client) -> Re
             include_results: false,
         };
         let page = client.tasks().list_tasks(request).await?.into_inner();
+        progress.add(page.tasks.len() as u64);
         list.tasks.extend(page.tasks);
         list.next_page_token = page.next_page_token;
         // A watch with the token of a later page would miss changes of the tasks of the first one.
