@@ -92,6 +92,15 @@ func TestErrorsHaveReasonAndDetails(t *testing.T) {
 	if !errors.As(err, &known) || known.Reason != lineshaft.ReasonInvalidField || len(known.Fields) != 1 {
 		t.Errorf("an invalid label returned %v", err)
 	}
+	first := must[*lineshaft.Task](t)(client.Submit(ctx, "io", 60, lineshaft.WithUniqueKey("u", 0)))
+	_, err = client.Submit(ctx, "io", 60, lineshaft.WithUniqueKey("u", lineshaft.UniqueConflictFails))
+	if !errors.As(err, &known) || known.Reason != lineshaft.ReasonUniqueKeyTaken {
+		t.Errorf("a unique key that is taken returned %v", err)
+	}
+	same, err := client.Submit(ctx, "io", 60, lineshaft.WithUniqueKey("u", lineshaft.UniqueConflictUsesExisting))
+	if err != nil || same.ID() != first.ID() {
+		t.Errorf("a unique key of %s returned %v, %v", first.ID(), same, err)
+	}
 	_, err = client.SubmitBatch(ctx, []lineshaft.Submission{{Handler: "compute"}, {Handler: "nosuch"}})
 	if !errors.As(err, &known) || known.Reason != lineshaft.ReasonUnknownHandler {
 		t.Errorf("a batch with an unknown handler returned %v", err)

@@ -24,6 +24,7 @@ const (
 	ReasonTaskFinished     = "TASK_FINISHED"
 	ReasonTaskNotFinished  = "TASK_NOT_FINISHED"
 	ReasonRequestIDReused  = "REQUEST_ID_REUSED"
+	ReasonUniqueKeyTaken   = "UNIQUE_KEY_TAKEN"
 	ReasonParentNotFound   = "PARENT_NOT_FOUND"
 	ReasonQueueFull        = "QUEUE_FULL"
 	ReasonOverloaded       = "OVERLOADED"

@@ -76,6 +76,12 @@ func WithLimits(limits ...*TaskLimit) SubmitOption {
 	return func(r *lineshaftv1.SubmitTaskRequest) { r.Limits = append(slices.Clip(r.Limits), limits...) }
 }
 
+// WithUniqueKey lets at most one task of the namespace with this key wait for its first start. The rule decides what happens when a task
+// with the key has not ended; zero means [UniqueConflictFails].
+func WithUniqueKey(key string, rule OnUniqueConflict) SubmitOption {
+	return func(r *lineshaftv1.SubmitTaskRequest) { r.UniqueKey, r.OnUniqueConflict = key, rule }
+}
+
 // WithRetry sets the retry policy.
 func WithRetry(policy *RetryPolicy) SubmitOption {
 	return func(r *lineshaftv1.SubmitTaskRequest) { r.Retry = policy }

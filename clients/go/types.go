@@ -90,6 +90,19 @@ const (
 	ParentFailureCancels = lineshaftv1.OnParentFailure_ON_PARENT_FAILURE_CANCEL
 )
 
+// OnUniqueConflict is what a submission does if a task with the same unique key has not ended.
+type OnUniqueConflict = lineshaftv1.OnUniqueConflict
+
+// Rules of [WithUniqueKey].
+const (
+	// UniqueConflictFails refuses the submission with UNIQUE_KEY_TAKEN.
+	UniqueConflictFails = lineshaftv1.OnUniqueConflict_ON_UNIQUE_CONFLICT_FAIL
+	// UniqueConflictUsesExisting adds nothing and returns that task.
+	UniqueConflictUsesExisting = lineshaftv1.OnUniqueConflict_ON_UNIQUE_CONFLICT_USE_EXISTING
+	// UniqueConflictReplacesQueued adds the new task and cancels the other one unless it has started.
+	UniqueConflictReplacesQueued = lineshaftv1.OnUniqueConflict_ON_UNIQUE_CONFLICT_REPLACE_QUEUED
+)
+
 // FailureReason is why an attempt or a task failed.
 type FailureReason = lineshaftv1.FailureReason
 

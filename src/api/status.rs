@@ -25,9 +25,11 @@ pub const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::ParentNotFound
         | ErrorCode::BatchNotFound
         | ErrorCode::ScheduleNotFound => Code::NotFound,
-        ErrorCode::TaskExists | ErrorCode::RequestIdReused | ErrorCode::BatchExists | ErrorCode::ScheduleExists => {
-            Code::AlreadyExists
-        }
+        ErrorCode::TaskExists
+        | ErrorCode::RequestIdReused
+        | ErrorCode::UniqueKeyTaken
+        | ErrorCode::BatchExists
+        | ErrorCode::ScheduleExists => Code::AlreadyExists,
         ErrorCode::QueueFull
         | ErrorCode::MemoryFull
         | ErrorCode::Overloaded

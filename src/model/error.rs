@@ -54,6 +54,8 @@ pub enum ErrorCode {
     HandlerNotUploaded,
     /// The namespace uses as many keys of limits as it may.
     TooManyLimitKeys,
+    /// An unfinished task has the unique key.
+    UniqueKeyTaken,
     /// The events after the revision were deleted.
     RevisionCompacted,
     RevisionInFuture,
@@ -91,7 +93,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     #[cfg(test)]
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::InvalidField,
         Self::UnknownHandler,
         Self::UnknownPool,
@@ -116,6 +118,7 @@ impl ErrorCode {
         Self::TooManySchedules,
         Self::HandlerNotUploaded,
         Self::TooManyLimitKeys,
+        Self::UniqueKeyTaken,
         Self::RevisionCompacted,
         Self::RevisionInFuture,
         Self::EtagMismatch,
@@ -163,6 +166,7 @@ impl ErrorCode {
             Self::TooManySchedules => "TOO_MANY_SCHEDULES",
             Self::HandlerNotUploaded => "HANDLER_NOT_UPLOADED",
             Self::TooManyLimitKeys => "TOO_MANY_LIMIT_KEYS",
+            Self::UniqueKeyTaken => "UNIQUE_KEY_TAKEN",
             Self::RevisionCompacted => "REVISION_COMPACTED",
             Self::RevisionInFuture => "REVISION_IN_FUTURE",
             Self::EtagMismatch => "ETAG_MISMATCH",

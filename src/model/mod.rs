@@ -45,6 +45,7 @@ pub mod task_limit;
 pub mod template;
 pub mod trace;
 mod turns;
+pub mod unique_key;
 pub mod upload;
 
 pub use access::{Grant, NamespaceScope, Role};
@@ -86,4 +87,5 @@ pub use task::{RecoveredTask, Task, TaskState, TaskStatus};
 pub use task_limit::{LimitCause, LimitCharge, LimitHold, LimitId, LimitRule, LimitSource, StartRate, TaskLimit};
 pub use template::{Part, Template, UrlTemplate};
 pub use trace::{TraceContext, TraceMode};
+pub use unique_key::{OnUniqueConflict, UniqueKey};
 pub use upload::{ModuleDigest, Upload, UploadSettings};

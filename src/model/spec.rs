@@ -16,6 +16,7 @@ use super::retry::RetryPolicy;
 use super::schedule_run::Scheduled;
 use super::task_limit::TaskLimit;
 use super::trace::TraceContext;
+use super::unique_key::UniqueKey;
 
 /// Content type of JSON payloads and results.
 pub const JSON: &str = "application/json";
@@ -146,6 +147,7 @@ pub struct TaskExtras {
     pub retry_of: Option<TaskId>,
     /// The tasks that have to end before this one starts.
     pub dependencies: Option<Arc<Dependencies>>,
+    pub unique: Option<Box<UniqueKey>>,
 }
 
 static NO_EXTRAS: LazyLock<TaskExtras> = LazyLock::new(TaskExtras::default);
@@ -167,7 +169,8 @@ impl TaskSpec {
         self.extras.as_deref().unwrap_or(&NO_EXTRAS)
     }
 
-    /// Bytes of everything of variable size but the payload: arguments, labels, names, trace context and parents.
+    /// Bytes of everything of variable size but the payload: arguments, labels, limits, names, trace context, parents and
+    /// unique key.
     pub fn attached_bytes(&self) -> usize {
         let (options, extras) = (&self.options, self.extras());
         let args = extras.args.iter().map(|arg| arg.len()).sum::<usize>();
@@ -177,7 +180,8 @@ impl TaskSpec {
         let request_id = extras.request_id().map_or(0, str::len);
         let trace = extras.trace.as_ref().map_or(0, |trace| trace.state.len() + trace.baggage.len());
         let dependencies = extras.dependencies.as_ref().map_or(0, |dependencies| dependencies.bytes());
-        args + labels + limits + names + request_id + trace + dependencies
+        let unique = extras.unique.as_ref().map_or(0, |unique| unique.bytes());
+        args + labels + limits + names + request_id + trace + dependencies + unique
     }
 
     /// A copy with an empty payload.

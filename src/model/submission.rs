@@ -49,6 +49,11 @@ impl SubmissionDigest {
         if let Some(dependencies) = &extras.dependencies {
             fields.dependencies(dependencies);
         }
+        if let Some(unique) = &extras.unique {
+            fields.text("unique key");
+            fields.text(&unique.key);
+            fields.number(unique.on_conflict as u64);
+        }
         Self(fields.finish())
     }
 }

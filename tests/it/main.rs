@@ -70,6 +70,7 @@ mod telemetry;
 mod telemetry_lost;
 mod telemetry_tls;
 mod top;
+mod unique_keys;
 mod upgrade;
 mod uploaded_handlers;
 #[cfg(feature = "wasm")]

@@ -585,6 +585,63 @@ func (OutputStream) EnumDescriptor() ([]byte, []int) {
 	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{8}
 }
 
+// What a submission does if a task of its namespace with the same unique key has not ended.
+type OnUniqueConflict int32
+
+const (
+	// FAIL.
+	OnUniqueConflict_ON_UNIQUE_CONFLICT_UNSPECIFIED OnUniqueConflict = 0
+	// The submission is refused with UNIQUE_KEY_TAKEN.
+	OnUniqueConflict_ON_UNIQUE_CONFLICT_FAIL OnUniqueConflict = 1
+	// Nothing is added, and the response is that task.
+	OnUniqueConflict_ON_UNIQUE_CONFLICT_USE_EXISTING OnUniqueConflict = 2
+	// The new task is added, and that task is cancelled if it is WAITING or QUEUED. If it is RUNNING, it goes on.
+	OnUniqueConflict_ON_UNIQUE_CONFLICT_REPLACE_QUEUED OnUniqueConflict = 3
+)
+
+// Enum value maps for OnUniqueConflict.
+var (
+	OnUniqueConflict_name = map[int32]string{
+		0: "ON_UNIQUE_CONFLICT_UNSPECIFIED",
+		1: "ON_UNIQUE_CONFLICT_FAIL",
+		2: "ON_UNIQUE_CONFLICT_USE_EXISTING",
+		3: "ON_UNIQUE_CONFLICT_REPLACE_QUEUED",
+	}
+	OnUniqueConflict_value = map[string]int32{
+		"ON_UNIQUE_CONFLICT_UNSPECIFIED":    0,
+		"ON_UNIQUE_CONFLICT_FAIL":           1,
+		"ON_UNIQUE_CONFLICT_USE_EXISTING":   2,
+		"ON_UNIQUE_CONFLICT_REPLACE_QUEUED": 3,
+	}
+)
+
+func (x OnUniqueConflict) Enum() *OnUniqueConflict {
+	p := new(OnUniqueConflict)
+	*p = x
+	return p
+}
+
+func (x OnUniqueConflict) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OnUniqueConflict) Descriptor() protoreflect.EnumDescriptor {
+	return file_lineshaft_v1_task_proto_enumTypes[9].Descriptor()
+}
+
+func (OnUniqueConflict) Type() protoreflect.EnumType {
+	return &file_lineshaft_v1_task_proto_enumTypes[9]
+}
+
+func (x OnUniqueConflict) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OnUniqueConflict.Descriptor instead.
+func (OnUniqueConflict) EnumDescriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{9}
+}
+
 // A payload or a result: bytes with a content type.
 type Payload struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1574,7 +1631,9 @@ type Task struct {
 	// While WAITING, the limit that the task waits for; unset if it waits for something else.
 	LimitHold *LimitHold `protobuf:"bytes,37,opt,name=limit_hold,json=limitHold,proto3" json:"limit_hold,omitempty"`
 	// ID of the trace in which the task was submitted, 32 hexadecimal digits; empty if there was none.
-	TraceId       string `protobuf:"bytes,38,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
+	TraceId string `protobuf:"bytes,38,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
+	// Unique key of the submission; empty if it had none.
+	UniqueKey     string `protobuf:"bytes,39,opt,name=unique_key,json=uniqueKey,proto3" json:"unique_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1871,6 +1930,13 @@ func (x *Task) GetLimitHold() *LimitHold {
 func (x *Task) GetTraceId() string {
 	if x != nil {
 		return x.TraceId
+	}
+	return ""
+}
+
+func (x *Task) GetUniqueKey() string {
+	if x != nil {
+		return x.UniqueKey
 	}
 	return ""
 }
@@ -2293,7 +2359,7 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\aparents\x18\x02 \x01(\x05R\aparents\x12I\n" +
 	"\x11on_parent_failure\x18\x03 \x01(\x0e2\x1d.lineshaft.v1.OnParentFailureR\x0fonParentFailure\x12-\n" +
 	"\x12unfinished_parents\x18\x04 \x01(\x05R\x11unfinishedParents\x122\n" +
-	"\x15unfinished_parent_ids\x18\x05 \x03(\tR\x13unfinishedParentIds\"\x88\r\n" +
+	"\x15unfinished_parent_ids\x18\x05 \x03(\tR\x13unfinishedParentIds\"\xa7\r\n" +
 	"\x04Task\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x18\n" +
@@ -2342,7 +2408,9 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\x06limits\x18$ \x03(\v2\x17.lineshaft.v1.TaskLimitR\x06limits\x126\n" +
 	"\n" +
 	"limit_hold\x18% \x01(\v2\x17.lineshaft.v1.LimitHoldR\tlimitHold\x12\x19\n" +
-	"\btrace_id\x18& \x01(\tR\atraceId\x1a9\n" +
+	"\btrace_id\x18& \x01(\tR\atraceId\x12\x1d\n" +
+	"\n" +
+	"unique_key\x18' \x01(\tR\tuniqueKey\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfe\x06\n" +
@@ -2451,7 +2519,12 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\fOutputStream\x12\x1d\n" +
 	"\x19OUTPUT_STREAM_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14OUTPUT_STREAM_STDOUT\x10\x01\x12\x18\n" +
-	"\x14OUTPUT_STREAM_STDERR\x10\x02B\xb1\x01\n" +
+	"\x14OUTPUT_STREAM_STDERR\x10\x02*\x9f\x01\n" +
+	"\x10OnUniqueConflict\x12\"\n" +
+	"\x1eON_UNIQUE_CONFLICT_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17ON_UNIQUE_CONFLICT_FAIL\x10\x01\x12#\n" +
+	"\x1fON_UNIQUE_CONFLICT_USE_EXISTING\x10\x02\x12%\n" +
+	"!ON_UNIQUE_CONFLICT_REPLACE_QUEUED\x10\x03B\xb1\x01\n" +
 	"\x10com.lineshaft.v1B\tTaskProtoP\x01ZAgithub.com/lineshaft/lineshaft/clients/go/lineshaftv1;lineshaftv1\xa2\x02\x03LXX\xaa\x02\fLineshaft.V1\xca\x02\fLineshaft\\V1\xe2\x02\x18Lineshaft\\V1\\GPBMetadata\xea\x02\rLineshaft::V1b\x06proto3"
 
 var (
@@ -2466,7 +2539,7 @@ func file_lineshaft_v1_task_proto_rawDescGZIP() []byte {
 	return file_lineshaft_v1_task_proto_rawDescData
 }
 
-var file_lineshaft_v1_task_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
+var file_lineshaft_v1_task_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
 var file_lineshaft_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_lineshaft_v1_task_proto_goTypes = []any{
 	(Priority)(0),                 // 0: lineshaft.v1.Priority
@@ -2478,78 +2551,79 @@ var file_lineshaft_v1_task_proto_goTypes = []any{
 	(TraceMode)(0),                // 6: lineshaft.v1.TraceMode
 	(OnParentFailure)(0),          // 7: lineshaft.v1.OnParentFailure
 	(OutputStream)(0),             // 8: lineshaft.v1.OutputStream
-	(*Payload)(nil),               // 9: lineshaft.v1.Payload
-	(*RetryPolicy)(nil),           // 10: lineshaft.v1.RetryPolicy
-	(*TaskLimit)(nil),             // 11: lineshaft.v1.TaskLimit
-	(*StartRate)(nil),             // 12: lineshaft.v1.StartRate
-	(*LimitHold)(nil),             // 13: lineshaft.v1.LimitHold
-	(*PlacesTaken)(nil),           // 14: lineshaft.v1.PlacesTaken
-	(*RateReached)(nil),           // 15: lineshaft.v1.RateReached
-	(*Failure)(nil),               // 16: lineshaft.v1.Failure
-	(*ResourceUsage)(nil),         // 17: lineshaft.v1.ResourceUsage
-	(*CancelReceipt)(nil),         // 18: lineshaft.v1.CancelReceipt
-	(*TaskDependencies)(nil),      // 19: lineshaft.v1.TaskDependencies
-	(*Task)(nil),                  // 20: lineshaft.v1.Task
-	(*TaskEvent)(nil),             // 21: lineshaft.v1.TaskEvent
-	(*TaskFilter)(nil),            // 22: lineshaft.v1.TaskFilter
-	nil,                           // 23: lineshaft.v1.Task.LabelsEntry
-	nil,                           // 24: lineshaft.v1.TaskEvent.LabelsEntry
-	nil,                           // 25: lineshaft.v1.TaskFilter.LabelsEntry
-	(*structpb.Value)(nil),        // 26: google.protobuf.Value
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(OnUniqueConflict)(0),         // 9: lineshaft.v1.OnUniqueConflict
+	(*Payload)(nil),               // 10: lineshaft.v1.Payload
+	(*RetryPolicy)(nil),           // 11: lineshaft.v1.RetryPolicy
+	(*TaskLimit)(nil),             // 12: lineshaft.v1.TaskLimit
+	(*StartRate)(nil),             // 13: lineshaft.v1.StartRate
+	(*LimitHold)(nil),             // 14: lineshaft.v1.LimitHold
+	(*PlacesTaken)(nil),           // 15: lineshaft.v1.PlacesTaken
+	(*RateReached)(nil),           // 16: lineshaft.v1.RateReached
+	(*Failure)(nil),               // 17: lineshaft.v1.Failure
+	(*ResourceUsage)(nil),         // 18: lineshaft.v1.ResourceUsage
+	(*CancelReceipt)(nil),         // 19: lineshaft.v1.CancelReceipt
+	(*TaskDependencies)(nil),      // 20: lineshaft.v1.TaskDependencies
+	(*Task)(nil),                  // 21: lineshaft.v1.Task
+	(*TaskEvent)(nil),             // 22: lineshaft.v1.TaskEvent
+	(*TaskFilter)(nil),            // 23: lineshaft.v1.TaskFilter
+	nil,                           // 24: lineshaft.v1.Task.LabelsEntry
+	nil,                           // 25: lineshaft.v1.TaskEvent.LabelsEntry
+	nil,                           // 26: lineshaft.v1.TaskFilter.LabelsEntry
+	(*structpb.Value)(nil),        // 27: google.protobuf.Value
+	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
 }
 var file_lineshaft_v1_task_proto_depIdxs = []int32{
-	26, // 0: lineshaft.v1.Payload.json:type_name -> google.protobuf.Value
-	27, // 1: lineshaft.v1.RetryPolicy.delay:type_name -> google.protobuf.Duration
-	27, // 2: lineshaft.v1.RetryPolicy.max_delay:type_name -> google.protobuf.Duration
-	12, // 3: lineshaft.v1.TaskLimit.rate:type_name -> lineshaft.v1.StartRate
-	27, // 4: lineshaft.v1.StartRate.interval:type_name -> google.protobuf.Duration
-	14, // 5: lineshaft.v1.LimitHold.places:type_name -> lineshaft.v1.PlacesTaken
-	15, // 6: lineshaft.v1.LimitHold.rate:type_name -> lineshaft.v1.RateReached
-	28, // 7: lineshaft.v1.RateReached.until:type_name -> google.protobuf.Timestamp
+	27, // 0: lineshaft.v1.Payload.json:type_name -> google.protobuf.Value
+	28, // 1: lineshaft.v1.RetryPolicy.delay:type_name -> google.protobuf.Duration
+	28, // 2: lineshaft.v1.RetryPolicy.max_delay:type_name -> google.protobuf.Duration
+	13, // 3: lineshaft.v1.TaskLimit.rate:type_name -> lineshaft.v1.StartRate
+	28, // 4: lineshaft.v1.StartRate.interval:type_name -> google.protobuf.Duration
+	15, // 5: lineshaft.v1.LimitHold.places:type_name -> lineshaft.v1.PlacesTaken
+	16, // 6: lineshaft.v1.LimitHold.rate:type_name -> lineshaft.v1.RateReached
+	29, // 7: lineshaft.v1.RateReached.until:type_name -> google.protobuf.Timestamp
 	2,  // 8: lineshaft.v1.Failure.reason:type_name -> lineshaft.v1.FailureReason
-	27, // 9: lineshaft.v1.ResourceUsage.queue_time:type_name -> google.protobuf.Duration
-	27, // 10: lineshaft.v1.ResourceUsage.run_time:type_name -> google.protobuf.Duration
-	27, // 11: lineshaft.v1.ResourceUsage.cpu_time:type_name -> google.protobuf.Duration
-	28, // 12: lineshaft.v1.CancelReceipt.requested_at:type_name -> google.protobuf.Timestamp
-	28, // 13: lineshaft.v1.CancelReceipt.stopped_at:type_name -> google.protobuf.Timestamp
+	28, // 9: lineshaft.v1.ResourceUsage.queue_time:type_name -> google.protobuf.Duration
+	28, // 10: lineshaft.v1.ResourceUsage.run_time:type_name -> google.protobuf.Duration
+	28, // 11: lineshaft.v1.ResourceUsage.cpu_time:type_name -> google.protobuf.Duration
+	29, // 12: lineshaft.v1.CancelReceipt.requested_at:type_name -> google.protobuf.Timestamp
+	29, // 13: lineshaft.v1.CancelReceipt.stopped_at:type_name -> google.protobuf.Timestamp
 	5,  // 14: lineshaft.v1.CancelReceipt.method:type_name -> lineshaft.v1.StopMethod
 	7,  // 15: lineshaft.v1.TaskDependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
 	0,  // 16: lineshaft.v1.Task.priority:type_name -> lineshaft.v1.Priority
 	1,  // 17: lineshaft.v1.Task.state:type_name -> lineshaft.v1.TaskState
-	23, // 18: lineshaft.v1.Task.labels:type_name -> lineshaft.v1.Task.LabelsEntry
-	10, // 19: lineshaft.v1.Task.retry:type_name -> lineshaft.v1.RetryPolicy
-	27, // 20: lineshaft.v1.Task.timeout:type_name -> google.protobuf.Duration
-	28, // 21: lineshaft.v1.Task.submitted_at:type_name -> google.protobuf.Timestamp
-	28, // 22: lineshaft.v1.Task.eligible_at:type_name -> google.protobuf.Timestamp
-	28, // 23: lineshaft.v1.Task.started_at:type_name -> google.protobuf.Timestamp
-	28, // 24: lineshaft.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
-	28, // 25: lineshaft.v1.Task.expires_at:type_name -> google.protobuf.Timestamp
-	16, // 26: lineshaft.v1.Task.failure:type_name -> lineshaft.v1.Failure
-	9,  // 27: lineshaft.v1.Task.payload:type_name -> lineshaft.v1.Payload
-	9,  // 28: lineshaft.v1.Task.result:type_name -> lineshaft.v1.Payload
-	17, // 29: lineshaft.v1.Task.resource_usage:type_name -> lineshaft.v1.ResourceUsage
-	18, // 30: lineshaft.v1.Task.cancel:type_name -> lineshaft.v1.CancelReceipt
+	24, // 18: lineshaft.v1.Task.labels:type_name -> lineshaft.v1.Task.LabelsEntry
+	11, // 19: lineshaft.v1.Task.retry:type_name -> lineshaft.v1.RetryPolicy
+	28, // 20: lineshaft.v1.Task.timeout:type_name -> google.protobuf.Duration
+	29, // 21: lineshaft.v1.Task.submitted_at:type_name -> google.protobuf.Timestamp
+	29, // 22: lineshaft.v1.Task.eligible_at:type_name -> google.protobuf.Timestamp
+	29, // 23: lineshaft.v1.Task.started_at:type_name -> google.protobuf.Timestamp
+	29, // 24: lineshaft.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
+	29, // 25: lineshaft.v1.Task.expires_at:type_name -> google.protobuf.Timestamp
+	17, // 26: lineshaft.v1.Task.failure:type_name -> lineshaft.v1.Failure
+	10, // 27: lineshaft.v1.Task.payload:type_name -> lineshaft.v1.Payload
+	10, // 28: lineshaft.v1.Task.result:type_name -> lineshaft.v1.Payload
+	18, // 29: lineshaft.v1.Task.resource_usage:type_name -> lineshaft.v1.ResourceUsage
+	19, // 30: lineshaft.v1.Task.cancel:type_name -> lineshaft.v1.CancelReceipt
 	3,  // 31: lineshaft.v1.Task.durability:type_name -> lineshaft.v1.Durability
-	19, // 32: lineshaft.v1.Task.dependencies:type_name -> lineshaft.v1.TaskDependencies
-	11, // 33: lineshaft.v1.Task.limits:type_name -> lineshaft.v1.TaskLimit
-	13, // 34: lineshaft.v1.Task.limit_hold:type_name -> lineshaft.v1.LimitHold
-	28, // 35: lineshaft.v1.TaskEvent.time:type_name -> google.protobuf.Timestamp
+	20, // 32: lineshaft.v1.Task.dependencies:type_name -> lineshaft.v1.TaskDependencies
+	12, // 33: lineshaft.v1.Task.limits:type_name -> lineshaft.v1.TaskLimit
+	14, // 34: lineshaft.v1.Task.limit_hold:type_name -> lineshaft.v1.LimitHold
+	29, // 35: lineshaft.v1.TaskEvent.time:type_name -> google.protobuf.Timestamp
 	1,  // 36: lineshaft.v1.TaskEvent.state:type_name -> lineshaft.v1.TaskState
 	1,  // 37: lineshaft.v1.TaskEvent.previous_state:type_name -> lineshaft.v1.TaskState
-	16, // 38: lineshaft.v1.TaskEvent.failure:type_name -> lineshaft.v1.Failure
-	28, // 39: lineshaft.v1.TaskEvent.not_before:type_name -> google.protobuf.Timestamp
-	18, // 40: lineshaft.v1.TaskEvent.cancel:type_name -> lineshaft.v1.CancelReceipt
+	17, // 38: lineshaft.v1.TaskEvent.failure:type_name -> lineshaft.v1.Failure
+	29, // 39: lineshaft.v1.TaskEvent.not_before:type_name -> google.protobuf.Timestamp
+	19, // 40: lineshaft.v1.TaskEvent.cancel:type_name -> lineshaft.v1.CancelReceipt
 	0,  // 41: lineshaft.v1.TaskEvent.priority:type_name -> lineshaft.v1.Priority
-	24, // 42: lineshaft.v1.TaskEvent.labels:type_name -> lineshaft.v1.TaskEvent.LabelsEntry
-	17, // 43: lineshaft.v1.TaskEvent.resource_usage:type_name -> lineshaft.v1.ResourceUsage
-	13, // 44: lineshaft.v1.TaskEvent.limit_hold:type_name -> lineshaft.v1.LimitHold
-	25, // 45: lineshaft.v1.TaskFilter.labels:type_name -> lineshaft.v1.TaskFilter.LabelsEntry
+	25, // 42: lineshaft.v1.TaskEvent.labels:type_name -> lineshaft.v1.TaskEvent.LabelsEntry
+	18, // 43: lineshaft.v1.TaskEvent.resource_usage:type_name -> lineshaft.v1.ResourceUsage
+	14, // 44: lineshaft.v1.TaskEvent.limit_hold:type_name -> lineshaft.v1.LimitHold
+	26, // 45: lineshaft.v1.TaskFilter.labels:type_name -> lineshaft.v1.TaskFilter.LabelsEntry
 	1,  // 46: lineshaft.v1.TaskFilter.states:type_name -> lineshaft.v1.TaskState
 	0,  // 47: lineshaft.v1.TaskFilter.priorities:type_name -> lineshaft.v1.Priority
-	28, // 48: lineshaft.v1.TaskFilter.submitted_after:type_name -> google.protobuf.Timestamp
-	28, // 49: lineshaft.v1.TaskFilter.submitted_before:type_name -> google.protobuf.Timestamp
+	29, // 48: lineshaft.v1.TaskFilter.submitted_after:type_name -> google.protobuf.Timestamp
+	29, // 49: lineshaft.v1.TaskFilter.submitted_before:type_name -> google.protobuf.Timestamp
 	50, // [50:50] is the sub-list for method output_type
 	50, // [50:50] is the sub-list for method input_type
 	50, // [50:50] is the sub-list for extension type_name
@@ -2579,7 +2653,7 @@ func file_lineshaft_v1_task_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_task_proto_rawDesc), len(file_lineshaft_v1_task_proto_rawDesc)),
-			NumEnums:      9,
+			NumEnums:      10,
 			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -130,9 +130,14 @@ type SubmitTaskRequest struct {
 	// Tasks that have to end before this one starts. Until then, it is WAITING.
 	Dependencies *Dependencies `protobuf:"bytes,21,opt,name=dependencies,proto3" json:"dependencies,omitempty"`
 	// At most 8 limits, each once. The task starts when it has a place and a token of all of them.
-	Limits        []*TaskLimit `protobuf:"bytes,22,rep,name=limits,proto3" json:"limits,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Limits []*TaskLimit `protobuf:"bytes,22,rep,name=limits,proto3" json:"limits,omitempty"`
+	// Unique key, 1 to 64 characters of [A-Za-z0-9._:-]: at most one task of the namespace with this key waits for its first start. Empty:
+	// none. It is free again when the task has ended.
+	UniqueKey string `protobuf:"bytes,23,opt,name=unique_key,json=uniqueKey,proto3" json:"unique_key,omitempty"`
+	// What happens if a task of the namespace with the same unique key has not ended. Unset: FAIL.
+	OnUniqueConflict OnUniqueConflict `protobuf:"varint,24,opt,name=on_unique_conflict,json=onUniqueConflict,proto3,enum=lineshaft.v1.OnUniqueConflict" json:"on_unique_conflict,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *SubmitTaskRequest) Reset() {
@@ -319,6 +324,20 @@ func (x *SubmitTaskRequest) GetLimits() []*TaskLimit {
 	return nil
 }
 
+func (x *SubmitTaskRequest) GetUniqueKey() string {
+	if x != nil {
+		return x.UniqueKey
+	}
+	return ""
+}
+
+func (x *SubmitTaskRequest) GetOnUniqueConflict() OnUniqueConflict {
+	if x != nil {
+		return x.OnUniqueConflict
+	}
+	return OnUniqueConflict_ON_UNIQUE_CONFLICT_UNSPECIFIED
+}
+
 // The parents of a task: at most 10,000, in the namespace of the task. A finished parent is neither deleted by DeleteTasks nor
 // by retention before the task has ended.
 type Dependencies struct {
@@ -393,8 +412,8 @@ type SubmitTaskResponse struct {
 	State TaskState `protobuf:"varint,2,opt,name=state,proto3,enum=lineshaft.v1.TaskState" json:"state,omitempty"`
 	// Revision of this response. For a new task, the revision of its first event.
 	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	// True if an earlier submission used the same request ID or task ID. The response describes the first task, which may
-	// have been deleted, and nothing was added.
+	// True if an earlier submission used the same request ID or task ID, or a unique key with USE_EXISTING. The response describes
+	// the first task, which may have been deleted, and nothing was added.
 	Duplicate bool `protobuf:"varint,4,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
 	// Durability reached before this response was sent.
 	Durability Durability `protobuf:"varint,5,opt,name=durability,proto3,enum=lineshaft.v1.Durability" json:"durability,omitempty"`
@@ -2842,7 +2861,7 @@ var File_lineshaft_v1_task_service_proto protoreflect.FileDescriptor
 
 const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1flineshaft/v1/task_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17lineshaft/v1/task.proto\"\xec\a\n" +
+	"\x1flineshaft/v1/task_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17lineshaft/v1/task.proto\"\xd9\b\n" +
 	"\x11SubmitTaskRequest\x12\x18\n" +
 	"\ahandler\x18\x01 \x01(\tR\ahandler\x12/\n" +
 	"\apayload\x18\x02 \x01(\v2\x15.lineshaft.v1.PayloadR\apayload\x122\n" +
@@ -2873,7 +2892,10 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"tracestate\x18\x14 \x01(\tR\n" +
 	"tracestate\x12>\n" +
 	"\fdependencies\x18\x15 \x01(\v2\x1a.lineshaft.v1.DependenciesR\fdependencies\x12/\n" +
-	"\x06limits\x18\x16 \x03(\v2\x17.lineshaft.v1.TaskLimitR\x06limits\x1a9\n" +
+	"\x06limits\x18\x16 \x03(\v2\x17.lineshaft.v1.TaskLimitR\x06limits\x12\x1d\n" +
+	"\n" +
+	"unique_key\x18\x17 \x01(\tR\tuniqueKey\x12L\n" +
+	"\x12on_unique_conflict\x18\x18 \x01(\x0e2\x1e.lineshaft.v1.OnUniqueConflictR\x10onUniqueConflict\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x01\n" +
@@ -3134,15 +3156,16 @@ var file_lineshaft_v1_task_service_proto_goTypes = []any{
 	(Durability)(0),                  // 42: lineshaft.v1.Durability
 	(TraceMode)(0),                   // 43: lineshaft.v1.TraceMode
 	(*TaskLimit)(nil),                // 44: lineshaft.v1.TaskLimit
-	(OnParentFailure)(0),             // 45: lineshaft.v1.OnParentFailure
-	(TaskState)(0),                   // 46: lineshaft.v1.TaskState
-	(*TaskEvent)(nil),                // 47: lineshaft.v1.TaskEvent
-	(*Task)(nil),                     // 48: lineshaft.v1.Task
-	(*timestamppb.Timestamp)(nil),    // 49: google.protobuf.Timestamp
-	(*LimitHold)(nil),                // 50: lineshaft.v1.LimitHold
-	(*TaskFilter)(nil),               // 51: lineshaft.v1.TaskFilter
-	(CancelMode)(0),                  // 52: lineshaft.v1.CancelMode
-	(OutputStream)(0),                // 53: lineshaft.v1.OutputStream
+	(OnUniqueConflict)(0),            // 45: lineshaft.v1.OnUniqueConflict
+	(OnParentFailure)(0),             // 46: lineshaft.v1.OnParentFailure
+	(TaskState)(0),                   // 47: lineshaft.v1.TaskState
+	(*TaskEvent)(nil),                // 48: lineshaft.v1.TaskEvent
+	(*Task)(nil),                     // 49: lineshaft.v1.Task
+	(*timestamppb.Timestamp)(nil),    // 50: google.protobuf.Timestamp
+	(*LimitHold)(nil),                // 51: lineshaft.v1.LimitHold
+	(*TaskFilter)(nil),               // 52: lineshaft.v1.TaskFilter
+	(CancelMode)(0),                  // 53: lineshaft.v1.CancelMode
+	(OutputStream)(0),                // 54: lineshaft.v1.OutputStream
 }
 var file_lineshaft_v1_task_service_proto_depIdxs = []int32{
 	38, // 0: lineshaft.v1.SubmitTaskRequest.payload:type_name -> lineshaft.v1.Payload
@@ -3156,82 +3179,83 @@ var file_lineshaft_v1_task_service_proto_depIdxs = []int32{
 	43, // 8: lineshaft.v1.SubmitTaskRequest.trace_mode:type_name -> lineshaft.v1.TraceMode
 	2,  // 9: lineshaft.v1.SubmitTaskRequest.dependencies:type_name -> lineshaft.v1.Dependencies
 	44, // 10: lineshaft.v1.SubmitTaskRequest.limits:type_name -> lineshaft.v1.TaskLimit
-	45, // 11: lineshaft.v1.Dependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
-	46, // 12: lineshaft.v1.SubmitTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	42, // 13: lineshaft.v1.SubmitTaskResponse.durability:type_name -> lineshaft.v1.Durability
-	1,  // 14: lineshaft.v1.BatchSubmitTasksRequest.tasks:type_name -> lineshaft.v1.SubmitTaskRequest
-	42, // 15: lineshaft.v1.BatchSubmitTasksResponse.durability:type_name -> lineshaft.v1.Durability
-	1,  // 16: lineshaft.v1.SubmitTasksRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
-	3,  // 17: lineshaft.v1.SubmitTasksResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
-	8,  // 18: lineshaft.v1.SubmitTasksResponse.rejected:type_name -> lineshaft.v1.Rejection
-	40, // 19: lineshaft.v1.Rejection.retry_after:type_name -> google.protobuf.Duration
-	37, // 20: lineshaft.v1.Rejection.metadata:type_name -> lineshaft.v1.Rejection.MetadataEntry
-	1,  // 21: lineshaft.v1.RunTaskRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
-	3,  // 22: lineshaft.v1.RunTaskResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
-	47, // 23: lineshaft.v1.RunTaskResponse.event:type_name -> lineshaft.v1.TaskEvent
-	48, // 24: lineshaft.v1.RunTaskResponse.task:type_name -> lineshaft.v1.Task
-	48, // 25: lineshaft.v1.GetTaskResponse.task:type_name -> lineshaft.v1.Task
-	46, // 26: lineshaft.v1.ExplainTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	15, // 27: lineshaft.v1.ExplainTaskResponse.blockers:type_name -> lineshaft.v1.Blocker
-	19, // 28: lineshaft.v1.ExplainTaskResponse.position:type_name -> lineshaft.v1.QueuePosition
-	49, // 29: lineshaft.v1.ExplainTaskResponse.estimated_start:type_name -> google.protobuf.Timestamp
-	0,  // 30: lineshaft.v1.ExplainTaskResponse.estimate_basis:type_name -> lineshaft.v1.EstimateBasis
-	49, // 31: lineshaft.v1.Blocker.delayed_until:type_name -> google.protobuf.Timestamp
-	49, // 32: lineshaft.v1.Blocker.retries_at:type_name -> google.protobuf.Timestamp
-	17, // 33: lineshaft.v1.Blocker.parents:type_name -> lineshaft.v1.UnfinishedParents
-	18, // 34: lineshaft.v1.Blocker.pool_slots:type_name -> lineshaft.v1.TakenSlots
-	18, // 35: lineshaft.v1.Blocker.namespace_slots:type_name -> lineshaft.v1.TakenSlots
-	16, // 36: lineshaft.v1.Blocker.limit:type_name -> lineshaft.v1.LimitBlocker
-	50, // 37: lineshaft.v1.LimitBlocker.hold:type_name -> lineshaft.v1.LimitHold
-	51, // 38: lineshaft.v1.ListTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	48, // 39: lineshaft.v1.ListTasksResponse.tasks:type_name -> lineshaft.v1.Task
-	40, // 40: lineshaft.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
-	48, // 41: lineshaft.v1.WaitTaskResponse.task:type_name -> lineshaft.v1.Task
-	51, // 42: lineshaft.v1.WatchTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	40, // 43: lineshaft.v1.WatchTasksRequest.progress_interval:type_name -> google.protobuf.Duration
-	48, // 44: lineshaft.v1.WatchTasksResponse.snapshot_entry:type_name -> lineshaft.v1.Task
-	26, // 45: lineshaft.v1.WatchTasksResponse.snapshot_complete:type_name -> lineshaft.v1.SnapshotComplete
-	47, // 46: lineshaft.v1.WatchTasksResponse.event:type_name -> lineshaft.v1.TaskEvent
-	27, // 47: lineshaft.v1.WatchTasksResponse.progress:type_name -> lineshaft.v1.WatchProgress
-	52, // 48: lineshaft.v1.CancelTaskRequest.mode:type_name -> lineshaft.v1.CancelMode
-	40, // 49: lineshaft.v1.CancelTaskRequest.grace:type_name -> google.protobuf.Duration
-	46, // 50: lineshaft.v1.CancelTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	38, // 51: lineshaft.v1.RetryTaskRequest.payload:type_name -> lineshaft.v1.Payload
-	39, // 52: lineshaft.v1.RetryTaskRequest.priority:type_name -> lineshaft.v1.Priority
-	3,  // 53: lineshaft.v1.RetryTaskResponse.task:type_name -> lineshaft.v1.SubmitTaskResponse
-	51, // 54: lineshaft.v1.DeleteTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	53, // 55: lineshaft.v1.ReadOutputRequest.stream:type_name -> lineshaft.v1.OutputStream
-	1,  // 56: lineshaft.v1.TaskService.SubmitTask:input_type -> lineshaft.v1.SubmitTaskRequest
-	4,  // 57: lineshaft.v1.TaskService.BatchSubmitTasks:input_type -> lineshaft.v1.BatchSubmitTasksRequest
-	6,  // 58: lineshaft.v1.TaskService.SubmitTasks:input_type -> lineshaft.v1.SubmitTasksRequest
-	9,  // 59: lineshaft.v1.TaskService.RunTask:input_type -> lineshaft.v1.RunTaskRequest
-	11, // 60: lineshaft.v1.TaskService.GetTask:input_type -> lineshaft.v1.GetTaskRequest
-	13, // 61: lineshaft.v1.TaskService.ExplainTask:input_type -> lineshaft.v1.ExplainTaskRequest
-	20, // 62: lineshaft.v1.TaskService.ListTasks:input_type -> lineshaft.v1.ListTasksRequest
-	22, // 63: lineshaft.v1.TaskService.WaitTask:input_type -> lineshaft.v1.WaitTaskRequest
-	24, // 64: lineshaft.v1.TaskService.WatchTasks:input_type -> lineshaft.v1.WatchTasksRequest
-	28, // 65: lineshaft.v1.TaskService.CancelTask:input_type -> lineshaft.v1.CancelTaskRequest
-	30, // 66: lineshaft.v1.TaskService.RetryTask:input_type -> lineshaft.v1.RetryTaskRequest
-	32, // 67: lineshaft.v1.TaskService.DeleteTasks:input_type -> lineshaft.v1.DeleteTasksRequest
-	34, // 68: lineshaft.v1.TaskService.ReadOutput:input_type -> lineshaft.v1.ReadOutputRequest
-	3,  // 69: lineshaft.v1.TaskService.SubmitTask:output_type -> lineshaft.v1.SubmitTaskResponse
-	5,  // 70: lineshaft.v1.TaskService.BatchSubmitTasks:output_type -> lineshaft.v1.BatchSubmitTasksResponse
-	7,  // 71: lineshaft.v1.TaskService.SubmitTasks:output_type -> lineshaft.v1.SubmitTasksResponse
-	10, // 72: lineshaft.v1.TaskService.RunTask:output_type -> lineshaft.v1.RunTaskResponse
-	12, // 73: lineshaft.v1.TaskService.GetTask:output_type -> lineshaft.v1.GetTaskResponse
-	14, // 74: lineshaft.v1.TaskService.ExplainTask:output_type -> lineshaft.v1.ExplainTaskResponse
-	21, // 75: lineshaft.v1.TaskService.ListTasks:output_type -> lineshaft.v1.ListTasksResponse
-	23, // 76: lineshaft.v1.TaskService.WaitTask:output_type -> lineshaft.v1.WaitTaskResponse
-	25, // 77: lineshaft.v1.TaskService.WatchTasks:output_type -> lineshaft.v1.WatchTasksResponse
-	29, // 78: lineshaft.v1.TaskService.CancelTask:output_type -> lineshaft.v1.CancelTaskResponse
-	31, // 79: lineshaft.v1.TaskService.RetryTask:output_type -> lineshaft.v1.RetryTaskResponse
-	33, // 80: lineshaft.v1.TaskService.DeleteTasks:output_type -> lineshaft.v1.DeleteTasksResponse
-	35, // 81: lineshaft.v1.TaskService.ReadOutput:output_type -> lineshaft.v1.ReadOutputResponse
-	69, // [69:82] is the sub-list for method output_type
-	56, // [56:69] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	45, // 11: lineshaft.v1.SubmitTaskRequest.on_unique_conflict:type_name -> lineshaft.v1.OnUniqueConflict
+	46, // 12: lineshaft.v1.Dependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
+	47, // 13: lineshaft.v1.SubmitTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	42, // 14: lineshaft.v1.SubmitTaskResponse.durability:type_name -> lineshaft.v1.Durability
+	1,  // 15: lineshaft.v1.BatchSubmitTasksRequest.tasks:type_name -> lineshaft.v1.SubmitTaskRequest
+	42, // 16: lineshaft.v1.BatchSubmitTasksResponse.durability:type_name -> lineshaft.v1.Durability
+	1,  // 17: lineshaft.v1.SubmitTasksRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
+	3,  // 18: lineshaft.v1.SubmitTasksResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
+	8,  // 19: lineshaft.v1.SubmitTasksResponse.rejected:type_name -> lineshaft.v1.Rejection
+	40, // 20: lineshaft.v1.Rejection.retry_after:type_name -> google.protobuf.Duration
+	37, // 21: lineshaft.v1.Rejection.metadata:type_name -> lineshaft.v1.Rejection.MetadataEntry
+	1,  // 22: lineshaft.v1.RunTaskRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
+	3,  // 23: lineshaft.v1.RunTaskResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
+	48, // 24: lineshaft.v1.RunTaskResponse.event:type_name -> lineshaft.v1.TaskEvent
+	49, // 25: lineshaft.v1.RunTaskResponse.task:type_name -> lineshaft.v1.Task
+	49, // 26: lineshaft.v1.GetTaskResponse.task:type_name -> lineshaft.v1.Task
+	47, // 27: lineshaft.v1.ExplainTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	15, // 28: lineshaft.v1.ExplainTaskResponse.blockers:type_name -> lineshaft.v1.Blocker
+	19, // 29: lineshaft.v1.ExplainTaskResponse.position:type_name -> lineshaft.v1.QueuePosition
+	50, // 30: lineshaft.v1.ExplainTaskResponse.estimated_start:type_name -> google.protobuf.Timestamp
+	0,  // 31: lineshaft.v1.ExplainTaskResponse.estimate_basis:type_name -> lineshaft.v1.EstimateBasis
+	50, // 32: lineshaft.v1.Blocker.delayed_until:type_name -> google.protobuf.Timestamp
+	50, // 33: lineshaft.v1.Blocker.retries_at:type_name -> google.protobuf.Timestamp
+	17, // 34: lineshaft.v1.Blocker.parents:type_name -> lineshaft.v1.UnfinishedParents
+	18, // 35: lineshaft.v1.Blocker.pool_slots:type_name -> lineshaft.v1.TakenSlots
+	18, // 36: lineshaft.v1.Blocker.namespace_slots:type_name -> lineshaft.v1.TakenSlots
+	16, // 37: lineshaft.v1.Blocker.limit:type_name -> lineshaft.v1.LimitBlocker
+	51, // 38: lineshaft.v1.LimitBlocker.hold:type_name -> lineshaft.v1.LimitHold
+	52, // 39: lineshaft.v1.ListTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	49, // 40: lineshaft.v1.ListTasksResponse.tasks:type_name -> lineshaft.v1.Task
+	40, // 41: lineshaft.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
+	49, // 42: lineshaft.v1.WaitTaskResponse.task:type_name -> lineshaft.v1.Task
+	52, // 43: lineshaft.v1.WatchTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	40, // 44: lineshaft.v1.WatchTasksRequest.progress_interval:type_name -> google.protobuf.Duration
+	49, // 45: lineshaft.v1.WatchTasksResponse.snapshot_entry:type_name -> lineshaft.v1.Task
+	26, // 46: lineshaft.v1.WatchTasksResponse.snapshot_complete:type_name -> lineshaft.v1.SnapshotComplete
+	48, // 47: lineshaft.v1.WatchTasksResponse.event:type_name -> lineshaft.v1.TaskEvent
+	27, // 48: lineshaft.v1.WatchTasksResponse.progress:type_name -> lineshaft.v1.WatchProgress
+	53, // 49: lineshaft.v1.CancelTaskRequest.mode:type_name -> lineshaft.v1.CancelMode
+	40, // 50: lineshaft.v1.CancelTaskRequest.grace:type_name -> google.protobuf.Duration
+	47, // 51: lineshaft.v1.CancelTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	38, // 52: lineshaft.v1.RetryTaskRequest.payload:type_name -> lineshaft.v1.Payload
+	39, // 53: lineshaft.v1.RetryTaskRequest.priority:type_name -> lineshaft.v1.Priority
+	3,  // 54: lineshaft.v1.RetryTaskResponse.task:type_name -> lineshaft.v1.SubmitTaskResponse
+	52, // 55: lineshaft.v1.DeleteTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	54, // 56: lineshaft.v1.ReadOutputRequest.stream:type_name -> lineshaft.v1.OutputStream
+	1,  // 57: lineshaft.v1.TaskService.SubmitTask:input_type -> lineshaft.v1.SubmitTaskRequest
+	4,  // 58: lineshaft.v1.TaskService.BatchSubmitTasks:input_type -> lineshaft.v1.BatchSubmitTasksRequest
+	6,  // 59: lineshaft.v1.TaskService.SubmitTasks:input_type -> lineshaft.v1.SubmitTasksRequest
+	9,  // 60: lineshaft.v1.TaskService.RunTask:input_type -> lineshaft.v1.RunTaskRequest
+	11, // 61: lineshaft.v1.TaskService.GetTask:input_type -> lineshaft.v1.GetTaskRequest
+	13, // 62: lineshaft.v1.TaskService.ExplainTask:input_type -> lineshaft.v1.ExplainTaskRequest
+	20, // 63: lineshaft.v1.TaskService.ListTasks:input_type -> lineshaft.v1.ListTasksRequest
+	22, // 64: lineshaft.v1.TaskService.WaitTask:input_type -> lineshaft.v1.WaitTaskRequest
+	24, // 65: lineshaft.v1.TaskService.WatchTasks:input_type -> lineshaft.v1.WatchTasksRequest
+	28, // 66: lineshaft.v1.TaskService.CancelTask:input_type -> lineshaft.v1.CancelTaskRequest
+	30, // 67: lineshaft.v1.TaskService.RetryTask:input_type -> lineshaft.v1.RetryTaskRequest
+	32, // 68: lineshaft.v1.TaskService.DeleteTasks:input_type -> lineshaft.v1.DeleteTasksRequest
+	34, // 69: lineshaft.v1.TaskService.ReadOutput:input_type -> lineshaft.v1.ReadOutputRequest
+	3,  // 70: lineshaft.v1.TaskService.SubmitTask:output_type -> lineshaft.v1.SubmitTaskResponse
+	5,  // 71: lineshaft.v1.TaskService.BatchSubmitTasks:output_type -> lineshaft.v1.BatchSubmitTasksResponse
+	7,  // 72: lineshaft.v1.TaskService.SubmitTasks:output_type -> lineshaft.v1.SubmitTasksResponse
+	10, // 73: lineshaft.v1.TaskService.RunTask:output_type -> lineshaft.v1.RunTaskResponse
+	12, // 74: lineshaft.v1.TaskService.GetTask:output_type -> lineshaft.v1.GetTaskResponse
+	14, // 75: lineshaft.v1.TaskService.ExplainTask:output_type -> lineshaft.v1.ExplainTaskResponse
+	21, // 76: lineshaft.v1.TaskService.ListTasks:output_type -> lineshaft.v1.ListTasksResponse
+	23, // 77: lineshaft.v1.TaskService.WaitTask:output_type -> lineshaft.v1.WaitTaskResponse
+	25, // 78: lineshaft.v1.TaskService.WatchTasks:output_type -> lineshaft.v1.WatchTasksResponse
+	29, // 79: lineshaft.v1.TaskService.CancelTask:output_type -> lineshaft.v1.CancelTaskResponse
+	31, // 80: lineshaft.v1.TaskService.RetryTask:output_type -> lineshaft.v1.RetryTaskResponse
+	33, // 81: lineshaft.v1.TaskService.DeleteTasks:output_type -> lineshaft.v1.DeleteTasksResponse
+	35, // 82: lineshaft.v1.TaskService.ReadOutput:output_type -> lineshaft.v1.ReadOutputResponse
+	70, // [70:83] is the sub-list for method output_type
+	57, // [57:70] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_task_service_proto_init() }

@@ -85,6 +85,20 @@ def test_options_reach_the_server(client: Client) -> None:
         client.submit("io", 0, priority="urgent")
 
 
+def test_a_unique_key_is_used_once_or_replaced(client: Client) -> None:
+    first = client.submit("io", LONG, unique_key="u")
+    assert client.submit("io", LONG, unique_key="u", on_unique_conflict="use_existing").id == first.id
+    taken = client.submit("io", LONG, unique_key="u")
+    with pytest.raises(lineshaft.AlreadyExists) as refused:
+        _ = taken.id
+    assert refused.value.reason == "UNIQUE_KEY_TAKEN"
+    first.cancel()
+    first.wait()
+    last = client.submit("io", 0, unique_key="u", on_unique_conflict="replace_queued")
+    last.wait()
+    assert last.info().state is State.COMPLETED and last.info().message.unique_key == "u"
+
+
 def test_a_loop_of_submissions_becomes_few_batches_in_order(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     counted = calls(client, monkeypatch)
     tasks = [client.submit("compute", number) for number in range(3_000)]

@@ -10,6 +10,7 @@ import type {
   Failure,
   FailureReason,
   OnParentFailure,
+  OnUniqueConflict,
   OutputChunk,
   OutputStream,
   Priority,
@@ -44,6 +45,8 @@ export const durability = (name: Durability | undefined) => lower<wire.Durabilit
 export const traceMode = (name: TraceMode | undefined) => lower<wire.TraceMode>(wire.TraceMode, name, "traceMode");
 export const onParentFailure = (name: OnParentFailure | undefined) =>
   lower<wire.OnParentFailure>(wire.OnParentFailure, name, "onParentFailure");
+export const onUniqueConflict = (name: OnUniqueConflict | undefined) =>
+  lower<wire.OnUniqueConflict>(wire.OnUniqueConflict, name, "onUniqueConflict");
 export const outputStream = (name: OutputStream | undefined) =>
   lower<wire.OutputStream>(wire.OutputStream, name, "stream");
 export const priorityName = (priority: wire.Priority) => wire.Priority[priority]!.toLowerCase() as Priority;

@@ -2,10 +2,10 @@
 
 import { randomUUID } from "node:crypto";
 import type { SubmitTaskRequest } from "./gen/lineshaft/v1/task_service.js";
-import { durability, duration, onParentFailure, priority, retryPolicy, taskLimit, traceMode } from "./convert.js";
+import { durability, duration, onParentFailure, onUniqueConflict, priority, retryPolicy, taskLimit, traceMode } from "./convert.js";
 import { encode } from "./payload.js";
 import type { ActiveTrace } from "./trace.js";
-import type { Durability, OnParentFailure, Priority, RetryPolicy, TaskLimit, TraceMode } from "./types.js";
+import type { Durability, OnParentFailure, OnUniqueConflict, Priority, RetryPolicy, TaskLimit, TraceMode } from "./types.js";
 
 export interface TaskOptions {
   /** Pool to run in, if the handler allows pools besides its own. */
@@ -45,6 +45,10 @@ export interface TaskOptions {
   onParentFailure?: OnParentFailure;
   /** At most 8 limits, which the task shares with others. */
   limits?: TaskLimit[];
+  /** At most one task of the namespace with this key waits for its first start. */
+  uniqueKey?: string;
+  /** What happens if a task with the same unique key has not ended. Default: `fail`. */
+  onUniqueConflict?: OnUniqueConflict;
 }
 
 /** A task of a batch. */
@@ -86,5 +90,7 @@ export function submitRequest(
       ? { taskIds: options.after, batchIndices: [], onParentFailure: onParentFailure(options.onParentFailure) }
       : undefined,
     limits: options.limits?.map(taskLimit) ?? [],
+    uniqueKey: options.uniqueKey ?? "",
+    onUniqueConflict: onUniqueConflict(options.onUniqueConflict),
   };
 }

@@ -12,6 +12,9 @@ export type Durability = "fsync" | "memory";
 /** What a task does when one of its parents has failed or was cancelled: fail, run once all have ended, or be cancelled. */
 export type OnParentFailure = "fail" | "run" | "cancel";
 
+/** What a submission does if a task with the same unique key has not ended. */
+export type OnUniqueConflict = "fail" | "use_existing" | "replace_queued";
+
 /** How the trace of an attempt relates to the trace of its submission. */
 export type TraceMode = "auto" | "parent" | "link";
 

@@ -105,6 +105,19 @@ test("a task waits for a place of its limit", async () => {
   await rejection(client.submit("io", 0, { limits: [{ key: "place" }] }), InvalidArgumentError);
 });
 
+test("a unique key is used once", async () => {
+  const first = await client.submit("io", 60, { uniqueKey: "u" });
+  const same = await client.submit("io", 60, { uniqueKey: "u", onUniqueConflict: "use_existing" });
+  assert.equal(same.id, first.id);
+  const [used, refused] = await Promise.allSettled([
+    client.submit("io", 60, { uniqueKey: "u", onUniqueConflict: "use_existing" }),
+    client.submit("io", 60, { uniqueKey: "u" }),
+  ]);
+  assert(used.status === "fulfilled" && used.value.id === first.id);
+  assert(refused.status === "rejected" && refused.reason instanceof AlreadyExistsError);
+  await first.cancel();
+});
+
 test("a failed task throws its failure", async () => {
   const error = await rejection(client.run("fail"), TaskFailedError);
   assert.equal(error.failure.reason, "HANDLER_ERROR");

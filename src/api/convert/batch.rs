@@ -68,6 +68,7 @@ fn check_completion(invalid: &mut InvalidFields, task: &v1::SubmitTaskRequest, n
         ("request_id", !task.request_id.is_empty(), "the task is submitted once"),
         ("batch_id", !task.batch_id.is_empty(), "the task does not belong to a batch"),
         ("dependencies", task.dependencies.is_some(), "the task waits for the tasks of the batch"),
+        ("unique_key", !task.unique_key.is_empty(), "the task is submitted in any case"),
     ] {
         if is_set {
             invalid.add(path.field(field), format_args!("must not be set: {why}"));

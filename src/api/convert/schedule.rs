@@ -214,6 +214,7 @@ fn check_task(task: &v1::SubmitTaskRequest, namespace: &Namespace) -> Result<(),
         ("batch_id", !task.batch_id.is_empty(), "the task of a schedule belongs to no batch"),
         ("trace_mode", task.trace_mode != 0, "no call submits the task"),
         ("dependencies", task.dependencies.is_some(), "the tasks of all runs would have the same parents"),
+        ("unique_key", !task.unique_key.is_empty(), "the rule for overlapping runs is `overlap`"),
     ] {
         if is_set {
             invalid.add(path.field(field), format_args!("must not be set: {why}"));

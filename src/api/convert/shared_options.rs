@@ -30,6 +30,7 @@ pub(super) struct OwnFields {
     pub(super) traceparent: String,
     pub(super) tracestate: String,
     pub(super) dependencies: Option<v1::Dependencies>,
+    pub(super) unique_key: String,
 }
 
 impl OwnFields {
@@ -41,6 +42,7 @@ impl OwnFields {
             traceparent: std::mem::take(&mut request.traceparent),
             tracestate: std::mem::take(&mut request.tracestate),
             dependencies: request.dependencies.take(),
+            unique_key: std::mem::take(&mut request.unique_key),
         }
     }
 }
@@ -93,6 +95,8 @@ fn have_equal_fields(one: &v1::SubmitTaskRequest, other: &v1::SubmitTaskRequest)
         tracestate: _,
         dependencies: _,
         limits,
+        unique_key: _,
+        on_unique_conflict,
     } = one;
     is_same(handler, &other.handler)
         && is_same(content_type_of(payload.as_ref()), content_type_of(other.payload.as_ref()))
@@ -111,4 +115,5 @@ fn have_equal_fields(one: &v1::SubmitTaskRequest, other: &v1::SubmitTaskRequest)
         && *trace_mode == other.trace_mode
         && is_same(batch_id, &other.batch_id)
         && *limits == other.limits
+        && *on_unique_conflict == other.on_unique_conflict
 }

@@ -14,7 +14,7 @@ use super::dependencies::dependencies;
 use super::invalid_fields::{FieldPath, InvalidFields, MessagePath};
 use super::shared_options::{OwnFields, SharedOptions, content_type_of};
 use super::submit_fields::{
-    Labels, Overrides, check_args, check_payload, content_type, labels, optional_name, payload,
+    Labels, Overrides, check_args, check_payload, content_type, labels, optional_name, payload, unique_key,
 };
 use super::submit_trace::{own_trace, trace_mode, trace_of_call};
 use super::task_limit;
@@ -142,6 +142,7 @@ pub fn convert(
     let own_trace = own_trace(&mut invalid, path, &own.traceparent, &own.tracestate);
     let namespace = others.namespace().or(context.default_namespace);
     let dependencies = dependencies(&mut invalid, path, own.dependencies.as_ref(), namespace, context.places);
+    let unique = unique_key(&mut invalid, path, &own.unique_key, request.on_unique_conflict);
     invalid.check()?;
     let Some(id) = id else { return Err(InvalidFields::one(path.field("task_id"), "is invalid").into()) };
 
@@ -188,6 +189,7 @@ pub fn convert(
         scheduled: None,
         retry_of: None,
         dependencies: dependencies.map(Arc::new),
+        unique: unique.map(Box::new),
     };
     let options = Arc::clone(&shared.options);
     if let Some(request_id) = request_id {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::model::limits::PayloadLimit;
 use crate::model::spec::{JSON, OCTET_STREAM};
-use crate::model::{Durability, PayloadSchema, Priority, RetryPolicy, id, limits};
+use crate::model::{Durability, OnUniqueConflict, PayloadSchema, Priority, RetryPolicy, UniqueKey, id, limits};
 use crate::proto::v1::{self, payload::Kind};
 
 use super::invalid_fields::{FieldPath, InvalidFields, MessagePath};
@@ -106,6 +106,26 @@ pub(super) fn optional_name(invalid: &mut InvalidFields, field: FieldPath, text:
         return None;
     }
     invalid.parsed(field, id::check_name(text)).map(|()| text.into())
+}
+
+pub(super) fn unique_key(
+    invalid: &mut InvalidFields,
+    path: MessagePath,
+    key: &str,
+    on_conflict: i32,
+) -> Option<UniqueKey> {
+    let rule = match on_conflict {
+        0 => Some(OnUniqueConflict::default()),
+        number => u8::try_from(number).ok().and_then(OnUniqueConflict::from_number),
+    };
+    if rule.is_none() {
+        invalid.add(path.field("on_unique_conflict"), format_args!("is {on_conflict}, must be from 0 to 3"));
+    }
+    if key.is_empty() && on_conflict != 0 {
+        invalid.add(path.field("on_unique_conflict"), "must not be set without `unique_key`");
+    }
+    let key = optional_name(invalid, path.field("unique_key"), key)?;
+    Some(UniqueKey { key, on_conflict: rule? })
 }
 
 pub(super) fn payload(

@@ -93,6 +93,7 @@ pub fn task(task: Task, include: Include) -> v1::Task {
         limits: limits_of(options),
         limit_hold: status.hold.as_deref().and_then(|waits_for| hold(waits_for, options)),
         trace_id: spec.extras().trace.as_deref().and_then(TraceContext::trace_id_text).unwrap_or_default(),
+        unique_key: spec.extras().unique.as_ref().map(|unique| unique.key.to_string()).unwrap_or_default(),
     }
 }
 

@@ -47,6 +47,16 @@ enum OnParentFailure {
     Cancel = 3,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OnUniqueConflict {
+    /// The submission fails
+    Fail = 1,
+    /// The existing task is used instead of a new one
+    UseExisting = 2,
+    /// The existing task is cancelled unless it has started
+    ReplaceQueued = 3,
+}
+
 #[derive(Clone, Debug, Args)]
 pub struct TaskArgs {
     /// Payload: a text, @FILE for the contents of a file, or - for stdin
@@ -111,6 +121,12 @@ pub struct TaskArgs {
     /// api,max=5 or api,rate=100/1m; tasks with the same key share it. Can be repeated
     #[arg(long = "task-limit", value_name = "LIMIT", value_parser = limit::parse)]
     limits: Vec<v1::TaskLimit>,
+    /// Unique key: at most one task of the namespace with this key waits for its first start
+    #[arg(long, value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
+    unique_key: Option<String>,
+    /// What happens when a task with the same unique key has not ended [default: fail]
+    #[arg(long, value_enum, requires = "unique_key")]
+    on_unique_conflict: Option<OnUniqueConflict>,
     /// Never start the task twice, even if the server crashes while it runs
     #[arg(long)]
     at_most_once: bool,
@@ -161,6 +177,8 @@ impl TaskArgs {
             expires_after: self.expires_after.map(to_proto),
             dependencies,
             limits: self.limits,
+            unique_key: self.unique_key.unwrap_or_default(),
+            on_unique_conflict: self.on_unique_conflict.map_or(0, |rule| rule as i32),
             ..v1::SubmitTaskRequest::default()
         })
     }

@@ -74,6 +74,7 @@ impl Core {
         self.enter_state(index, &entered);
         if is_unfinished {
             self.add_to_limits(index, hold);
+            self.unique_keys.add(&self.tasks, index);
         }
         index
     }
@@ -110,6 +111,9 @@ impl Core {
         }
         task.state = event.state;
         task.since = event.at;
+        if event.state.is_terminal() {
+            self.unique_keys.remove(index, &task.spec);
+        }
         let reason = if event.hold.is_some() { Hold::Limit } else { Hold::BackOff };
         task.holds = Holds::one_if(event.state == TaskState::Waiting, reason);
         task.has_attempt &= event.state == TaskState::Running;

@@ -26,10 +26,14 @@ impl Core {
         self.payload_bytes -= task.spec.payload.len() as u64;
         self.attached_bytes -= attached_bytes(&task.spec);
         let extras = task.spec.extras();
-        let has_more = !extras.args.is_empty() || extras.trace.is_some() || extras.dependencies.is_some();
+        let has_more = !extras.args.is_empty()
+            || extras.trace.is_some()
+            || extras.dependencies.is_some()
+            || extras.unique.is_some();
         if has_more || !task.spec.payload.is_empty() {
             let (args, dependencies) = (Box::default(), None);
-            let extras = TaskExtras { args, request: None, trace: None, dependencies, ..extras.clone() }.boxed();
+            let kept = extras.clone();
+            let extras = TaskExtras { args, request: None, trace: None, dependencies, unique: None, ..kept }.boxed();
             task.spec = Arc::new(TaskSpec { extras, ..task.spec.without_payload() });
         }
     }

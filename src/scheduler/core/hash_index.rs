@@ -25,6 +25,16 @@ impl HashIndex {
         self.0[Self::shard(hash)].find(hash, is_match).copied()
     }
 
+    /// All with this hash.
+    pub fn all(&self, hash: u64) -> impl Iterator<Item = u32> {
+        self.0[Self::shard(hash)].iter_hash(hash).copied()
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.0.iter().map(HashTable::len).sum()
+    }
+
     pub fn insert(&mut self, hash: u64, index: u32, rehash: impl Fn(&u32) -> u64) {
         self.0[Self::shard(hash)].insert_unique(hash, index, rehash);
     }

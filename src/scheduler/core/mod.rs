@@ -45,6 +45,8 @@ mod submit;
 mod suspects;
 mod table;
 mod timers;
+mod unique_keys;
+mod unique_table;
 mod uploads;
 
 #[cfg(test)]
@@ -75,6 +77,8 @@ mod retention_tests;
 mod staleness_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unique_keys_tests;
 #[cfg(test)]
 mod uploads_tests;
 

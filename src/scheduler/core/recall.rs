@@ -61,6 +61,15 @@ impl Core {
         }
     }
 
+    /// Cancels a WAITING or QUEUED task, unless the pool has started its attempt.
+    pub(super) fn cancel_unless_started(&mut self, index: u32, request: CancelRequest, out: &mut Decisions) {
+        if self.ticket_of(index).is_some() {
+            self.recall(index, RecallReason::Replace(Box::new(request)), out);
+        } else {
+            self.end_cancelled(request.requested_at, index, request, out);
+        }
+    }
+
     /// Asks the pool for a dispatched attempt.
     fn recall(&mut self, index: u32, reason: RecallReason, out: &mut Decisions) {
         let (Some(ticket), Some(task)) = (self.ticket_of(index), self.tasks.get(index)) else { return };
@@ -88,7 +97,9 @@ impl Core {
         }
         let is_current = self.ticket_of(index) == Some(ticket);
         match reason {
-            RecallReason::Cancel(request) if won => self.end_cancelled(now, index, *request, out),
+            RecallReason::Cancel(request) | RecallReason::Replace(request) if won => {
+                self.end_cancelled(now, index, *request, out);
+            }
             RecallReason::Cancel(request) if is_current => {
                 self.request_stop(index, *request, out);
             }
@@ -97,7 +108,7 @@ impl Core {
                 self.cancel_unfinished(index, *request, out);
             }
             RecallReason::Expiry if won => self.end_expired(now, index, out),
-            RecallReason::Expiry => {}
+            RecallReason::Expiry | RecallReason::Replace(_) => {}
         }
     }
 

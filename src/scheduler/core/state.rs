@@ -23,6 +23,7 @@ use super::schedule_table::ScheduleTable;
 use super::suspects::Quarantine;
 use super::table::{TaskEntry, TaskTable};
 use super::timers::{Purpose, Timer, Timers};
+use super::unique_table::UniqueKeys;
 
 /// Bytes of arguments, labels and the like that count as part of what every task needs.
 const ATTACHED_FREE: usize = 256;
@@ -79,6 +80,7 @@ pub struct Core {
     pub(super) schedules: ScheduleTable,
     pub(super) dependencies: DependencyTable,
     pub(super) limits: LimitTable,
+    pub(super) unique_keys: UniqueKeys,
     pub(super) draining: bool,
     pub(super) quarantine: Quarantine,
     /// While the core recovers: the remote workers of running attempts, by fence.
@@ -98,6 +100,8 @@ pub(super) struct Recall {
 #[derive(Debug)]
 pub(super) enum RecallReason {
     Cancel(Box<CancelRequest>),
+    /// A new task replaces it. It goes on if it has started.
+    Replace(Box<CancelRequest>),
     Expiry,
 }
 
@@ -124,6 +128,7 @@ impl Core {
             schedules: ScheduleTable::default(),
             dependencies: DependencyTable::default(),
             limits: LimitTable::default(),
+            unique_keys: UniqueKeys::default(),
             draining: false,
             quarantine: Quarantine::default(),
             remote_workers: HashMap::new(),
@@ -352,5 +357,6 @@ impl Core {
         self.requests.check();
         self.check_dependencies();
         self.check_limit_counts();
+        self.check_unique_keys();
     }
 }

@@ -19,7 +19,8 @@ impl Core {
     ///
     /// # Errors
     /// [`Draining`], [`QueueFull`], `MemoryFull`, `UnknownPool`, `BatchNotFound`, `BatchClosed`, `ParentNotFound`,
-    /// [`RequestIdReused`], and [`BadField`] for an ID that appears twice in the submission, and for a cycle of parents.
+    /// [`RequestIdReused`], `UniqueKeyTaken`, and [`BadField`] for an ID or unique key that appears twice in the submission, and
+    /// for a cycle of parents.
     pub fn submit(
         &mut self,
         now: Timestamp,
@@ -39,6 +40,7 @@ impl Core {
             let OpenQuestions { written_to, tasks, .. } = open;
             return Ok(Verdict::Undecided(Box::new(Undecided { submission, written_to, tasks })));
         }
+        let replaced = self.resolve_unique_keys(&submission.specs, &mut accepted)?;
         if submission.repeats_only && accepted.iter().any(|accepted| !accepted.duplicate) {
             return Ok(Verdict::NotRepeated);
         }
@@ -70,7 +72,11 @@ impl Core {
                 }
             }
         }
-        Ok(Verdict::Accepted(Submitted { accepted, after, after_ended, revision: self.revision, durability }))
+        let revision = self.revision;
+        for replaced in replaced {
+            self.replace(now, replaced, out);
+        }
+        Ok(Verdict::Accepted(Submitted { accepted, after, after_ended, revision, durability }))
     }
 
     /// Adds a task whose parents exist, and returns its state.

@@ -72,6 +72,23 @@ impl Coded for TaskExists {
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
+#[error("unique key `{key}` is that of task `{task}`, which has not ended; wait for it, or set `on_unique_conflict`")]
+pub struct UniqueKeyTaken {
+    pub key: Box<str>,
+    pub task: TaskId,
+}
+
+impl Coded for UniqueKeyTaken {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::UniqueKeyTaken
+    }
+
+    fn details(&self) -> Details {
+        Details::default().with_metadata("existing_task", &self.task).with_resource("task", &self.task)
+    }
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("request ID `{request_id}` was already used for task `{task}` with different content")]
 pub struct RequestIdReused {
     pub request_id: Box<str>,

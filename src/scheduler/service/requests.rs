@@ -22,12 +22,13 @@ fn depends_on_state(refusal: &Refusal) -> bool {
     use Refusal::{
         BatchClosed, BatchExists, BatchFinished, BatchNotFinished, BatchNotFound, EtagMismatch, HandlerNotUploaded,
         ParentNotFound, RequestIdReused, ScheduleBusy, ScheduleConfigured, ScheduleExists, ScheduleNotFound,
-        TaskFinished, TaskNotFound, TooManySchedules, UnknownHandler,
+        TaskFinished, TaskNotFound, TooManySchedules, UniqueKeyTaken, UnknownHandler,
     };
     matches!(
         refusal,
         TaskFinished(_)
             | RequestIdReused(_)
+            | UniqueKeyTaken(_)
             | ParentNotFound(_)
             | TaskNotFound(_)
             | EtagMismatch(_)

@@ -15,9 +15,9 @@ use super::values::{
 };
 use crate::model::limits::OUTPUT_KEPT_BYTES;
 use crate::model::{
-    BatchId, Durability, HandlerName, Namespace, PoolName, Priority, RequestKey, RetryPolicy, Revision, RunKind,
-    ScheduleId, Scheduled, SubmissionDigest, TaskExtras, TaskId, TaskOptions, TaskSpec, TaskState, TaskStatus,
-    Timestamp,
+    BatchId, Durability, HandlerName, Namespace, OnUniqueConflict, PoolName, Priority, RequestKey, RetryPolicy,
+    Revision, RunKind, ScheduleId, Scheduled, SubmissionDigest, TaskExtras, TaskId, TaskOptions, TaskSpec, TaskState,
+    TaskStatus, Timestamp, UniqueKey,
 };
 
 #[derive(Clone, PartialEq, Message)]
@@ -181,6 +181,10 @@ pub struct SpecRecord {
     retry_of: Option<String>,
     #[prost(message, optional, tag = "15")]
     dependencies: Option<DependenciesRecord>,
+    #[prost(string, optional, tag = "16")]
+    unique_key: Option<String>,
+    #[prost(uint32, tag = "17")]
+    on_unique_conflict: u32,
 }
 
 impl From<&Arc<TaskSpec>> for SpecRecord {
@@ -203,6 +207,8 @@ impl From<&Arc<TaskSpec>> for SpecRecord {
             run_kind: extras.scheduled.map_or(0, |scheduled| scheduled.kind as u32),
             retry_of: extras.retry_of.as_ref().map(ToString::to_string),
             dependencies: extras.dependencies.as_deref().map(Into::into),
+            unique_key: extras.unique.as_ref().map(|unique| unique.key.to_string()),
+            on_unique_conflict: extras.unique.as_ref().map_or(0, |unique| unique.on_conflict as u32),
         }
     }
 }
@@ -226,6 +232,7 @@ impl SpecRecord {
             scheduled: self.scheduled_time.map(|time| scheduled(time, self.run_kind)).transpose()?,
             retry_of: self.retry_of.as_deref().map(|task| name(task, TaskId::parse)).transpose()?,
             dependencies: self.dependencies.map(DependenciesRecord::into_model).transpose()?.map(Arc::new),
+            unique: self.unique_key.map(|key| unique_key(key, self.on_unique_conflict)).transpose()?,
         };
         Ok(TaskSpec { id, options, payload: Vec::from(self.payload).into(), extras: extras.boxed() })
     }
@@ -259,6 +266,11 @@ impl TemplateRecord {
 
 fn scheduled(time: u64, kind: u32) -> Result<Scheduled, Corruption> {
     Ok(Scheduled { time: Timestamp(time), kind: variant("kind of a run", kind, RunKind::from_number)? })
+}
+
+fn unique_key(key: String, on_conflict: u32) -> Result<Box<UniqueKey>, Corruption> {
+    let on_conflict = variant("rule for unique keys", on_conflict, OnUniqueConflict::from_number)?;
+    Ok(Box::new(UniqueKey { key: key.into(), on_conflict }))
 }
 
 /// A task status; the result only when it is small.

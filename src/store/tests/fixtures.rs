@@ -8,10 +8,10 @@ use hashbrown::HashMap;
 use crate::model::{
     BatchId, CancelMode, CancelReceipt, CancelRequest, Captured, Dependencies, Durability, Event, Failure,
     FailureReason, HandlerChange, HandlerEvent, HandlerName, InterruptCause, Lease, LimitCause, LimitCharge, LimitHold,
-    LimitName, LimitRule, LimitSource, Namespace, OnParentFailure, Output, Parent, Payload, PoolChange, PoolEvent,
-    PoolName, PoolSettings, Priority, Registration, RequestKey, ResourceUsage, RetryPolicy, Revision, RunKind,
-    ScheduleId, Scheduled, StartRate, StopMethod, SubmissionDigest, TaskChange, TaskEvent, TaskExtras, TaskId,
-    TaskLimit, TaskOptions, TaskSpec, TaskState, Timestamp, TraceContext, TraceMode,
+    LimitName, LimitRule, LimitSource, Namespace, OnParentFailure, OnUniqueConflict, Output, Parent, Payload,
+    PoolChange, PoolEvent, PoolName, PoolSettings, Priority, Registration, RequestKey, ResourceUsage, RetryPolicy,
+    Revision, RunKind, ScheduleId, Scheduled, StartRate, StopMethod, SubmissionDigest, TaskChange, TaskEvent,
+    TaskExtras, TaskId, TaskLimit, TaskOptions, TaskSpec, TaskState, Timestamp, TraceContext, TraceMode, UniqueKey,
 };
 use crate::store::traits::Commit;
 
@@ -65,6 +65,11 @@ fn dependencies(size: u8) -> Dependencies {
         parents: (0..=size % 4).map(parent).collect(),
         on_parent_failure: rules[usize::from(size) % rules.len()],
     }
+}
+
+fn unique_key(size: u8) -> UniqueKey {
+    let on_conflict = OnUniqueConflict::from_number(size % 3 + 1).unwrap();
+    UniqueKey { key: format!("unique-{size}").into(), on_conflict }
 }
 
 fn own_limit(kind: u8) -> TaskLimit {
@@ -253,6 +258,7 @@ impl History {
             scheduled: (size % 4 == 3).then(|| Scheduled { time: Timestamp(size.into()), kind: RunKind::CaughtUp }),
             retry_of: (size % 8 == 1).then(|| task.clone()),
             dependencies: size.is_multiple_of(5).then(|| Arc::new(dependencies(size))),
+            unique: size.is_multiple_of(6).then(|| Box::new(unique_key(size))),
         };
         let spec = TaskSpec {
             id: task.clone(),

@@ -103,6 +103,8 @@ class Client:
         after: Sequence[str] = (),
         on_parent_failure: str | None = None,
         limits: Sequence[model.Limit] = (),
+        unique_key: str = "",
+        on_unique_conflict: str | None = None,
     ) -> Task:
         """Submits a task and returns its handle at once.
 
@@ -114,9 +116,11 @@ class Client:
         seconds, or a `timedelta`. `batch_id` is the batch that the task joins; it is created unless it exists. `after`: IDs of
         tasks that have to end first; `on_parent_failure`, "fail", "run" or "cancel", is what happens when one of these has
         failed or was cancelled. `limits`: the limits that the task shares with others.
+        `unique_key`: at most one task with this key waits for its first start; `on_unique_conflict`, "fail", "use_existing" or
+        "replace_queued", is what happens when a task with the same key has not ended.
         """
         handler = handler_name(handler)
-        chosen = tuple(one for one in (task_id, request_id) if one)
+        chosen = tuple(one for one in (task_id, request_id, unique_key and f"unique_key={unique_key}") if one)
         if not request_id:
             request_id = self._next_request_id()
         if (
@@ -136,13 +140,15 @@ class Client:
                 or trace_mode
                 or after
                 or limits
+                or unique_key
             )
         ):
             request = self._request(
                 handler, payload, pool=pool, priority=priority, labels=labels, timeout=timeout, retry=retry, delay=delay,
                 expires_after=expires_after, name=name, args=args, task_id=task_id, request_id=request_id,
                 at_most_once=at_most_once, durability=durability, trace_mode=trace_mode, after=after,
-                on_parent_failure=on_parent_failure, limits=limits,
+                on_parent_failure=on_parent_failure, limits=limits, unique_key=unique_key,
+                on_unique_conflict=on_unique_conflict,
             )  # fmt: skip
         else:
             request = task_service_pb2.SubmitTaskRequest(
@@ -238,6 +244,7 @@ class Client:
         expires_after: model.Seconds | None = None, name: str = "", args: Sequence[str] = (), task_id: str = "",
         request_id: str = "", at_most_once: bool = False, durability: str | None = None, trace_mode: str | None = None,
         after: Sequence[str] = (), on_parent_failure: str | None = None, limits: Sequence[model.Limit] = (),
+        unique_key: str = "", on_unique_conflict: str | None = None,
     ) -> task_service_pb2.SubmitTaskRequest:  # fmt: skip
         rule = model.enum_number(task_pb2.OnParentFailure, "ON_PARENT_FAILURE_", on_parent_failure, "on_parent_failure")
         parents = task_service_pb2.Dependencies(task_ids=after, on_parent_failure=rule) if after else None
@@ -261,6 +268,10 @@ class Client:
             trace_mode=model.enum_number(task_pb2.TraceMode, "TRACE_MODE_", trace_mode, "trace_mode"),
             dependencies=parents,
             limits=[model.task_limit(limit) for limit in limits],
+            unique_key=unique_key,
+            on_unique_conflict=model.enum_number(
+                task_pb2.OnUniqueConflict, "ON_UNIQUE_CONFLICT_", on_unique_conflict, "on_unique_conflict"
+            ),
             **trace_fields(),
         )
 

@@ -18,6 +18,7 @@ mod schedules;
 mod steps;
 mod store;
 mod submissions;
+mod unique_keys;
 mod workers;
 mod world;
 

@@ -239,7 +239,7 @@ impl World {
             ..(*basis.options).clone()
         };
         let mut extras = basis.extras().clone();
-        extras.request = None;
+        (extras.request, extras.unique) = (None, None);
         let task = TaskSpec {
             id: ScheduleSpec::NO_TASK_ID,
             options: Arc::new(options),

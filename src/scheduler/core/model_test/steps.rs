@@ -131,6 +131,8 @@ pub struct NewTask {
     pub on_parent_failure: usize,
     /// Numbers of limits; those that are the same as an earlier one are left out.
     pub limits: Vec<u8>,
+    /// Number of a unique key, and of the rule for conflicts.
+    pub unique: Option<(u8, u8)>,
 }
 
 /// How a submission names a parent.
@@ -190,11 +192,15 @@ fn new_task() -> impl Strategy<Value = NewTask> + Clone + 'static {
     let new = (
         ((0..14_u8, proptest::option::of(0..2_u8)), 0..3_usize, 0..POOLS.len(), 0..4_usize, 0..HANDLERS),
         (prop_oneof![4 => Just(0_u64), 1 => 1..2_000_u64], proptest::option::weighted(0.15, 1..3_000_u64)),
-        (prop::bool::weighted(0.1), proptest::option::weighted(0.2, 0..4_u8)),
+        (
+            prop::bool::weighted(0.1),
+            proptest::option::weighted(0.2, 0..4_u8),
+            proptest::option::weighted(0.2, (0..2_u8, 1..4_u8)),
+        ),
         (payload, prop_oneof![4 => Just(0_usize), 1 => 200..600_usize], 0..3_u64),
         (parents, 0..3_usize, prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(0..LIMITS, 1..4)]),
     );
-    new.prop_map(|(named, (delay_ms, expires_ms), (once, request_id), rest, dependencies)| {
+    new.prop_map(|(named, (delay_ms, expires_ms), (once, request_id, unique), rest, dependencies)| {
         let (parents, on_parent_failure, limits) = dependencies;
         let (((id, batch), namespace, pool, priority, handler), (payload_bytes, argument_bytes, back_off_s)) =
             (named, rest);
@@ -215,6 +221,7 @@ fn new_task() -> impl Strategy<Value = NewTask> + Clone + 'static {
             parents,
             on_parent_failure,
             limits,
+            unique,
         }
     })
 }

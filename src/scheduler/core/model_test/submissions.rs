@@ -13,8 +13,10 @@ use super::super::tests::spec;
 use super::super::{StoredIds, Submission, Submitted, Undecided, Verdict};
 use super::batches::batch_id;
 use super::cores::{handler_name, is_remote, pool_name};
+use super::history::Cause;
 use super::limits::task_limits;
 use super::steps::NewTask;
+use super::unique_keys::{has_same_key, unique_key, uses_existing};
 use super::world::World;
 
 impl World {
@@ -38,6 +40,7 @@ impl World {
             request: task
                 .request_id
                 .map(|number| Arc::new(RequestKey { id: format!("request-{number}").into(), digest: None })),
+            unique: task.unique.map(|(number, rule)| Box::new(unique_key(number, rule))),
             args: if argument.is_empty() { Box::default() } else { [argument].into() },
             ..TaskExtras::default()
         };
@@ -102,6 +105,7 @@ impl World {
         let before = self.out.events.len();
         match self.decide(self.look_up(specs.clone())) {
             Ok(submitted) => {
+                self.answer_recalls();
                 for (spec, accepted) in specs.iter().zip(&submitted.accepted) {
                     let known = self.live.tasks.get(&accepted.id);
                     let Some(state) = accepted.state else {
@@ -113,15 +117,20 @@ impl World {
                     };
                     assert_eq!(known.is_some(), accepted.duplicate, "{} is new", accepted.id);
                     if let Some(known) = known {
-                        assert_eq!(known.spec.payload, spec.payload, "a duplicate has the same content");
+                        let is_same = known.spec.payload == spec.payload;
+                        assert!(is_same || uses_existing(known, spec), "a duplicate has the same content");
                         assert_eq!(known.state, state);
                     }
                 }
                 let added = self.out.events[before..].iter().filter_map(Event::task);
+                let added = added.filter(|event| matches!(event.change, TaskChange::Submitted { .. }));
                 let added: Vec<_> = added.map(|event| (event.revision, event.task.clone())).collect();
                 let new = submitted.accepted.iter().filter(|accepted| !accepted.duplicate).count();
                 assert_eq!(added.len(), new, "a submission adds all its new tasks");
                 self.pending.accepted.extend(added);
+                let before = self.live.clone();
+                self.observe(&Cause::Input);
+                self.unique_keys_are_resolved(&specs, &submitted.accepted, &before);
             }
             Err(refusal) => {
                 assert_eq!(self.out.events.len(), before, "a refused submission adds nothing");
@@ -130,6 +139,10 @@ impl World {
                         assert!(self.live.tasks.contains_key(&exists.task), "{} exists", exists.task);
                     }
                     Refusal::ParentNotFound(missing) => self.parent_is_missing(&specs, &missing),
+                    Refusal::UniqueKeyTaken(taken) => {
+                        let task = &self.live.tasks[&taken.task];
+                        assert!(!task.state.is_terminal() && specs.iter().any(|spec| has_same_key(task, spec)));
+                    }
                     _ => {}
                 }
             }

@@ -158,6 +158,11 @@ impl World {
         }
     }
 
+    /// Whether a worker has taken an attempt of the task and not reported its start.
+    pub fn is_claimed(&self, id: &TaskId) -> bool {
+        self.pools.iter().any(|pool| pool.claimed.iter().any(|attempt| attempt.id == *id))
+    }
+
     pub fn answer_recalls(&mut self) {
         while let Some(ticket) = self.out.recalls.pop() {
             let in_pool = self.pools.iter_mut().map(|pool| &mut pool.assigned);
@@ -181,14 +186,13 @@ fn nothing_more_urgent_waits(world: &World, assignment: &Assignment, worker: usi
         return;
     }
     let options = &assignment.spec.options;
-    let claimed = |id: &TaskId| world.pools.iter().any(|pool| pool.claimed.iter().any(|attempt| attempt.id == *id));
     for (id, task) in &world.durable.tasks {
         // Not only the durable state: it may have started or ended since then.
         let is_same = |now: &Known| now.state == TaskState::Queued && now.place == task.place;
         let is_queued = task.state == TaskState::Queued && world.live.tasks.get(id).is_some_and(is_same);
         let more_urgent = task.spec.options.pool == options.pool && task.spec.options.priority > options.priority;
         let can_run = !is_remote(pool) || world.pools[pool].workers[worker].offers(&task.spec.options);
-        let may_wait = !can_run || claimed(id) || world.has_all_slots(pool, &task.spec.options.namespace);
+        let may_wait = !can_run || world.is_claimed(id) || world.has_all_slots(pool, &task.spec.options.namespace);
         assert!(!(is_queued && more_urgent) || may_wait, "{id} waits while {} starts", assignment.spec.id);
     }
 }

@@ -83,6 +83,13 @@ class OutputStream(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OUTPUT_STREAM_UNSPECIFIED: _ClassVar[OutputStream]
     OUTPUT_STREAM_STDOUT: _ClassVar[OutputStream]
     OUTPUT_STREAM_STDERR: _ClassVar[OutputStream]
+
+class OnUniqueConflict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ON_UNIQUE_CONFLICT_UNSPECIFIED: _ClassVar[OnUniqueConflict]
+    ON_UNIQUE_CONFLICT_FAIL: _ClassVar[OnUniqueConflict]
+    ON_UNIQUE_CONFLICT_USE_EXISTING: _ClassVar[OnUniqueConflict]
+    ON_UNIQUE_CONFLICT_REPLACE_QUEUED: _ClassVar[OnUniqueConflict]
 PRIORITY_UNSPECIFIED: Priority
 PRIORITY_LOW: Priority
 PRIORITY_NORMAL: Priority
@@ -131,6 +138,10 @@ ON_PARENT_FAILURE_CANCEL: OnParentFailure
 OUTPUT_STREAM_UNSPECIFIED: OutputStream
 OUTPUT_STREAM_STDOUT: OutputStream
 OUTPUT_STREAM_STDERR: OutputStream
+ON_UNIQUE_CONFLICT_UNSPECIFIED: OnUniqueConflict
+ON_UNIQUE_CONFLICT_FAIL: OnUniqueConflict
+ON_UNIQUE_CONFLICT_USE_EXISTING: OnUniqueConflict
+ON_UNIQUE_CONFLICT_REPLACE_QUEUED: OnUniqueConflict
 
 class Payload(_message.Message):
     __slots__ = ("data", "json", "content_type")
@@ -271,7 +282,7 @@ class TaskDependencies(_message.Message):
     def __init__(self, parent_ids: _Optional[_Iterable[str]] = ..., parents: _Optional[int] = ..., on_parent_failure: _Optional[_Union[OnParentFailure, str]] = ..., unfinished_parents: _Optional[int] = ..., unfinished_parent_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("task_id", "namespace", "handler", "pool", "priority", "state", "display_name", "labels", "batch_id", "request_id", "attempt", "retry", "timeout", "submitted_at", "eligible_at", "started_at", "finished_at", "expires_at", "revision", "submitted_by", "worker", "failure", "payload", "result", "resource_usage", "cancel", "progress", "progress_note", "at_most_once", "durability", "stdout_bytes", "stderr_bytes", "args", "retry_of", "dependencies", "limits", "limit_hold", "trace_id")
+    __slots__ = ("task_id", "namespace", "handler", "pool", "priority", "state", "display_name", "labels", "batch_id", "request_id", "attempt", "retry", "timeout", "submitted_at", "eligible_at", "started_at", "finished_at", "expires_at", "revision", "submitted_by", "worker", "failure", "payload", "result", "resource_usage", "cancel", "progress", "progress_note", "at_most_once", "durability", "stdout_bytes", "stderr_bytes", "args", "retry_of", "dependencies", "limits", "limit_hold", "trace_id", "unique_key")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -317,6 +328,7 @@ class Task(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     LIMIT_HOLD_FIELD_NUMBER: _ClassVar[int]
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
+    UNIQUE_KEY_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     namespace: str
     handler: str
@@ -355,7 +367,8 @@ class Task(_message.Message):
     limits: _containers.RepeatedCompositeFieldContainer[TaskLimit]
     limit_hold: LimitHold
     trace_id: str
-    def __init__(self, task_id: _Optional[str] = ..., namespace: _Optional[str] = ..., handler: _Optional[str] = ..., pool: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., state: _Optional[_Union[TaskState, str]] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., batch_id: _Optional[str] = ..., request_id: _Optional[str] = ..., attempt: _Optional[int] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., submitted_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., eligible_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., submitted_by: _Optional[str] = ..., worker: _Optional[str] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., result: _Optional[_Union[Payload, _Mapping]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., cancel: _Optional[_Union[CancelReceipt, _Mapping]] = ..., progress: _Optional[float] = ..., progress_note: _Optional[str] = ..., at_most_once: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., args: _Optional[_Iterable[str]] = ..., retry_of: _Optional[str] = ..., dependencies: _Optional[_Union[TaskDependencies, _Mapping]] = ..., limits: _Optional[_Iterable[_Union[TaskLimit, _Mapping]]] = ..., limit_hold: _Optional[_Union[LimitHold, _Mapping]] = ..., trace_id: _Optional[str] = ...) -> None: ...
+    unique_key: str
+    def __init__(self, task_id: _Optional[str] = ..., namespace: _Optional[str] = ..., handler: _Optional[str] = ..., pool: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., state: _Optional[_Union[TaskState, str]] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., batch_id: _Optional[str] = ..., request_id: _Optional[str] = ..., attempt: _Optional[int] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., submitted_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., eligible_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., submitted_by: _Optional[str] = ..., worker: _Optional[str] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., result: _Optional[_Union[Payload, _Mapping]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., cancel: _Optional[_Union[CancelReceipt, _Mapping]] = ..., progress: _Optional[float] = ..., progress_note: _Optional[str] = ..., at_most_once: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., args: _Optional[_Iterable[str]] = ..., retry_of: _Optional[str] = ..., dependencies: _Optional[_Union[TaskDependencies, _Mapping]] = ..., limits: _Optional[_Iterable[_Union[TaskLimit, _Mapping]]] = ..., limit_hold: _Optional[_Union[LimitHold, _Mapping]] = ..., trace_id: _Optional[str] = ..., unique_key: _Optional[str] = ...) -> None: ...
 
 class TaskEvent(_message.Message):
     __slots__ = ("revision", "time", "task_id", "state", "previous_state", "attempt", "failure", "worker", "not_before", "cancel", "handler", "pool", "priority", "batch_id", "namespace", "deleted", "labels", "resource_usage", "resume_token", "limit_hold")

@@ -89,6 +89,13 @@ export enum OutputStream {
   STDERR = 2,
 }
 
+export enum OnUniqueConflict {
+  UNSPECIFIED = 0,
+  FAIL = 1,
+  USE_EXISTING = 2,
+  REPLACE_QUEUED = 3,
+}
+
 export interface Payload {
   kind: { $case: "data"; value: Buffer } | { $case: "json"; value: any | undefined } | undefined;
   contentType: string;
@@ -208,6 +215,7 @@ export interface Task {
   limits: TaskLimit[];
   limitHold: LimitHold | undefined;
   traceId: string;
+  uniqueKey: string;
 }
 
 export interface Task_LabelsEntry {
@@ -1406,6 +1414,7 @@ function createBaseTask(): Task {
     limits: [],
     limitHold: undefined,
     traceId: "",
+    uniqueKey: "",
   };
 }
 
@@ -1533,6 +1542,9 @@ export const Task: MessageFns<Task> = {
     }
     if (message.traceId !== "") {
       writer.uint32(306).string(message.traceId);
+    }
+    if (message.uniqueKey !== "") {
+      writer.uint32(314).string(message.uniqueKey);
     }
     return writer;
   },
@@ -1857,6 +1869,14 @@ export const Task: MessageFns<Task> = {
             message.traceId = reader.string();
             continue;
           }
+          case 39: {
+            if (tag !== 314) {
+              break;
+            }
+
+            message.uniqueKey = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1942,6 +1962,7 @@ export const Task: MessageFns<Task> = {
       ? LimitHold.fromPartial(object.limitHold)
       : undefined;
     message.traceId = object.traceId ?? "";
+    message.uniqueKey = object.uniqueKey ?? "";
     return message;
   },
 };

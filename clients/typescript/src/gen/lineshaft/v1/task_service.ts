@@ -13,6 +13,7 @@ import {
   Durability,
   LimitHold,
   OnParentFailure,
+  OnUniqueConflict,
   OutputStream,
   Payload,
   Priority,
@@ -59,6 +60,8 @@ export interface SubmitTaskRequest {
   tracestate: string;
   dependencies: Dependencies | undefined;
   limits: TaskLimit[];
+  uniqueKey: string;
+  onUniqueConflict: OnUniqueConflict;
 }
 
 export interface SubmitTaskRequest_LabelsEntry {
@@ -315,6 +318,8 @@ function createBaseSubmitTaskRequest(): SubmitTaskRequest {
     tracestate: "",
     dependencies: undefined,
     limits: [],
+    uniqueKey: "",
+    onUniqueConflict: 0,
   };
 }
 
@@ -385,6 +390,12 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
     }
     for (const v of message.limits) {
       TaskLimit.encode(v!, writer.uint32(178).fork()).join();
+    }
+    if (message.uniqueKey !== "") {
+      writer.uint32(186).string(message.uniqueKey);
+    }
+    if (message.onUniqueConflict !== 0) {
+      writer.uint32(192).int32(message.onUniqueConflict);
     }
     return writer;
   },
@@ -581,6 +592,22 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
             message.limits.push(TaskLimit.decode(reader, reader.uint32()));
             continue;
           }
+          case 23: {
+            if (tag !== 186) {
+              break;
+            }
+
+            message.uniqueKey = reader.string();
+            continue;
+          }
+          case 24: {
+            if (tag !== 192) {
+              break;
+            }
+
+            message.onUniqueConflict = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -640,6 +667,8 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
       ? Dependencies.fromPartial(object.dependencies)
       : undefined;
     message.limits = object.limits?.map((e) => TaskLimit.fromPartial(e)) || [];
+    message.uniqueKey = object.uniqueKey ?? "";
+    message.onUniqueConflict = object.onUniqueConflict ?? 0;
     return message;
   },
 };

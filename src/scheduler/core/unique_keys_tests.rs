@@ -1,0 +1,131 @@
+//! Unique keys: what a submission does while a task has its key.
+
+use std::sync::Arc;
+
+use crate::model::{
+    Namespace, OnUniqueConflict, Payload, Priority, TaskExtras, TaskOptions, TaskSpec, TaskState, Timestamp, UniqueKey,
+};
+use crate::runners::Outcome;
+use crate::scheduler::refusal::Refusal;
+
+use super::tests::{Fixture, options, spec};
+use super::{Accepted, Core};
+
+fn unique(id: &str, key: &str, on_conflict: OnUniqueConflict) -> TaskSpec {
+    let unique = Some(Box::new(UniqueKey { key: key.into(), on_conflict }));
+    TaskSpec { extras: TaskExtras { unique, ..TaskExtras::default() }.boxed(), ..spec(id, Priority::Normal) }
+}
+
+impl Fixture {
+    fn add_one(&mut self, spec: TaskSpec) -> Result<Accepted, Refusal> {
+        self.submit(0, vec![spec]).map(|submitted| submitted.accepted[0].clone())
+    }
+
+    fn is_taken_by(&mut self, key: &str, task: &str) -> bool {
+        match self.add_one(unique("refused", key, OnUniqueConflict::Fail)) {
+            Err(Refusal::UniqueKeyTaken(taken)) => taken.task.to_string() == task && *taken.key == *key,
+            _ => false,
+        }
+    }
+}
+
+#[test]
+fn a_key_is_taken_until_its_task_has_ended() {
+    let mut fixture = Fixture::new();
+    fixture.add_one(unique("a", "k", OnUniqueConflict::Fail)).unwrap();
+    assert!(fixture.is_taken_by("k", "a"));
+    fixture.add_one(unique("other", "l", OnUniqueConflict::Fail)).unwrap();
+    let ticket = fixture.start(1);
+    assert!(fixture.is_taken_by("k", "a"), "it is running");
+    fixture.end(ticket, 2, Outcome::Completed(Payload::default()), None);
+    fixture.add_one(unique("b", "k", OnUniqueConflict::Fail)).unwrap();
+    fixture.core.check();
+}
+
+#[test]
+fn a_key_belongs_to_its_namespace() {
+    let mut fixture = Fixture::new();
+    fixture.add_one(unique("a", "k", OnUniqueConflict::Fail)).unwrap();
+    let other = unique("b", "k", OnUniqueConflict::Fail);
+    let options = TaskOptions { namespace: Namespace::parse("other").unwrap(), ..(*other.options).clone() };
+    fixture.add_one(TaskSpec { options: Arc::new(options), ..other }).unwrap();
+    fixture.core.check();
+}
+
+#[test]
+fn an_existing_task_is_used_instead_of_a_new_one() {
+    let mut fixture = Fixture::new();
+    let first = fixture.add_one(unique("a", "k", OnUniqueConflict::UseExisting)).unwrap();
+    assert!(!first.duplicate);
+    let used = fixture.add_one(unique("b", "k", OnUniqueConflict::UseExisting)).unwrap();
+    assert_eq!(used, Accepted { duplicate: true, ..first });
+    fixture.start(1);
+    let used = fixture.add_one(unique("b", "k", OnUniqueConflict::UseExisting)).unwrap();
+    assert_eq!(used.state, Some(TaskState::Running));
+    assert_eq!(fixture.core.tasks.iter().count(), 1);
+}
+
+#[test]
+fn a_task_that_has_not_started_is_replaced() {
+    let mut fixture = Fixture::new();
+    fixture.add_one(unique("a", "k", OnUniqueConflict::Fail)).unwrap();
+    let new = fixture.add_one(unique("b", "k", OnUniqueConflict::ReplaceQueued)).unwrap();
+    assert_eq!((new.state, fixture.state("a")), (Some(TaskState::Queued), TaskState::Cancelled));
+    // Dispatched, but no worker has taken it.
+    fixture.assigned();
+    fixture.add_one(unique("c", "k", OnUniqueConflict::ReplaceQueued)).unwrap();
+    fixture.answer_recalls(0, true);
+    assert_eq!((fixture.state("b"), fixture.state("c")), (TaskState::Cancelled, TaskState::Queued));
+    assert!(fixture.is_taken_by("k", "c"));
+    fixture.core.check();
+}
+
+#[test]
+fn a_task_that_has_started_goes_on_beside_the_one_that_follows_it() {
+    let mut fixture = Fixture::new();
+    fixture.add_one(unique("a", "k", OnUniqueConflict::Fail)).unwrap();
+    fixture.assigned();
+    fixture.add_one(unique("b", "k", OnUniqueConflict::ReplaceQueued)).unwrap();
+    // A worker has taken it before.
+    fixture.answer_recalls(0, false);
+    fixture.add_one(unique("c", "k", OnUniqueConflict::ReplaceQueued)).unwrap();
+    fixture.answer_recalls(0, false);
+    assert_eq!(
+        ["a", "b", "c"].map(|id| fixture.state(id)),
+        [TaskState::Queued, TaskState::Cancelled, TaskState::Queued]
+    );
+    assert!(fixture.is_taken_by("k", "c"));
+    fixture.cancel("c", 1, true).unwrap();
+    assert!(fixture.is_taken_by("k", "a"), "it has not ended");
+    fixture.core.check();
+}
+
+#[test]
+fn a_refused_submission_replaces_nothing() {
+    let mut fixture = Fixture::new();
+    fixture.add_one(unique("a", "k", OnUniqueConflict::Fail)).unwrap();
+    fixture.add_one(unique("b", "l", OnUniqueConflict::Fail)).unwrap();
+    let replacing = unique("c", "k", OnUniqueConflict::ReplaceQueued);
+    let refused = fixture.submit(0, vec![replacing.clone(), unique("d", "l", OnUniqueConflict::Fail)]);
+    assert!(matches!(refused, Err(Refusal::UniqueKeyTaken(_))), "{refused:?}");
+    let twice = fixture.submit(0, vec![replacing, unique("d", "k", OnUniqueConflict::UseExisting)]);
+    let Err(Refusal::BadField(bad)) = twice else { panic!("{twice:?}") };
+    assert_eq!(bad.to_string(), "`tasks[1].unique_key` is `k`, which appears twice in this batch");
+    assert_eq!(fixture.state("a"), TaskState::Queued);
+    fixture.core.check();
+}
+
+#[test]
+fn a_restart_keeps_the_keys() {
+    let mut fixture = Fixture::new();
+    fixture.add_one(unique("a", "k", OnUniqueConflict::Fail)).unwrap();
+    fixture.add_one(unique("b", "k", OnUniqueConflict::ReplaceQueued)).unwrap();
+    let mut core = Core::new(options());
+    for event in &fixture.out.events {
+        core.replay(event);
+    }
+    core.recover(Timestamp(1), &mut fixture.out);
+    core.check();
+    fixture.core = core;
+    assert!(fixture.is_taken_by("k", "b"));
+}

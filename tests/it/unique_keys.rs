@@ -1,0 +1,126 @@
+//! Unique keys: many submitters at once, replacing, crashes, and refusals.
+
+use std::process::Command;
+
+use lineshaft::proto::v1::{self, OnUniqueConflict, TaskState};
+use tonic::Code;
+
+use crate::support::{BINARY, Server, fields, noop, reason, task};
+
+fn unique(key: &str, rule: OnUniqueConflict, request: v1::SubmitTaskRequest) -> v1::SubmitTaskRequest {
+    v1::SubmitTaskRequest { unique_key: key.to_owned(), on_unique_conflict: rule.into(), ..request }
+}
+
+fn long(key: &str, rule: OnUniqueConflict) -> v1::SubmitTaskRequest {
+    unique(key, rule, task("io", "3600"))
+}
+
+#[tokio::test]
+async fn many_submissions_at_once_with_a_key_become_one_task() {
+    let server = Server::start("");
+    let submissions = (0..40).map(|_| {
+        let mut tasks = server.tasks();
+        tokio::spawn(async move {
+            let submitted = tasks.submit_task(long("k", OnUniqueConflict::UseExisting)).await;
+            submitted.map(|response| response.into_inner())
+        })
+    });
+    let submissions: Vec<_> = submissions.collect();
+    let mut responses = Vec::new();
+    for submission in submissions {
+        responses.push(submission.await.unwrap().unwrap());
+    }
+    let (first, others): (Vec<_>, Vec<_>) = responses.into_iter().partition(|response| !response.duplicate);
+    assert_eq!((first.len(), others.len()), (1, 39));
+    assert!(others.iter().all(|response| response.task_id == first[0].task_id));
+    assert_eq!(server.get(&first[0].task_id).await.unique_key, "k");
+}
+
+#[tokio::test]
+async fn a_key_outlives_a_crash_and_is_free_when_its_task_has_ended() {
+    let mut server = Server::start("");
+    let first = server.submit(long("k", OnUniqueConflict::Fail)).await;
+    server.wait_started(&first).await;
+    server.kill9();
+    server.start_again();
+    let refused = server.tasks().submit_task(long("k", OnUniqueConflict::Fail)).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::AlreadyExists, "UNIQUE_KEY_TAKEN"));
+    assert!(refused.message().contains(&first), "{refused}");
+    server.tasks().cancel_task(v1::CancelTaskRequest { task_id: first.clone(), ..Default::default() }).await.unwrap();
+    server.wait_finished(&first).await;
+    server.submit(unique("k", OnUniqueConflict::Fail, noop())).await;
+}
+
+#[tokio::test]
+async fn the_latest_of_many_submissions_runs_after_the_one_that_has_started() {
+    let server = Server::start("");
+    let limits = vec![v1::TaskLimit { key: "k".to_owned(), max_running: 1, ..Default::default() }];
+    let version = |seconds: &str| v1::SubmitTaskRequest {
+        limits: limits.clone(),
+        ..unique("k", OnUniqueConflict::ReplaceQueued, task("io", seconds))
+    };
+    let running = server.submit(version("3600")).await;
+    server.wait_started(&running).await;
+    let mut waiting = Vec::new();
+    for _ in 0..5 {
+        waiting.push(server.submit(version("0")).await);
+    }
+    let latest = waiting.pop().unwrap();
+    for id in &waiting {
+        let replaced = server.wait_finished(id).await;
+        assert_eq!(replaced.state(), TaskState::Cancelled);
+        assert!(replaced.cancel.unwrap().reason.starts_with("replaced by task "));
+    }
+    assert_eq!(server.get(&running).await.state(), TaskState::Running);
+    server.tasks().cancel_task(v1::CancelTaskRequest { task_id: running, ..Default::default() }).await.unwrap();
+    assert_eq!(server.wait_finished(&latest).await.state(), TaskState::Completed);
+}
+
+/// The pool has the attempt already, since one is running and others are dispatched ahead.
+#[tokio::test]
+async fn a_task_that_waits_for_a_busy_worker_is_replaced() {
+    let server = Server::start("[[pool]]\nname = \"default\"\nsize = 1\n");
+    let busy = server.submit(task("io", "3600")).await;
+    server.wait_started(&busy).await;
+    let mut last = server.submit(long("k", OnUniqueConflict::Fail)).await;
+    for _ in 0..20 {
+        let next = server.submit(long("k", OnUniqueConflict::ReplaceQueued)).await;
+        assert_eq!(server.wait_finished(&last).await.state(), TaskState::Cancelled);
+        last = next;
+    }
+    assert_eq!(server.get(&last).await.state(), TaskState::Queued);
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_kept_are_refused_by_their_field() {
+    let server = Server::start("");
+    let invalid = |request: v1::SubmitTaskRequest| {
+        let mut tasks = server.tasks();
+        async move { fields(&tasks.submit_task(request).await.unwrap_err()) }
+    };
+    assert_eq!(invalid(long("has space", OnUniqueConflict::Fail)).await, ["unique_key"]);
+    assert_eq!(invalid(long("", OnUniqueConflict::UseExisting)).await, ["on_unique_conflict"]);
+    let unknown = v1::SubmitTaskRequest { on_unique_conflict: 9, ..long("k", OnUniqueConflict::Fail) };
+    assert_eq!(invalid(unknown).await, ["on_unique_conflict"]);
+    let twice = vec![long("k", OnUniqueConflict::UseExisting); 2];
+    let batch = v1::BatchSubmitTasksRequest { tasks: twice, ..Default::default() };
+    let refused = server.tasks().batch_submit_tasks(batch).await.unwrap_err();
+    assert_eq!(fields(&refused), ["tasks[1].unique_key"]);
+}
+
+#[tokio::test]
+async fn the_command_replaces_a_queued_task() {
+    let server = Server::start("");
+    server.set_paused("default", true).await;
+    let submit = |rule: &str| {
+        let arguments = ["task", "submit", "io", "--json", "0", "--unique-key", "k", "--on-unique-conflict", rule];
+        let output = Command::new(BINARY).args(arguments).env("LINESHAFT_SERVER", &server.address).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr))
+    };
+    let (succeeded, first) = submit("fail");
+    assert!(succeeded, "{first}");
+    let (succeeded, refused) = submit("fail");
+    assert!(!succeeded && refused.contains("unique key `k`"), "{refused}");
+    assert!(submit("replace-queued").0);
+    assert_eq!(server.wait_finished(first.trim()).await.state(), TaskState::Cancelled);
+}
