@@ -17,7 +17,7 @@ const SERVICES: [(&str, &str); 5] = [
 ];
 
 /// Calls with one response: good ones and bad ones.
-const CALLS: [(&str, &str); 40] = [
+const CALLS: [(&str, &str); 43] = [
     ("SubmitTask", r#"{"handler":"compute"}"#),
     ("SubmitTask", r#"{"handler":"nosuch"}"#),
     ("SubmitTask", r#"{"handler":"compute","pool":"nosuch"}"#),
@@ -29,6 +29,9 @@ const CALLS: [(&str, &str); 40] = [
     ("GetTask", r#"{"taskId":"done"}"#),
     ("GetTask", r#"{"taskId":"nosuch"}"#),
     ("GetTask", "{}"),
+    ("ExplainTask", r#"{"taskId":"running"}"#),
+    ("ExplainTask", r#"{"taskId":"nosuch"}"#),
+    ("ExplainTask", "{}"),
     ("ListTasks", "{}"),
     ("ListTasks", r#"{"pageSize":-1}"#),
     ("WaitTask", r#"{"taskId":"running","timeout":"0.01s"}"#),
@@ -60,8 +63,16 @@ const CALLS: [(&str, &str); 40] = [
     ("Drain", r#"{"limit":"-1s"}"#),
 ];
 
-const STREAMS: [&str; 7] =
-    ["SubmitTasks", "RunTask", "WatchTasks", "ReadOutput", "StreamPoolMetrics", "PutHandler", "Work"];
+const STREAMS: [&str; 8] = [
+    "SubmitTasks",
+    "RunTask",
+    "WatchTasks",
+    "ReadOutput",
+    "StreamPoolMetrics",
+    "PutHandler",
+    "Work",
+    "ReadParentResults",
+];
 
 fn words(text: &str) -> BTreeSet<String> {
     let words = text.split(|char: char| !(char.is_ascii_uppercase() || char == '_'));
@@ -128,6 +139,10 @@ async fn stream(server: &Server, rpc: &str) -> Result<(), Status> {
         "PutHandler" => {
             let request = v1::PutHandlerRequest::default();
             server.handlers().put_handler(tokio_stream::iter([request])).await.map(|_| ())
+        }
+        "ReadParentResults" => {
+            let request = v1::ReadParentResultsRequest { task_id: "done".to_owned(), ..Default::default() };
+            outcome(server.workers().read_parent_results(request).await).await
         }
         "Work" => outcome(server.workers().work(tokio_stream::iter([v1::WorkRequest::default()])).await).await,
         other => panic!("no call of {other}"),
