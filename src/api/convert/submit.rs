@@ -132,11 +132,7 @@ pub fn convert(
         _ => OtherFields::New(ParsedFields::parse(&mut invalid, path, &request, is_json, catalog, context)),
     };
     let request_id = optional_name(&mut invalid, path.field("request_id"), &own.request_id);
-    let id = match (own.task_id.as_str(), others.namespace()) {
-        ("", _) => Some((context.new_id)()),
-        (text, Some(namespace)) => invalid.parsed(path.field("task_id"), TaskId::named(namespace, text)),
-        (text, None) => invalid.parsed(path.field("task_id"), TaskId::parse(text)),
-    };
+    let id = task_id(&mut invalid, path, &own.task_id, others.namespace(), context);
     let payload = payload(&mut invalid, path, own.payload, catalog.payload_limit);
     let mode = trace_mode(&mut invalid, path.field("trace_mode"), request.trace_mode);
     let own_trace = own_trace(&mut invalid, path, &own.traceparent, &own.tracestate);
@@ -198,6 +194,20 @@ pub fn convert(
         extras.request = Some(Arc::new(RequestKey { id: request_id, digest }));
     }
     Ok(TaskSpec { id, options, payload, extras: extras.boxed() })
+}
+
+fn task_id(
+    invalid: &mut InvalidFields,
+    path: MessagePath,
+    given: &str,
+    namespace: Option<&Namespace>,
+    context: &SubmitContext<'_>,
+) -> Option<TaskId> {
+    match (given, namespace) {
+        ("", _) => Some((context.new_id)()),
+        (text, Some(namespace)) => invalid.parsed(path.field("task_id"), TaskId::named(namespace, text)),
+        (text, None) => invalid.parsed(path.field("task_id"), TaskId::parse(text)),
+    }
 }
 
 impl OtherFields {
