@@ -22,7 +22,7 @@ async fn many_submissions_at_once_with_a_key_become_one_task() {
         let mut tasks = server.tasks();
         tokio::spawn(async move {
             let submitted = tasks.submit_task(long("k", OnUniqueConflict::UseExisting)).await;
-            submitted.map(|response| response.into_inner())
+            submitted.map(tonic::Response::into_inner)
         })
     });
     let submissions: Vec<_> = submissions.collect();
@@ -114,7 +114,9 @@ async fn the_command_replaces_a_queued_task() {
     server.set_paused("default", true).await;
     let submit = |rule: &str| {
         let arguments = ["task", "submit", "io", "--json", "0", "--unique-key", "k", "--on-unique-conflict", rule];
-        let output = Command::new(BINARY).args(arguments).env("LINESHAFT_SERVER", &server.address).output().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "starts the binary under test")]
+        let mut command = Command::new(BINARY);
+        let output = command.args(arguments).env("LINESHAFT_SERVER", &server.address).output().unwrap();
         (output.status.success(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr))
     };
     let (succeeded, first) = submit("fail");
