@@ -14,6 +14,9 @@ fn config(file: &Path) -> String {
     let file = file.display();
     format!(
         r#"
+# More than the crashes of a test, so that no task is blamed for them.
+[limits]
+crashes_max = 100
 [[pool]]
 name = "default"
 size = 4

@@ -14,7 +14,7 @@ use super::dependencies::dependencies;
 use super::invalid_fields::{FieldPath, InvalidFields, MessagePath};
 use super::shared_options::{OwnFields, SharedOptions, content_type_of};
 use super::submit_fields::{
-    Labels, Overrides, check_args, check_payload, content_type, labels, optional_name, payload, unique_key,
+    Labels, Overrides, check_args, check_payload, content_type, labels, optional_name, payload, task_id, unique_key,
 };
 use super::submit_trace::{own_trace, trace_mode, trace_of_call};
 use super::task_limit;
@@ -132,7 +132,7 @@ pub fn convert(
         _ => OtherFields::New(ParsedFields::parse(&mut invalid, path, &request, is_json, catalog, context)),
     };
     let request_id = optional_name(&mut invalid, path.field("request_id"), &own.request_id);
-    let id = task_id(&mut invalid, path, &own.task_id, others.namespace(), context);
+    let id = task_id(&mut invalid, path, &own.task_id, others.namespace(), context.new_id);
     let payload = payload(&mut invalid, path, own.payload, catalog.payload_limit);
     let mode = trace_mode(&mut invalid, path.field("trace_mode"), request.trace_mode);
     let own_trace = own_trace(&mut invalid, path, &own.traceparent, &own.tracestate);
@@ -194,20 +194,6 @@ pub fn convert(
         extras.request = Some(Arc::new(RequestKey { id: request_id, digest }));
     }
     Ok(TaskSpec { id, options, payload, extras: extras.boxed() })
-}
-
-fn task_id(
-    invalid: &mut InvalidFields,
-    path: MessagePath,
-    given: &str,
-    namespace: Option<&Namespace>,
-    context: &SubmitContext<'_>,
-) -> Option<TaskId> {
-    match (given, namespace) {
-        ("", _) => Some((context.new_id)()),
-        (text, Some(namespace)) => invalid.parsed(path.field("task_id"), TaskId::named(namespace, text)),
-        (text, None) => invalid.parsed(path.field("task_id"), TaskId::parse(text)),
-    }
 }
 
 impl OtherFields {

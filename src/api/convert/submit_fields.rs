@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use crate::model::limits::PayloadLimit;
 use crate::model::spec::{JSON, OCTET_STREAM};
-use crate::model::{Durability, OnUniqueConflict, PayloadSchema, Priority, RetryPolicy, UniqueKey, id, limits};
+use crate::model::{
+    Durability, Namespace, OnUniqueConflict, PayloadSchema, Priority, RetryPolicy, TaskId, UniqueKey, id, limits,
+};
 use crate::proto::v1::{self, payload::Kind};
 
 use super::invalid_fields::{FieldPath, InvalidFields, MessagePath};
@@ -175,6 +177,20 @@ pub(super) fn content_type(
         invalid.add(field, format_args!("contains the character {found:?}, must be printable ASCII"));
     }
     if content_type.is_empty() || *content_type == **default_type { default_type.clone() } else { content_type.into() }
+}
+
+pub(super) fn task_id(
+    invalid: &mut InvalidFields,
+    path: MessagePath,
+    given: &str,
+    namespace: Option<&Namespace>,
+    new_id: fn() -> TaskId,
+) -> Option<TaskId> {
+    match (given, namespace) {
+        ("", _) => Some(new_id()),
+        (text, Some(namespace)) => invalid.parsed(path.field("task_id"), TaskId::named(namespace, text)),
+        (text, None) => invalid.parsed(path.field("task_id"), TaskId::parse(text)),
+    }
 }
 
 pub(super) fn check_args(invalid: &mut InvalidFields, list: impl Display + Copy, args: &[String]) {
