@@ -92,6 +92,26 @@ async fn a_task_that_waits_for_a_busy_worker_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_key_can_appear_several_times_in_a_call() {
+    let server = Server::start("");
+    server.set_paused("default", true).await;
+    let call = |rules: &[OnUniqueConflict]| {
+        let tasks = rules.iter().map(|rule| long("k", *rule)).collect();
+        let mut client = server.tasks();
+        async move { client.batch_submit_tasks(v1::BatchSubmitTasksRequest { tasks, ..Default::default() }).await }
+    };
+    let refused = call(&[OnUniqueConflict::Fail, OnUniqueConflict::Fail]).await.unwrap_err();
+    assert_eq!(reason(&refused), "UNIQUE_KEY_TAKEN");
+    assert!(refused.message().contains("`tasks[0]` of the same call"), "{refused}");
+    let rules = [OnUniqueConflict::Fail, OnUniqueConflict::UseExisting, OnUniqueConflict::ReplaceQueued];
+    let accepted = call(&rules).await.unwrap().into_inner();
+    let [first, same, last] = &*accepted.task_ids else { panic!("{accepted:?}") };
+    assert_eq!((first, &*accepted.duplicates), (same, [false, true, false].as_slice()));
+    assert_eq!(server.wait_finished(first).await.state(), TaskState::Cancelled);
+    assert_eq!(server.get(last).await.state(), TaskState::Queued);
+}
+
+#[tokio::test]
 async fn keys_that_cannot_be_kept_are_refused_by_their_field() {
     let server = Server::start("");
     let invalid = |request: v1::SubmitTaskRequest| {
@@ -102,10 +122,6 @@ async fn keys_that_cannot_be_kept_are_refused_by_their_field() {
     assert_eq!(invalid(long("", OnUniqueConflict::UseExisting)).await, ["on_unique_conflict"]);
     let unknown = v1::SubmitTaskRequest { on_unique_conflict: 9, ..long("k", OnUniqueConflict::Fail) };
     assert_eq!(invalid(unknown).await, ["on_unique_conflict"]);
-    let twice = vec![long("k", OnUniqueConflict::UseExisting); 2];
-    let batch = v1::BatchSubmitTasksRequest { tasks: twice, ..Default::default() };
-    let refused = server.tasks().batch_submit_tasks(batch).await.unwrap_err();
-    assert_eq!(fields(&refused), ["tasks[1].unique_key"]);
 }
 
 #[tokio::test]

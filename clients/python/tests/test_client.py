@@ -97,6 +97,19 @@ def test_a_unique_key_is_used_once_or_replaced(client: Client) -> None:
     last = client.submit("io", 0, unique_key="u", on_unique_conflict="replace_queued")
     last.wait()
     assert last.info().state is State.COMPLETED and last.info().message.unique_key == "u"
+    together = [client.submit("io", 0, unique_key="v", on_unique_conflict="use_existing", delay=1) for _ in range(50)]
+    assert len({task.id for task in together}) == 1, "submissions at the same time follow the rule"
+    for task in together:
+        task.wait()
+        assert task.info().state is State.COMPLETED
+    replacing = [
+        client.submit("io", number, unique_key="w", on_unique_conflict="replace_queued", delay=LONG)
+        for number in range(50)
+    ]
+    client.flush()
+    waiting = [task.id for task in replacing if task.info().state is State.WAITING]
+    assert waiting == [replacing[-1].id], "only the last one is left"
+    replacing[-1].cancel()
 
 
 def test_a_loop_of_submissions_becomes_few_batches_in_order(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,13 @@ test("a unique key is used once", async () => {
   const refused = await rejection(client.submit("io", 60, { uniqueKey: "u" }), AlreadyExistsError);
   assert.equal(refused.reason, "UNIQUE_KEY_TAKEN");
   await first.cancel();
+  const together = Array.from({ length: 50 }, () =>
+    client.submit("io", 60, { uniqueKey: "v", onUniqueConflict: "use_existing" }),
+  );
+  const ids = new Set((await Promise.all(together)).map(({ id }) => id));
+  assert.equal(ids.size, 1, "submissions at the same time follow the rule");
+  const rivals = await Promise.allSettled(Array.from({ length: 50 }, () => client.submit("io", 60, { uniqueKey: "w" })));
+  assert.equal(rivals.filter(({ status }) => status === "fulfilled").length, 1, "one of many at the same time has the key");
 });
 
 test("a failed task throws its failure", async () => {

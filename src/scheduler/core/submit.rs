@@ -19,8 +19,8 @@ impl Core {
     ///
     /// # Errors
     /// [`Draining`], [`QueueFull`], `MemoryFull`, `UnknownPool`, `BatchNotFound`, `BatchClosed`, `ParentNotFound`,
-    /// [`RequestIdReused`], `UniqueKeyTaken`, and [`BadField`] for an ID or unique key that appears twice in the submission, and
-    /// for a cycle of parents.
+    /// [`RequestIdReused`], `UniqueKeyTaken`, and [`BadField`] for an ID that appears twice in the submission, and for a cycle of
+    /// parents.
     pub fn submit(
         &mut self,
         now: Timestamp,
@@ -40,7 +40,7 @@ impl Core {
             let OpenQuestions { written_to, tasks, .. } = open;
             return Ok(Verdict::Undecided(Box::new(Undecided { submission, written_to, tasks })));
         }
-        let replaced = self.resolve_unique_keys(&submission.specs, &mut accepted)?;
+        let key_effects = self.resolve_unique_keys(&submission.specs, &mut accepted)?;
         if submission.repeats_only && accepted.iter().any(|accepted| !accepted.duplicate) {
             return Ok(Verdict::NotRepeated);
         }
@@ -73,9 +73,7 @@ impl Core {
             }
         }
         let revision = self.revision;
-        for replaced in replaced {
-            self.replace(now, replaced, out);
-        }
+        self.apply_unique_keys(now, key_effects, &mut accepted, out);
         Ok(Verdict::Accepted(Submitted { accepted, after, after_ended, revision, durability }))
     }
 

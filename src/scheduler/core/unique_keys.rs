@@ -2,78 +2,113 @@
 
 use std::time::Duration;
 
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 
 use crate::model::{CancelMode, CancelRequest, Namespace, OnUniqueConflict, TaskId, TaskSpec, TaskState, Timestamp};
-use crate::scheduler::refusal::{BadField, Refusal, UniqueKeyTaken};
+use crate::scheduler::refusal::{KeyHolder, UniqueKeyTaken};
 
 use super::decisions::Decisions;
 use super::state::Core;
 use super::submission::Accepted;
 use super::table::TaskEntry;
 
-/// A task that a new one replaces.
+/// What the unique keys of a submission do.
+#[derive(Debug, Default)]
+pub(super) struct KeyEffects {
+    replaced: Vec<Replaced>,
+    /// Places of tasks that became duplicates of an earlier new task of the submission, with its place.
+    repeated: Vec<(usize, usize)>,
+}
+
+/// A task that a new one replaces. It can be of the same submission.
 #[derive(Debug)]
-pub(super) struct Replaced {
-    index: u32,
+struct Replaced {
+    task: TaskId,
     by: TaskId,
     requested_by: Box<str>,
 }
 
 impl Core {
-    /// Finds the unfinished tasks with the unique keys of new tasks. A new task that uses an existing one becomes a duplicate of it.
-    /// Returns the tasks to replace.
+    /// Finds the unfinished tasks with the unique keys of new tasks, as if the tasks were submitted one after the other. A new task
+    /// that uses an existing one becomes a duplicate of it.
     ///
     /// # Errors
-    /// [`UniqueKeyTaken`], and [`BadField`] for a key that appears twice in the submission.
+    /// [`UniqueKeyTaken`].
     pub(super) fn resolve_unique_keys(
         &self,
         specs: &[TaskSpec],
         accepted: &mut [Accepted],
-    ) -> Result<Vec<Replaced>, Refusal> {
-        let mut replaced = Vec::new();
-        let mut keys: HashSet<(&Namespace, &str)> = HashSet::new();
-        for (place, (spec, accepted)) in specs.iter().zip(accepted).enumerate() {
-            let Some(unique) = spec.extras().unique.as_deref().filter(|_| !accepted.duplicate) else { continue };
-            if !keys.insert((&spec.options.namespace, &*unique.key)) {
-                let description = format!("is `{}`, which appears twice in this batch", unique.key);
-                return Err(BadField { field: format!("tasks[{place}].unique_key"), description }.into());
+    ) -> Result<KeyEffects, UniqueKeyTaken> {
+        let mut effects = KeyEffects::default();
+        // The newest task of the submission with each key.
+        let mut newest: HashMap<(&Namespace, &str), usize> = HashMap::new();
+        for (place, spec) in specs.iter().enumerate() {
+            let Some(unique) = spec.extras().unique.as_deref().filter(|_| !accepted[place].duplicate) else { continue };
+            let key = (&spec.options.namespace, &*unique.key);
+            let earlier = newest.get(&key).copied();
+            // An earlier one has replaced those that exist, or there were none.
+            let existing = if earlier.is_none() { self.unique_keys.with_key_of(&self.tasks, spec) } else { Vec::new() };
+            let holder = match (earlier, existing.last()) {
+                (Some(earlier), _) => Some((&accepted[earlier].id, None, KeyHolder::Submitted(earlier))),
+                (None, Some((_, task))) => {
+                    Some((&task.spec.id, Some(task.state), KeyHolder::Task(task.spec.id.clone())))
+                }
+                (None, None) => None,
+            };
+            match (unique.on_conflict, holder) {
+                (OnUniqueConflict::Fail, Some((.., holder))) => {
+                    return Err(UniqueKeyTaken { key: unique.key.clone(), holder });
+                }
+                (OnUniqueConflict::UseExisting, Some((id, state, _))) => {
+                    effects.repeated.extend(earlier.map(|earlier| (place, earlier)));
+                    accepted[place] = Accepted { id: id.clone(), state, duplicate: true };
+                    continue;
+                }
+                (OnUniqueConflict::ReplaceQueued, Some(_)) => {
+                    let pending = existing.into_iter().filter(|(_, task)| is_pending(task));
+                    let tasks =
+                        pending.map(|(_, task)| &task.spec.id).chain(earlier.map(|earlier| &accepted[earlier].id));
+                    let (by, requested_by) = (&accepted[place].id, &spec.options.submitted_by);
+                    let replaced = tasks.map(|task| Replaced {
+                        task: task.clone(),
+                        by: by.clone(),
+                        requested_by: requested_by.clone(),
+                    });
+                    effects.replaced.extend(replaced);
+                }
+                (_, None) => {}
             }
-            let existing = self.unique_keys.with_key_of(&self.tasks, spec);
-            let Some(&(_, newest)) = existing.last() else { continue };
-            match unique.on_conflict {
-                OnUniqueConflict::Fail => {
-                    return Err(UniqueKeyTaken { key: unique.key.clone(), task: newest.spec.id.clone() }.into());
-                }
-                OnUniqueConflict::UseExisting => {
-                    *accepted = Accepted { id: newest.spec.id.clone(), state: Some(newest.state), duplicate: true };
-                }
-                OnUniqueConflict::ReplaceQueued => {
-                    let requested_by = &spec.options.submitted_by;
-                    replaced.extend(existing.into_iter().filter(|(_, entry)| is_pending(entry)).map(|(index, _)| {
-                        Replaced { index, by: accepted.id.clone(), requested_by: requested_by.clone() }
-                    }));
-                }
-            }
+            newest.insert(key, place);
         }
-        Ok(replaced)
+        Ok(effects)
     }
 
-    /// Cancels a task unless it has started. Call it after the new task was added, so that a batch of both does not finish between
-    /// them.
-    pub(super) fn replace(&mut self, now: Timestamp, replaced: Replaced, out: &mut Decisions) {
-        let Replaced { index, by, requested_by } = replaced;
-        if !self.tasks.get(index).is_some_and(is_pending) {
-            return;
+    /// Cancels the tasks that are replaced, unless they have started, and reports the states of those that are used. Call it after
+    /// the new tasks were added, so that a batch of both does not finish between them.
+    pub(super) fn apply_unique_keys(
+        &mut self,
+        now: Timestamp,
+        effects: KeyEffects,
+        accepted: &mut [Accepted],
+        out: &mut Decisions,
+    ) {
+        for (place, earlier) in effects.repeated {
+            accepted[place].state = accepted[earlier].state;
         }
-        let request = CancelRequest {
-            requested_at: self.not_before_last_change(index, now),
-            reason: format!("replaced by task {by}").into(),
-            requested_by,
-            mode: CancelMode::Graceful,
-            grace: Duration::ZERO,
-        };
-        self.cancel_unless_started(index, request, out);
+        for Replaced { task, by, requested_by } in effects.replaced {
+            let Some(index) = self.tasks.find(&task) else { continue };
+            if !self.tasks.get(index).is_some_and(is_pending) {
+                continue;
+            }
+            let request = CancelRequest {
+                requested_at: self.not_before_last_change(index, now),
+                reason: format!("replaced by task {by}").into(),
+                requested_by,
+                mode: CancelMode::Graceful,
+                grace: Duration::ZERO,
+            };
+            self.cancel_unless_started(index, request, out);
+        }
     }
 
     /// Compares the index with the tasks.

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::model::{
-    Namespace, OnUniqueConflict, Payload, Priority, TaskExtras, TaskOptions, TaskSpec, TaskState, Timestamp, UniqueKey,
+    Dependencies, Namespace, OnParentFailure, OnUniqueConflict, Parent, Payload, Priority, TaskExtras, TaskId,
+    TaskOptions, TaskSpec, TaskState, Timestamp, UniqueKey,
 };
 use crate::runners::Outcome;
-use crate::scheduler::refusal::Refusal;
+use crate::scheduler::refusal::{KeyHolder, Refusal};
 
 use super::tests::{Fixture, options, spec};
 use super::{Accepted, Core};
@@ -23,7 +24,9 @@ impl Fixture {
 
     fn is_taken_by(&mut self, key: &str, task: &str) -> bool {
         match self.add_one(unique("refused", key, OnUniqueConflict::Fail)) {
-            Err(Refusal::UniqueKeyTaken(taken)) => taken.task.to_string() == task && *taken.key == *key,
+            Err(Refusal::UniqueKeyTaken(taken)) => {
+                taken.holder == KeyHolder::Task(TaskId::parse(task).unwrap()) && *taken.key == *key
+            }
             _ => false,
         }
     }
@@ -106,13 +109,48 @@ fn a_refused_submission_replaces_nothing() {
     fixture.add_one(unique("a", "k", OnUniqueConflict::Fail)).unwrap();
     fixture.add_one(unique("b", "l", OnUniqueConflict::Fail)).unwrap();
     let replacing = unique("c", "k", OnUniqueConflict::ReplaceQueued);
-    let refused = fixture.submit(0, vec![replacing.clone(), unique("d", "l", OnUniqueConflict::Fail)]);
+    let refused = fixture.submit(0, vec![replacing, unique("d", "l", OnUniqueConflict::Fail)]);
     assert!(matches!(refused, Err(Refusal::UniqueKeyTaken(_))), "{refused:?}");
-    let twice = fixture.submit(0, vec![replacing, unique("d", "k", OnUniqueConflict::UseExisting)]);
-    let Err(Refusal::BadField(bad)) = twice else { panic!("{twice:?}") };
-    assert_eq!(bad.to_string(), "`tasks[1].unique_key` is `k`, which appears twice in this batch");
     assert_eq!(fixture.state("a"), TaskState::Queued);
     fixture.core.check();
+}
+
+#[test]
+fn tasks_of_one_submission_follow_the_rules_in_their_order() {
+    let mut fixture = Fixture::new();
+    fixture.add_one(unique("a", "k", OnUniqueConflict::Fail)).unwrap();
+    let [b, c, d, e] = [
+        ("b", OnUniqueConflict::ReplaceQueued),
+        ("c", OnUniqueConflict::UseExisting),
+        ("d", OnUniqueConflict::ReplaceQueued),
+        ("e", OnUniqueConflict::Fail),
+    ]
+    .map(|(id, rule)| unique(id, "k", rule));
+    let refused = fixture.submit(0, vec![b.clone(), c.clone(), d.clone(), e]);
+    let Err(Refusal::UniqueKeyTaken(taken)) = refused else { panic!("{refused:?}") };
+    assert_eq!(taken.holder, KeyHolder::Submitted(2));
+    assert_eq!(fixture.state("a"), TaskState::Queued);
+    let accepted = fixture.submit(0, vec![b, c, d]).unwrap().accepted;
+    assert_eq!(accepted[1], Accepted { duplicate: true, ..accepted[0].clone() });
+    assert_eq!(accepted[1].state, Some(TaskState::Queued));
+    assert_eq!(
+        ["a", "b", "d"].map(|id| fixture.state(id)),
+        [TaskState::Cancelled, TaskState::Cancelled, TaskState::Queued]
+    );
+    assert!(fixture.is_taken_by("k", "d"));
+    fixture.core.check();
+}
+
+#[test]
+fn a_task_cannot_wait_for_one_that_uses_it() {
+    let mut fixture = Fixture::new();
+    let mut first = unique("a", "k", OnUniqueConflict::Fail);
+    let parents = Box::new([Parent::at(1)]);
+    let dependencies = Dependencies { parents, on_parent_failure: OnParentFailure::Fail };
+    first.extras.as_mut().unwrap().dependencies = Some(Arc::new(dependencies));
+    let cycle = fixture.submit(0, vec![first, unique("b", "k", OnUniqueConflict::UseExisting)]);
+    let Err(Refusal::BadField(bad)) = cycle else { panic!("{cycle:?}") };
+    assert_eq!(bad.field, "tasks[0].dependencies");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Conditions of one task or one submission.
 
+use std::fmt;
+
 use crate::model::{Coded, Details, ErrorCode, FieldViolation, HandlerName, Namespace, TaskId, TaskState};
 
 /// A field of a submission is invalid in combination with others or with the state of the scheduler.
@@ -72,10 +74,27 @@ impl Coded for TaskExists {
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("unique key `{key}` is that of task `{task}`, which has not ended; wait for it, or set `on_unique_conflict`")]
+#[error("unique key `{key}` is that of {holder}; wait for it, or set `on_unique_conflict`")]
 pub struct UniqueKeyTaken {
     pub key: Box<str>,
-    pub task: TaskId,
+    pub holder: KeyHolder,
+}
+
+/// Which task has a unique key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyHolder {
+    Task(TaskId),
+    /// Position in the same submission.
+    Submitted(usize),
+}
+
+impl fmt::Display for KeyHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Task(task) => write!(f, "task `{task}`, which has not ended"),
+            Self::Submitted(position) => write!(f, "`tasks[{position}]` of the same call"),
+        }
+    }
 }
 
 impl Coded for UniqueKeyTaken {
@@ -84,7 +103,12 @@ impl Coded for UniqueKeyTaken {
     }
 
     fn details(&self) -> Details {
-        Details::default().with_metadata("existing_task", &self.task).with_resource("task", &self.task)
+        match &self.holder {
+            KeyHolder::Task(task) => {
+                Details::default().with_metadata("existing_task", task).with_resource("task", task)
+            }
+            KeyHolder::Submitted(_) => Details::default(),
+        }
     }
 }
 

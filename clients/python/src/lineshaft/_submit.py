@@ -53,7 +53,7 @@ class Request:
         batch_id: str,
     ) -> None:
         self.data = data
-        self.ids = ids  # those that the caller has chosen, and its unique key: none may be twice in a batch
+        self.ids = ids  # those that the caller has chosen: none may be twice in a batch
         self.key = key  # handler and pool: tasks with the same key meet the same queue limit
         self.deadline = deadline
         self.batch_id = batch_id

@@ -120,7 +120,7 @@ class Client:
         "replace_queued", is what happens when a task with the same key has not ended.
         """
         handler = handler_name(handler)
-        chosen = tuple(one for one in (task_id, request_id, unique_key and f"unique_key={unique_key}") if one)
+        chosen = tuple(one for one in (task_id, request_id) if one)
         if not request_id:
             request_id = self._next_request_id()
         if (

@@ -106,11 +106,12 @@ impl World {
         spec
     }
 
-    /// A parent is refused only if no task of the namespace has the ID.
+    /// A parent is refused only if no task of the namespace has the ID or gets it.
     pub fn parent_is_missing(&self, specs: &[TaskSpec], refusal: &ParentNotFound) {
         let is_it = |spec: &TaskSpec| spec.id == refusal.parent && spec.options.namespace == refusal.namespace;
         let exists = self.live.tasks.get(&refusal.parent).is_some_and(|known| is_it(&known.spec));
-        assert!(!exists && !specs.iter().any(is_it), "{refusal}");
+        let is_new = |(place, spec)| is_it(spec) && !self.may_use_another(specs, place);
+        assert!(!exists && !specs.iter().enumerate().any(is_new), "{refusal}");
     }
 
     /// Does what a turn of the service does.

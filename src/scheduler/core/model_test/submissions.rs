@@ -16,7 +16,7 @@ use super::cores::{handler_name, is_remote, pool_name};
 use super::history::Cause;
 use super::limits::task_limits;
 use super::steps::NewTask;
-use super::unique_keys::{has_same_key, unique_key, uses_existing};
+use super::unique_keys::{repeats_earlier, unique_key, uses_existing};
 use super::world::World;
 
 impl World {
@@ -106,7 +106,10 @@ impl World {
         match self.decide(self.look_up(specs.clone())) {
             Ok(submitted) => {
                 self.answer_recalls();
-                for (spec, accepted) in specs.iter().zip(&submitted.accepted) {
+                for (place, (spec, accepted)) in specs.iter().zip(&submitted.accepted).enumerate() {
+                    if repeats_earlier(&specs, &submitted.accepted, place) {
+                        continue;
+                    }
                     let known = self.live.tasks.get(&accepted.id);
                     let Some(state) = accepted.state else {
                         assert!(
@@ -139,10 +142,7 @@ impl World {
                         assert!(self.live.tasks.contains_key(&exists.task), "{} exists", exists.task);
                     }
                     Refusal::ParentNotFound(missing) => self.parent_is_missing(&specs, &missing),
-                    Refusal::UniqueKeyTaken(taken) => {
-                        let task = &self.live.tasks[&taken.task];
-                        assert!(!task.state.is_terminal() && specs.iter().any(|spec| has_same_key(task, spec)));
-                    }
+                    Refusal::UniqueKeyTaken(taken) => self.unique_key_is_taken(&specs, &taken),
                     _ => {}
                 }
             }
