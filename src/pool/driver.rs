@@ -67,7 +67,7 @@ mod tests {
 
     /// A queue with one slot, and drivers for it.
     fn drivers<const N: usize>() -> (Arc<RunQueue>, [Driver; N]) {
-        let queue = Arc::new(RunQueue::default());
+        let queue = Arc::new(RunQueue::new(2));
         queue.set_slots(1);
         (queue.clone(), std::array::from_fn(|_| Driver::new(0, queue.clone())))
     }

@@ -293,7 +293,7 @@ fn drive(queue: &Arc<RunQueue>, runs: &Runs) {
 #[test]
 fn a_slot_that_is_given_back_and_taken_again_is_never_shared_or_lost() {
     check(|| {
-        let (queue, runs) = (Arc::<RunQueue>::default(), Arc::<Runs>::default());
+        let (queue, runs) = (Arc::new(RunQueue::new(2)), Arc::<Runs>::default());
         queue.set_slots(1);
         let drivers = [(); 2].map(|()| {
             let (queue, runs) = (queue.clone(), runs.clone());

@@ -6,8 +6,9 @@
 //!
 //! Invariants, each of which holds whenever the lock is free:
 //! - no more slots are taken than the pool has, unless the pool has shrunk while they were taken;
-//! - no driver waits that could use a free slot: the step that adds an attempt, frees a slot or lifts an obstacle also
-//!   gives the slot to such a driver;
+//! - no driver waits that could use a free slot, unless as many as may wake at a time are on their way: the step that adds an
+//!   attempt, frees a slot or lifts an obstacle also gives the slot to such a driver, and each that arrives has the next one woken.
+//!   So a thousand short attempts do not wake a thousand threads, most of which would come too late;
 //! - slots go to the highest priority first. Within a priority, attempts that take a slot again come before those that
 //!   start, and older attempts before younger ones.
 //!
@@ -24,9 +25,10 @@ use super::attempt::{Attempt, Ticket};
 use super::parker::{ParkState, Parker};
 use crate::runners::sync::Mutex;
 
-#[derive(Default)]
 pub(super) struct RunQueue {
     state: Mutex<State>,
+    /// Drivers that are on their way to start an attempt at a time.
+    waking_max: usize,
 }
 
 /// What a driver has to do next.
@@ -68,6 +70,11 @@ enum Turn {
 }
 
 impl RunQueue {
+    /// For a machine with so many cores.
+    pub fn new(cores: usize) -> Self {
+        Self { state: Mutex::default(), waking_max: cores.max(2) }
+    }
+
     /// Adds attempts, the oldest of each priority first. `held_back[p]` means that the scheduler has more eligible
     /// tasks of priority `p`: until a later push clears it, no attempt of a lower priority starts.
     pub fn push(&self, attempts: impl IntoIterator<Item = Arc<Attempt>>, held_back: [bool; Priority::COUNT]) {
@@ -156,7 +163,7 @@ impl RunQueue {
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock();
         change(&mut state);
-        let woken = state.fill_slots();
+        let woken = state.fill_slots(self.waking_max);
         drop(state);
         unpark(woken);
     }
@@ -209,12 +216,13 @@ impl State {
         None
     }
 
-    /// Gives free slots to the drivers that wait, until no slot is free or no driver can use one.
-    fn fill_slots(&mut self) -> Woken {
+    /// Gives free slots to the drivers that wait, until no slot is free, no driver can use one, or enough are on their way.
+    fn fill_slots(&mut self, waking_max: usize) -> Woken {
         let mut woken = Woken::new();
         while let Some(turn) = self.turn(self.promised, !self.idle.is_empty()) {
             match turn {
                 Turn::Resume(p) => self.resume_oldest(p, &mut woken),
+                Turn::Start(_) if self.promised >= waking_max => break,
                 Turn::Start(_) => {
                     let Some(parker) = self.idle.pop() else { break };
                     parker.set(ParkState::Starting);
@@ -266,7 +274,7 @@ mod tests {
     }
 
     fn queue(slots: usize) -> RunQueue {
-        let queue = RunQueue::default();
+        let queue = RunQueue::new(2);
         queue.set_slots(slots);
         queue
     }
@@ -348,6 +356,27 @@ mod tests {
         queue.release(&second, false);
         assert_eq!(first.set(ParkState::Starting), ParkState::Starting);
         assert_eq!(start(&queue, &first), Some(1));
+    }
+
+    #[test]
+    fn drivers_wake_a_few_at_a_time_until_all_attempts_have_one() {
+        let queue = queue(9);
+        let drivers: [_; 9] = std::array::from_fn(|_| driver());
+        assert!(drivers.iter().all(|driver| start(&queue, driver).is_none()));
+        queue.push((0..9).map(|n| attempt(n, Priority::Normal)), NONE);
+        let mut started = Vec::new();
+        while started.len() < 9 {
+            let waking = drivers.iter().filter(|driver| is_starting(driver));
+            assert_eq!(waking.clone().count(), 2.min(9 - started.len()));
+            started.extend(waking.take(1).map(|driver| start(&queue, driver).unwrap()));
+        }
+        assert_eq!(started, (0..9).collect::<Vec<_>>());
+    }
+
+    fn is_starting(driver: &Parker) -> bool {
+        let state = driver.set(ParkState::Awake);
+        driver.set(state);
+        state == ParkState::Starting
     }
 
     #[derive(Clone, Debug)]
@@ -502,8 +531,11 @@ mod tests {
             promised += usize::from(parking == ParkState::Starting);
         }
         prop_assert_eq!((state.taken, state.promised), (taken, promised));
-        // No driver waits for a slot that is free.
-        prop_assert!(state.turn(state.promised, !state.idle.is_empty()).is_none());
+        // No driver waits for a slot that is free, unless enough are on their way.
+        let turn = state.turn(state.promised, !state.idle.is_empty());
+        let enough_wake = matches!(turn, Some(Turn::Start(_))) && state.promised >= queue.waking_max;
+        prop_assert!(turn.is_none() || enough_wake);
+        prop_assert!(state.promised <= queue.waking_max);
         Ok(())
     }
 

@@ -71,12 +71,13 @@ impl WorkerHandle {
 
 impl PoolState {
     pub fn new(spec: &PoolSpec, context: WorkerContext) -> Self {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
         let state = Self {
             name: spec.name.clone(),
             kind: spec.kind,
             meter: PoolMeter::new(&context.metrics, &spec.name, &context.catalog),
             context,
-            run_queue: Arc::default(),
+            run_queue: Arc::new(RunQueue::new(cores)),
             workers: Mutex::default(),
             backoff: Mutex::default(),
             resting: AtomicBool::default(),
