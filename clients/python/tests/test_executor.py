@@ -80,6 +80,11 @@ def test_a_timeout_leaves_the_call_and_cancel_ends_it(executor: Executor) -> Non
     assert not future.done() and future.cancel() and future.cancelled()
     with pytest.raises(concurrent.futures.CancelledError):
         future.result()
+    other = executor.submit(functions.sleep, 100)
+    other.task.cancel()
+    with pytest.raises(concurrent.futures.CancelledError):
+        other.result()
+    assert other.cancelled() and other.cancel(), "the task was cancelled without the future"
     ended = executor.submit(functions.square, 1)
     ended.result()
     assert not ended.cancel()

@@ -97,13 +97,13 @@ class Executor(concurrent.futures.Executor):
     def _done(self, future: Future[Any], task: Task) -> None:
         with self._lock:
             self._open.discard(future)
-        if not future.set_running_or_notify_cancel():
-            return
         error = task.exception()
         if isinstance(error, errors.TaskCancelled):
-            # The task was cancelled by other means; a running future has no such state.
-            future.set_exception(concurrent.futures.CancelledError(str(error)))
-        elif error is not None:
+            # Also if it was cancelled by other means than the future, or before `cancel` has the answer.
+            super(Future, future).cancel()
+        if not future.set_running_or_notify_cancel():
+            return
+        if error is not None:
             future.set_exception(_original(error) if isinstance(error, errors.TaskFailed) else error)
         else:
             try:
