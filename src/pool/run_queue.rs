@@ -27,7 +27,7 @@ use crate::runners::sync::Mutex;
 
 pub(super) struct RunQueue {
     state: Mutex<State>,
-    /// Drivers that are on their way to start an attempt at a time.
+    /// Most drivers that may be on their way to start an attempt.
     waking_max: usize,
 }
 
@@ -366,17 +366,17 @@ mod tests {
         queue.push((0..9).map(|n| attempt(n, Priority::Normal)), NONE);
         let mut started = Vec::new();
         while started.len() < 9 {
-            let waking = drivers.iter().filter(|driver| is_starting(driver));
+            let waking = drivers.iter().filter(|driver| state_of(driver) == ParkState::Starting);
             assert_eq!(waking.clone().count(), 2.min(9 - started.len()));
             started.extend(waking.take(1).map(|driver| start(&queue, driver).unwrap()));
         }
         assert_eq!(started, (0..9).collect::<Vec<_>>());
     }
 
-    fn is_starting(driver: &Parker) -> bool {
+    fn state_of(driver: &Parker) -> ParkState {
         let state = driver.set(ParkState::Awake);
         driver.set(state);
-        state == ParkState::Starting
+        state
     }
 
     #[derive(Clone, Debug)]
@@ -421,8 +421,7 @@ mod tests {
     impl Driven {
         /// Returns whether the driver runs, and notices a wake-up.
         fn is_awake(&mut self) -> bool {
-            let state = self.parker.set(ParkState::Awake);
-            self.parker.set(state);
+            let state = state_of(&self.parker);
             if self.waits && state != ParkState::Waiting {
                 self.waits = false;
                 self.holds_slot = state == ParkState::Resuming;
@@ -524,8 +523,7 @@ mod tests {
         let mut taken = 0;
         let mut promised = 0;
         for driver in drivers {
-            let parking = driver.parker.set(ParkState::Awake);
-            driver.parker.set(parking);
+            let parking = state_of(&driver.parker);
             let granted = matches!(parking, ParkState::Starting | ParkState::Resuming);
             taken += usize::from(driver.holds_slot || granted);
             promised += usize::from(parking == ParkState::Starting);
