@@ -185,16 +185,20 @@ impl World {
         let fewer = max.is_some() && max < self.limits.max.or(Some(u32::MAX));
         self.limits.max = max;
         if fewer {
-            let named = held_places(self).into_iter().filter(|(id, _)| id.by_ref().name.is_some());
-            self.limits.excess.extend(named);
+            self.tasks_keep_their_places();
         }
         let catalog = self.limits.catalog(&self.core);
         let pools = self.core.options.pools.clone();
         self.core.reconfigure(pools, catalog);
     }
-}
 
-impl World {
+    /// Takes note of the tasks that have a place of the configured limit, perhaps more than it has now: when it gets fewer,
+    /// and when a restart brings back tasks whose end was not durable.
+    pub fn tasks_keep_their_places(&mut self) {
+        let named = held_places(self).into_iter().filter(|(id, _)| id.by_ref().name.is_some());
+        self.limits.excess.extend(named);
+    }
+
     /// Takes note of the ends of tasks that had a place of the limit when it had more.
     pub fn shrink_excess(&mut self) {
         let held = held_places(self);

@@ -22,6 +22,8 @@ mod unique_keys;
 mod workers;
 mod world;
 
+use crate::model::TaskState;
+use steps::{NewTask, Restart, Step};
 use world::World;
 
 /// Cases, unless more are asked for.
@@ -47,6 +49,25 @@ proptest! {
         world.run_to_end();
         invariants::check(&world);
     }
+}
+
+#[test]
+fn tasks_keep_their_places_of_a_reduced_limit_over_a_kill_that_loses_an_end() {
+    let configured = 5;
+    let task = |id| NewTask { id, limits: vec![configured], ..NewTask::default() };
+    let kill = Restart { clean: false, from_rows: false, projected: 0, clock_ms: 0 };
+    let mut world = World::new();
+    for (step, commit) in [
+        (Step::Submit(vec![task(0), task(1)]), true),
+        (Step::SetLimit { max: Some(1) }, true),
+        (Step::Cancel { pick: 0, force: false }, false),
+        (Step::Restart(kill), true),
+    ] {
+        world.execute(step, commit);
+        invariants::check(&world);
+    }
+    assert!(world.live.tasks.values().all(|task| task.state == TaskState::Queued));
+    world.run_to_end();
 }
 
 proptest! {

@@ -40,6 +40,7 @@ impl World {
         (self.pending, self.out, self.deletion) = (Pending::default(), Decisions::default(), None);
         (self.given, self.unstarted_trial) = (Vec::new(), None);
         self.live = self.durable.clone();
+        self.tasks_keep_their_places();
         self.now = self.now.saturating_add_signed(restart.clock_ms * 1_000);
         self.begin_schedules();
         self.live.start = Start { revision: self.live.revision, at: self.at() };

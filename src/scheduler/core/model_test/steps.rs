@@ -110,7 +110,7 @@ pub enum Step {
     Restart(Restart),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct NewTask {
     pub id: u8,
     pub batch: Option<u8>,
