@@ -4,6 +4,7 @@
 //! calls, and the processes and the store are closed.
 
 mod admin_ports;
+mod artifact_cleaner;
 pub mod doctor;
 mod error;
 mod listening;
@@ -65,6 +66,7 @@ pub struct Started {
     scheduler_ended: oneshot::Receiver<()>,
     server: JoinHandle<Result<(), api::ServeError>>,
     server_stop: CancellationToken,
+    artifact_cleaner: JoinHandle<()>,
     admin_tasks: JoinSet<()>,
     admin_stop: CancellationToken,
     hosts: Hosts,
@@ -143,7 +145,8 @@ pub async fn start(
     let state = StateDirectory::new(&config)?;
     log_memory_limits(&config);
     let modules = state.modules();
-    let scheduler_options = options::scheduler(&config, &telemetry, &server_options.memory, modules.clone());
+    let scheduler_options =
+        options::scheduler(&config, &telemetry, &server_options.memory, modules.clone(), state.artifacts(&config));
     let mut recovery = scheduler::Recovery::new(scheduler_options.core.clone());
     let (store, notes) = store::open(&options::store(&config, state.store.clone()), &mut recovery)?;
     telemetry::store_opened(&config, &telemetry, &notes);
@@ -154,7 +157,7 @@ pub async fn start(
     }
     modules.remove_unused();
     let clock = server_clock::start();
-    let service = scheduler::Service::start(scheduler_options, store, recovery, registry, clock, &runtime);
+    let service = scheduler::Service::start(scheduler_options, store, recovery, registry, clock.clone(), &runtime);
     let service = service.map_err(failed_to("start the pools"))?;
     let handle = service.handle();
     let (scheduler::RecoveryCounts { tasks, unfinished }, revision) = (service.recovery_counts(), handle.revision());
@@ -167,6 +170,7 @@ pub async fn start(
     }
 
     let server_stop = CancellationToken::new();
+    let artifact_cleaner = artifact_cleaner::spawn(handle.clone(), clock, server_stop.clone());
     let server = api::serve(listener, server_options, security, handle.clone(), server_stop.clone());
     let server = tokio::spawn(panics::essential(server));
     telemetry.liveness.enter(Phase::Serving);
@@ -178,6 +182,7 @@ pub async fn start(
         scheduler_ended,
         server,
         server_stop,
+        artifact_cleaner,
         admin_tasks,
         admin_stop,
         hosts,
@@ -226,6 +231,8 @@ impl Started {
         if tokio::time::timeout(CALLS_GRACE, server).await.is_err() {
             tracing::warn!("closed connections that still had open calls");
         }
+        // It ends at the same token.
+        let _ = self.artifact_cleaner.await;
         if let Some(reload) = self.reload {
             // It ends now: the token that stops the API stops it too.
             let _ = reload.await;

@@ -7,6 +7,7 @@
 
 mod api;
 mod app;
+mod artifacts;
 mod cli;
 mod client;
 mod command_line;

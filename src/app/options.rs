@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hyper::Method;
 
+use crate::artifacts::ArtifactStore;
 #[cfg(feature = "wasm")]
 use crate::config::Wasm;
 use crate::config::{Config, Handler, HttpMethod, HttpRequest, Process, unwritten_bytes};
@@ -96,6 +97,7 @@ pub(super) fn scheduler(
     telemetry: &Telemetry,
     memory: &MemoryAccount,
     modules: Arc<Modules>,
+    artifacts: ArtifactStore,
 ) -> scheduler::Options {
     let (pools, catalog) = pools_and_catalog(config);
     scheduler::Options {
@@ -112,6 +114,7 @@ pub(super) fn scheduler(
         memory: memory.clone(),
         worker_lease: config.server.worker_lease.0,
         modules,
+        artifacts,
         telemetry: telemetry.clone(),
     }
 }
@@ -187,6 +190,7 @@ pub(super) fn process(process: Process, handler: &Handler) -> ProcessOptions {
         payload_file: process.payload_file,
         result_file: process.result_file,
         parents: process.parents,
+        artifacts: process.artifacts,
         grace: handler.grace.0,
     }
 }

@@ -1,10 +1,11 @@
-//! The directory where a server keeps its store, and its processes their working directories.
+//! The directory where a server keeps its store and the files of tasks, and its processes their working directories.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::{StartError, failed_to};
 use super::registry::Hosts;
+use crate::artifacts::{self, ArtifactStore};
 use crate::config::Config;
 use crate::files::create_new_private_directory;
 use crate::runners::Modules;
@@ -36,6 +37,13 @@ impl StateDirectory {
         let path = std::env::temp_dir().join(format!("lineshaft-{}", uuid::Uuid::new_v4()));
         create_new_private_directory(&path).map_err(failed_to("create a temporary directory"))?;
         Ok(Self { store: None, path: path.clone(), _temporary: Some(TemporaryDirectory(path)) })
+    }
+
+    /// The files that tasks leave.
+    pub fn artifacts(&self, config: &Config) -> ArtifactStore {
+        let directory = self.path.join("artifacts");
+        let settings = &config.artifacts;
+        ArtifactStore::new(artifacts::Options { directory, limits: settings.limits(), age: settings.age.0 })
     }
 
     /// The WebAssembly modules of handlers.

@@ -21,6 +21,7 @@ use crate::model::{
 /// `[[handler]]`: a handler that submitters can name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting")]
 pub struct Handler {
     /// Name: 1 to 64 letters, digits or . _ : - characters. Required.
     pub name: String,
@@ -110,6 +111,10 @@ pub struct Handler {
     /// a new one: `parents/0` and so on, in the order of the parents, for those that have completed. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub parents: bool,
+    /// For runner = "process": gives the program a directory, whose path is in the variable `LINESHAFT_ARTIFACTS`. The files in it
+    /// are the artifacts of the task if the program exits with 0. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub artifacts: bool,
     /// For runner = "wasm": file with a WebAssembly module or component in binary form, at most 64 MiB, that is a WASI command.
     /// It is read at the start. Required there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -241,6 +246,7 @@ impl Handler {
             payload_file: None,
             result_file: None,
             parents: false,
+            artifacts: false,
             module: None,
             clock: false,
             retry: Retry::default(),
@@ -290,6 +296,7 @@ impl Handler {
                 payload_file: self.payload_file.clone(),
                 result_file: self.result_file.clone(),
                 parents: self.parents,
+                artifacts: self.artifacts,
             }))),
             RunnerKind::Wasm => Some(Launch::Wasm(Box::new(Wasm {
                 module: self.module.clone()?,

@@ -3,6 +3,7 @@
 //! The command line overrides the environment, the environment overrides the file, and the file overrides the defaults.
 //! An unknown setting is an error. Each problem is reported with its field, value, limit and location.
 
+mod artifacts;
 mod auth;
 mod builtin;
 mod diagnostics;

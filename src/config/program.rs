@@ -84,6 +84,7 @@ pub struct Process {
     /// `None`: stdout.
     pub result_file: Option<String>,
     pub parents: bool,
+    pub artifacts: bool,
 }
 
 /// How a WebAssembly module is run.

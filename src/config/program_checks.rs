@@ -29,6 +29,7 @@ impl Handler {
             ("nice", self.nice.is_some()),
             ("reports", self.reports),
             ("parents", self.parents),
+            ("artifacts", self.artifacts),
             ("payload_file", self.payload_file.is_some()),
             ("result_file", self.result_file.is_some()),
             ("limits.cpu", self.limits.cpu.is_some()),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::artifacts::Artifacts;
 use super::auth::Auth;
 use super::builtin::Builtin;
 use super::error::{ConfigError, Problems};
@@ -39,6 +40,8 @@ pub struct Config {
     pub store: Store,
     /// How long finished tasks are kept.
     pub retention: Retention,
+    /// Files that tasks leave.
+    pub artifacts: Artifacts,
     /// Limits of the whole server.
     pub limits: Limits,
     /// The server's log.
@@ -78,6 +81,7 @@ impl Config {
         self.auth.check(self.tls.client_ca.is_some(), &mut problems);
         self.store.check(&mut problems);
         self.retention.check(&mut problems);
+        self.artifacts.check(&mut problems);
         self.limits.check(&mut problems);
         self.log.check(&mut problems);
         self.telemetry.check(&mut problems);
@@ -184,6 +188,7 @@ impl Config {
             auth: Auth::default(),
             store: Store::default(),
             retention: Retention::default(),
+            artifacts: Artifacts::default(),
             limits: Limits::default(),
             log: Log::default(),
             telemetry: Telemetry::default(),

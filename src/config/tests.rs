@@ -635,6 +635,7 @@ fn the_documentation_has_a_row_for_every_setting() {
         ("auth.limits.", "AuthLimits"),
         ("store.", "Store"),
         ("retention.", "Retention"),
+        ("artifacts.", "Artifacts"),
         ("limits.", "Limits"),
         ("log.", "Log"),
         ("telemetry.", "Telemetry"),

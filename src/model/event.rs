@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::artifact::Artifacts;
 use super::batch::{BatchChange, BatchEvent};
 use super::cancel::{CancelReceipt, CancelRequest};
 use super::catalog::Registration;
@@ -141,6 +142,8 @@ pub enum TaskChange {
         usage: Box<ResourceUsage>,
         /// `None` if nothing was written.
         output: Option<Box<Output>>,
+        /// `None` if it left none.
+        artifacts: Option<Arc<Artifacts>>,
     },
     /// RUNNING → WAITING, or QUEUED without a delay and a limit that holds the task: the attempt failed and the task is retried.
     Retrying {
@@ -257,10 +260,14 @@ impl HandlerChange {
 }
 
 impl TaskEvent {
-    /// Bytes of everything of variable size: payload, arguments, labels and names; result, output and failure.
+    /// Bytes of everything of variable size: payload, arguments, labels and names; result, output, failure and the list of
+    /// artifacts.
     pub fn content_bytes(&self) -> usize {
         match &self.change {
             TaskChange::Submitted { spec } => spec.payload.len() + spec.attached_bytes(),
+            TaskChange::Completed { artifacts, .. } => {
+                self.weight() + artifacts.as_deref().map_or(0, Artifacts::content_bytes)
+            }
             TaskChange::Retrying { failure, .. } | TaskChange::Failed { failure, .. } => {
                 self.weight() + failure.message.len() + failure.detail.len()
             }

@@ -112,6 +112,10 @@ pub const GUEST_MEMORY_MAX: u64 = 4 << 30;
 pub const GRACE_DEFAULT: Duration = Duration::from_secs(5);
 /// Bytes of one gRPC request message, unless payloads may be larger.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of the name of an artifact, as in most file systems.
+pub const ARTIFACT_NAME_BYTES_MAX: usize = 255;
+/// Artifacts of one task, whatever is configured: their list is a part of an event.
+pub const ARTIFACTS_MAX: usize = 1_000;
 /// Bytes of a message besides the payload of its only task.
 const MESSAGE_BYTES_BESIDES: usize = 1 << 20;
 

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod api_key;
 pub mod arg_pattern;
+pub mod artifact;
 pub mod batch;
 pub mod batch_state;
 pub mod cancel;
@@ -50,6 +51,7 @@ pub mod upload;
 
 pub use access::{Grant, NamespaceScope, Role};
 pub use arg_pattern::ArgPattern;
+pub use artifact::{Artifact, ArtifactLimits, ArtifactName, ArtifactNameError, Artifacts};
 pub use batch::{BatchChange, BatchEvent, BatchKey, BatchRef, BatchSpec};
 pub use batch_state::{Batch, BatchCounts, BatchFailure, BatchState};
 pub use cancel::{CancelMode, CancelReceipt, CancelRequest, StopMethod};

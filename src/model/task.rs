@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::artifact::Artifacts;
 use super::cancel::{CancelReceipt, CancelRequest};
 use super::clock::Timestamp;
 use super::failure::Failure;
@@ -106,6 +107,8 @@ pub struct TaskStatus {
     pub cancel_receipt: Option<Box<CancelReceipt>>,
     /// Result of a COMPLETED task. The scheduler does not keep it in memory.
     pub result: Option<Payload>,
+    /// Artifacts of a COMPLETED task. The scheduler does not keep them in memory.
+    pub artifacts: Option<Arc<Artifacts>>,
     /// Cost of the last attempt.
     pub usage: Option<Box<ResourceUsage>>,
     /// Bytes written to stdout by the last attempt.
@@ -140,6 +143,7 @@ impl TaskStatus {
             cancel_request: None,
             cancel_receipt: None,
             result: None,
+            artifacts: None,
             usage: None,
             stdout_bytes: 0,
             stderr_bytes: 0,

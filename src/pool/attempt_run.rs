@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 
+use crate::artifacts::AttemptArtifacts;
 use crate::model::limits::PayloadLimit;
 use crate::model::{Failure, FailureReason, ResourceUsage, StopMethod, TaskSpec, Timestamp};
 use crate::runners::{Outcome, Parents, Run, RunReport, Runner, StopCause, StopSignal};
@@ -29,6 +30,7 @@ pub(super) async fn run(context: &WorkerContext, runner: &dyn Runner, attempt: &
     stop.start_timeout(attempt.spec().options.timeout);
     let spec = attempt.spec();
     let progress = attempt.clone();
+    let artifacts = AttemptArtifacts::new(&context.artifacts, spec.clone(), attempt.ticket().fence);
     let run = Run {
         task: spec.id.clone(),
         options: spec.options.clone(),
@@ -41,13 +43,36 @@ pub(super) async fn run(context: &WorkerContext, runner: &dyn Runner, attempt: &
         output: attempt.open_output(),
         progress: Arc::new(move |fraction, note| progress.set_progress(fraction, note)),
         result_memory: context.results.with_limit(context.catalog.load().payload_limit),
+        artifacts: artifacts.clone(),
     };
     let result = AssertUnwindSafe(async { runner.run(run).await }).catch_unwind().await;
     let report = result.unwrap_or_else(|panic| {
         let text = format!("panicked: {}", panic_text(&*panic));
         Outcome::Failed(Failure::new(FailureReason::Panic, text)).into()
     });
-    check_result_size(report, context.catalog.load().payload_limit)
+    store_artifacts(check_result_size(report, context.catalog.load().payload_limit), &artifacts, stop).await
+}
+
+/// Stores what a completed attempt leaves. It has not completed if that fails.
+async fn store_artifacts(report: RunReport, artifacts: &AttemptArtifacts, stop: &StopSignal) -> RunReport {
+    if artifacts.is_empty() || !matches!(report.outcome, Outcome::Completed(_)) {
+        return report;
+    }
+    let stopped = async {
+        // A server that drains waits for work that is as good as done.
+        if stop.wait(StopCause::Timeout).await == StopCause::Drain {
+            stop.wait_for_kill().await;
+        }
+    };
+    let outcome = tokio::select! {
+        biased;
+        () = stopped => Outcome::Stopped(StopMethod::Token),
+        stored = artifacts.store() => match stored {
+            Ok(artifacts) => return RunReport { artifacts, ..report },
+            Err(error) => Outcome::Failed(error.into()),
+        },
+    };
+    RunReport { outcome, memory: None, ..report }
 }
 
 /// An attempt that no longer runs.
@@ -86,7 +111,8 @@ pub(super) fn end(meter: &mut AttemptMeter, ended: Ended, link: Option<Arc<Worke
     let cause = attempt.stop_signal().requested_cause();
     let handler = &attempt.spec().options.handler;
     meter.ended(handler, attempt_result(&report.outcome, cause), run_time, || attempt.exemplar());
-    Report::Finished { attempt, at, outcome: report.outcome, cause, usage, output, link, memory: report.memory }
+    let RunReport { outcome, memory, artifacts, .. } = report;
+    Report::Finished { attempt, at, outcome, cause, usage, output, artifacts, link, memory }
 }
 
 /// The payload of an attempt, read from the store if the attempt does not carry it. The error is how the

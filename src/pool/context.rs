@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::runtime;
 
+use crate::artifacts::ArtifactStore;
 use crate::model::{Clock, Revision, SharedCatalog};
 use crate::runners::{ParentSource, Registry, ResultMemory};
 use crate::telemetry::metrics::Metrics;
@@ -26,6 +27,7 @@ pub struct WorkerContext {
     /// Reads the results of parents.
     pub parents: ParentSource,
     pub results: ResultMemory,
+    pub artifacts: ArtifactStore,
     pub runtime: runtime::Handle,
     pub metrics: Metrics,
     /// How long a remote worker may be silent or disconnected before its attempts are given to others.

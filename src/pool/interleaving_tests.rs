@@ -1,6 +1,7 @@
 //! The loop of the workers, the run queue and the pool's handle under many interleavings of their threads, which shuttle
 //! chooses. A lost wake-up appears as a deadlock.
 
+use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, LazyLock};
@@ -12,6 +13,7 @@ use shuttle::sync::mpsc;
 use shuttle::thread::JoinHandle;
 use tokio::runtime;
 
+use crate::artifacts::{ArtifactStore, Options};
 use crate::model::{HandlerName, MemoryAccount, Payload, PoolName, PoolSpec, Priority, SystemClock};
 use crate::runners::{BoxFuture, Outcome, Registry, ResultMemory, Run, RunReport, Runner, Runners, StopCause};
 use crate::telemetry::metrics::Metrics;
@@ -97,6 +99,7 @@ impl Fixture {
             worker_lease: Duration::from_secs(30),
             catalog: Arc::default(),
             results: ResultMemory::new(MemoryAccount::new(|_| 0)),
+            artifacts: ArtifactStore::new(Options::sample(Path::new(""))),
         };
         let spec = PoolSpec::with_defaults(PoolName::parse("p").unwrap(), size);
         let state = Arc::new(PoolState::new(&spec, context));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{HandlerName, Output, PoolName, Reservation, ResourceUsage, Timestamp};
+use crate::model::{Artifacts, HandlerName, Output, PoolName, Reservation, ResourceUsage, Timestamp};
 use crate::runners::{Outcome, StopCause};
 
 use super::attempt::{Attempt, Ticket};
@@ -26,6 +26,7 @@ pub enum Report {
         cause: Option<StopCause>,
         usage: Box<ResourceUsage>,
         output: Option<Box<Output>>,
+        artifacts: Option<Arc<Artifacts>>,
         /// The link to the remote worker, which waits until the end is durable.
         link: Option<Arc<WorkerLink>>,
         /// That of a large result, until the end is durable.

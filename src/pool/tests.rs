@@ -1,6 +1,7 @@
 //! Behaviour of whole pools: order, pausing, resizing, statistics, and that every attempt runs exactly once.
 
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::runtime;
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::artifacts::{ArtifactStore, Options};
 use crate::model::{
     FailureReason, HandlerName, HandlerSource, HandlerSpec, MemoryAccount, Payload, PoolKind, PoolName, PoolSpec,
     Priority, RetryPolicy, SystemClock,
@@ -88,6 +90,7 @@ impl Fixture {
             worker_lease: Duration::from_secs(30),
             catalog: Arc::default(),
             results: ResultMemory::new(MemoryAccount::new(|_| 0)),
+            artifacts: ArtifactStore::new(Options::sample(Path::new(""))),
         };
         let pool = Pool::start(&pool_spec, context).unwrap();
         Self { pool, reports, runner, attempts: 0 }

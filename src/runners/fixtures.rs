@@ -12,8 +12,9 @@ use tokio::time::timeout;
 
 use super::process::Host;
 use super::{Outcome, OutputBuffer, ResultMemory, Run, RunReport, Runner, StopSignal};
+use crate::artifacts::{ArtifactStore, AttemptArtifacts};
 use crate::model::limits::PayloadLimit;
-use crate::model::{Failure, MemoryAccount, OutputStream, TaskId, TaskOptions};
+use crate::model::{Failure, MemoryAccount, OutputStream, TaskId, TaskOptions, TaskSpec};
 
 /// Longer than any step of a test takes, even on a busy machine.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
@@ -32,7 +33,15 @@ pub(super) fn run(payload: impl Into<Bytes>) -> Run {
         output: Arc::default(),
         progress: Arc::new(|_, _| {}),
         result_memory: ResultMemory::new(MemoryAccount::new(|_| 0)),
+        artifacts: artifacts(Path::new("")),
     }
+}
+
+/// The artifacts of an attempt, in a store in this directory.
+pub(super) fn artifacts(directory: &Path) -> AttemptArtifacts {
+    let store = ArtifactStore::new(crate::artifacts::Options::sample(directory));
+    let (id, options) = (TaskId::parse("task-7").unwrap(), Arc::new(TaskOptions::sample()));
+    AttemptArtifacts::new(&store, Arc::new(TaskSpec { id, options, payload: Box::default(), extras: None }), 7)
 }
 
 /// A running attempt on a separate thread, as in a pool of threads.
@@ -64,7 +73,7 @@ impl Attempt {
         Self::start_run(runner, Run { args, stop, ..run(payload) })
     }
 
-    fn start_run(runner: &Arc<dyn Runner>, run: Run) -> Self {
+    pub(super) fn start_run(runner: &Arc<dyn Runner>, run: Run) -> Self {
         let (runner, output) = (Arc::clone(runner), Arc::<OutputBuffer>::default());
         let progress = Arc::<Mutex<Vec<f32>>>::default();
         let reports = Arc::clone(&progress);

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::artifacts::AttemptArtifacts;
 use crate::model::{
-    ArgPattern, Failure, FailureReason, Payload, Reservation, StopMethod, TaskId, TaskOptions, TraceContext,
+    ArgPattern, Artifacts, Failure, FailureReason, Payload, Reservation, StopMethod, TaskId, TaskOptions, TraceContext,
 };
 
 use super::output::OutputBuffer;
@@ -45,6 +46,8 @@ pub struct Run {
     pub progress: ProgressSink,
     /// For a [`ResultBuffer`](super::result::ResultBuffer).
     pub result_memory: ResultMemory,
+    /// Files that the attempt leaves. They are kept if it completes.
+    pub artifacts: AttemptArtifacts,
 }
 
 impl Run {
@@ -100,10 +103,19 @@ pub struct RunReport {
     pub output_incomplete: bool,
     /// The memory of a large result, until the end of the attempt is durable.
     pub memory: Option<Box<Reservation>>,
+    /// The files of a completed attempt, which are stored.
+    pub artifacts: Option<Arc<Artifacts>>,
 }
 
 impl From<Outcome> for RunReport {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, cpu_time: None, peak_memory_bytes: None, output_incomplete: false, memory: None }
+        Self {
+            outcome,
+            cpu_time: None,
+            peak_memory_bytes: None,
+            output_incomplete: false,
+            memory: None,
+            artifacts: None,
+        }
     }
 }

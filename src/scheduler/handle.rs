@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::artifacts::ArtifactStore;
 use crate::model::{
     Catalog, Clock, HandlerName, MemoryAccount, MemoryFull, MemoryPart, PoolName, Reservation, Retention, Revision,
     SharedCatalog, Sharer, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
@@ -52,6 +53,7 @@ pub(super) struct HandleInner {
     /// Of the configured remote pools, in the order of the configuration; those that were added later come last.
     pub remote_workers: Mutex<Vec<WeakRemoteWorkers>>,
     pub modules: Arc<Modules>,
+    pub artifacts: ArtifactStore,
     /// Held by the upload whose module is being compiled, and by a deletion.
     pub upload_turn: tokio::sync::Mutex<()>,
 }
@@ -82,6 +84,11 @@ impl Handle {
     /// The memory that callers can make the server hold.
     pub fn memory(&self) -> &MemoryAccount {
         &self.inner.memory
+    }
+
+    /// The files that tasks have left.
+    pub fn artifacts(&self) -> &ArtifactStore {
+        &self.inner.artifacts
     }
 
     /// Time of the server's clock.

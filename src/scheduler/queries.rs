@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::model::limits::PayloadLimit;
-use crate::model::{Event, MemoryPart, ResumeToken, Revision, Share, StoreId, Task, TaskFilter, TaskId, TaskState};
+use crate::model::{
+    Event, MemoryPart, ResumeToken, Revision, Share, StoreId, Task, TaskFilter, TaskId, TaskState, TaskStatus,
+};
 use crate::runners::ParentRead;
 use crate::store::{Page, PageCursor, PageSize, Projection, StoreError, fold};
 
@@ -294,6 +296,14 @@ impl Handle {
                 Err(refusal) => return Err(refusal),
             }
         }
+    }
+
+    /// The status of a task, without what the loop knows about a running attempt.
+    ///
+    /// # Errors
+    /// As [`Handle::get`].
+    pub async fn durable_status(&self, id: &TaskId) -> Result<TaskStatus, Refusal> {
+        Ok(self.read_task(id, false).await?.0.status)
     }
 
     pub(super) async fn read_task(&self, id: &TaskId, with_payload: bool) -> Result<(Task, Revision), Refusal> {

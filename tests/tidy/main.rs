@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use imports::Imports;
 
 /// Modules from the bottom up, each with those that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 17] = [
+const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("files", &[]),
     ("proto", &[]),
     ("model", &[]),
@@ -17,16 +17,30 @@ const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("telemetry", &["model"]),
     ("config", &["model", "telemetry"]),
     ("store", &["files", "model", "telemetry"]),
-    ("runners", &["function", "files", "model", "telemetry"]),
-    ("pool", &["runners", "model", "telemetry"]),
-    ("scheduler", &["pool", "runners", "store", "model", "telemetry"]),
-    ("api", &["proto", "scheduler", "model", "telemetry"]),
+    ("artifacts", &["files", "model", "telemetry"]),
+    ("runners", &["artifacts", "function", "files", "model", "telemetry"]),
+    ("pool", &["artifacts", "runners", "model", "telemetry"]),
+    ("scheduler", &["pool", "runners", "artifacts", "store", "model", "telemetry"]),
+    ("api", &["artifacts", "proto", "scheduler", "model", "telemetry"]),
     ("client", &["function", "proto", "model"]),
     ("worker", &["client", "function", "proto", "model"]),
     ("cli", &["worker", "client", "function", "proto", "files", "model"]),
     (
         "app",
-        &["api", "config", "files", "function", "model", "pool", "proto", "runners", "scheduler", "store", "telemetry"],
+        &[
+            "api",
+            "artifacts",
+            "config",
+            "files",
+            "function",
+            "model",
+            "pool",
+            "proto",
+            "runners",
+            "scheduler",
+            "store",
+            "telemetry",
+        ],
     ),
     ("server", &["app", "config", "function", "telemetry"]),
     ("command_line", &["app", "cli", "config", "runners", "store", "telemetry"]),

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::task::Poll;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use shuttle::sync::mpsc;
 use tokio::runtime;
 
 use super::{RemoteConnection, RemoteWorkers, WorkerInfo};
+use crate::artifacts::{ArtifactStore, Options};
 use crate::model::{HandlerName, MemoryAccount, Payload, PoolName, PoolSpec, Priority, SystemClock, Timestamp};
 use crate::pool::{Assignment, Attempt, Report, WorkerContext};
 use crate::runners::remote::{CloseReason, Command, Token, WorkerReport};
@@ -72,6 +74,7 @@ fn pool() -> (RemoteWorkers, Arc<Mutex<Reported>>) {
         worker_lease: Duration::from_secs(30),
         catalog: Arc::default(),
         results: ResultMemory::new(MemoryAccount::new(|_| 0)),
+        artifacts: ArtifactStore::new(Options::sample(Path::new(""))),
     };
     let spec = PoolSpec::with_defaults(PoolName::parse("p").unwrap(), 0);
     (RemoteWorkers::new(&spec, context), reported)

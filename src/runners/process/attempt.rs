@@ -22,7 +22,11 @@ pub(super) async fn run(handler: Arc<ProcessHandler>, run: Run) -> RunReport {
     if let Err(failure) = run.check_args(handler.options.arg_pattern.as_ref()) {
         return Outcome::Failed(failure).into();
     }
-    let (message, memory) = match handler.start_message(&run).await {
+    let artifacts = match handler.artifact_directory().await {
+        Ok(directory) => directory,
+        Err(error) => return start_failure("prepare a directory for artifacts", &error).into(),
+    };
+    let (message, memory) = match handler.start_message(&run, artifacts.as_ref()).await {
         Ok(message) => message,
         Err(error) => return Outcome::from(error).into(),
     };
@@ -34,13 +38,22 @@ pub(super) async fn run(handler: Arc<ProcessHandler>, run: Run) -> RunReport {
     };
     let mut attempt = Attempt { handler: &handler, run: &run, shim, phase: Phase::Running, method: None };
     let mut received = Received::new(&run, handler.options.result_file.is_some());
-    match attempt.drive(&mut received).await {
+    let report = match attempt.drive(&mut received).await {
         Report::Ended(ended) => attempt.report(ended, received),
         Report::NoDirectory(error) => attempt.not_started("prepare a working directory", &error),
         Report::NoProgram(error) => attempt.not_started(&format!("start `{}`", handler.program.display()), &error),
         Report::NoShim(error) => Outcome::Unavailable(format!("failed to start a process: {error}").into()).into(),
         // Only the end of the connection leaves the loop with it.
         Report::ProgramEnded => attempt.lost().await,
+    };
+    match artifacts {
+        Some(directory) if matches!(report.outcome, Outcome::Completed(_)) => {
+            match directory.collect(run.artifacts.clone()).await {
+                Ok(()) => report,
+                Err(error) => RunReport { outcome: Outcome::Failed(error.into()), memory: None, ..report },
+            }
+        }
+        _ => report,
     }
 }
 

@@ -5,12 +5,10 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use ring::rand::{SecureRandom, SystemRandom};
-
 use super::account::Account;
 use super::remove::remove_owned;
 use super::sys::FileRights;
-use crate::files::{DIRECTORY_MODE, create_new_private_directory};
+use crate::files::{DIRECTORY_MODE, create_new_private_directory, random_name};
 
 /// Each attempt has a directory with a name of its own that cannot be guessed.
 ///
@@ -64,13 +62,6 @@ impl Drop for Directories<'_> {
             let _ = fs::remove_dir(path);
         }
     }
-}
-
-/// 128 random bits.
-fn random_name() -> io::Result<String> {
-    let mut bytes = [0; 16];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("the system has no random numbers"))?;
-    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
 }
 
 fn is_unchanged(path: &Path) -> bool {

@@ -13,6 +13,8 @@ pub(super) const INSTANCE_VARIABLE: &str = "LINESHAFT_INSTANCE";
 /// Paths of the pipes for reports and for the result.
 pub(super) const REPORT_VARIABLES: [(&str, &str); 2] =
     [("LINESHAFT_REPORT", "/proc/self/fd/3"), ("LINESHAFT_RESULT", "/proc/self/fd/4")];
+/// Path of the directory for artifacts.
+pub(super) const ARTIFACTS_VARIABLE: &str = "LINESHAFT_ARTIFACTS";
 /// Search path for programs, and `PATH` of a process unless its handler sets another.
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

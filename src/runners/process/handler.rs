@@ -1,11 +1,15 @@
 //! A process handler with everything resolved that is the same for every attempt.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::account::Account;
-use super::environment::{DEFAULT_PATH, INSTANCE_VARIABLE, REPORT_VARIABLES, environment, find_program};
+use super::artifact_directory::ArtifactDirectory;
+use super::environment::{
+    ARTIFACTS_VARIABLE, DEFAULT_PATH, INSTANCE_VARIABLE, REPORT_VARIABLES, environment, find_program,
+};
 use super::host::Host;
 use super::limits::Limits;
 use super::options::{OptionsError, ProcessOptions};
@@ -23,6 +27,7 @@ pub(super) struct ProcessHandler {
     pub(super) program: PathBuf,
     pub(super) options: ProcessOptions,
     pub(super) host: Arc<Host>,
+    account: Option<Account>,
     start: Start,
 }
 
@@ -63,11 +68,26 @@ impl ProcessHandler {
         if let Some(directory) = &options.working_directory {
             start.directory(directory.as_os_str());
         }
-        Ok(Self { program, options, host, start })
+        Ok(Self { program, options, host, account, start })
+    }
+
+    /// The directory for the artifacts of an attempt, if the program gets one.
+    ///
+    /// # Errors
+    /// As the system calls.
+    pub(super) async fn artifact_directory(&self) -> io::Result<Option<ArtifactDirectory>> {
+        if !self.options.artifacts {
+            return Ok(None);
+        }
+        ArtifactDirectory::create(self.host.work(), self.account).await.map(Some)
     }
 
     /// The message that starts an attempt, and the memory of the results of its parents in it; the payload follows it.
-    pub(super) async fn start_message(&self, run: &Run) -> Result<(Vec<u8>, Option<Reservation>), NoResults> {
+    pub(super) async fn start_message(
+        &self,
+        run: &Run,
+        artifacts: Option<&ArtifactDirectory>,
+    ) -> Result<(Vec<u8>, Option<Reservation>), NoResults> {
         let mut start = self.start.clone();
         if self.options.working_directory.is_none() {
             let (handler, namespace) = (run.options.handler.as_str(), run.options.namespace.as_str());
@@ -81,6 +101,9 @@ impl ProcessHandler {
         }
         for (name, value) in of_attempt(run) {
             start.variable(name.as_ref(), value.as_ref());
+        }
+        if let Some(directory) = artifacts {
+            start.variable(ARTIFACTS_VARIABLE.as_ref(), directory.path().as_os_str());
         }
         let mut memory = None;
         if let Some(parents) = run.parents.as_ref().filter(|_| self.options.parents) {

@@ -111,6 +111,11 @@ impl Host {
         self.supervisor.into_inner().map_or(Ok(()), Supervisor::stop)
     }
 
+    /// Where the directories of attempts are created. Users of handlers can enter it; see [`Host::admit`].
+    pub(super) fn work(&self) -> &Path {
+        &self.work
+    }
+
     /// Whether the processes of a shim that was killed are known to have ended.
     pub(super) fn has_supervisor(&self) -> bool {
         self.supervisor.get().is_some_and(Supervisor::is_running)

@@ -4,7 +4,7 @@
 //! program leads a session and has a clean environment, its own working directory and the limits of its handler.
 //! The payload goes to stdin, stdout becomes the result, and stderr is the log: the shim gets the payload with the order
 //! to start, and sends the output with its reports. A program that wants it has two pipes more, for [reports](reports) and for
-//! its result. When an attempt has ended, none of its
+//! its result, and a directory for its artifacts. When an attempt has ended, none of its
 //! processes is left. The shims are children of the supervisor, which also survives a kill of the server:
 //!
 //! ```text
@@ -13,6 +13,7 @@
 //! ```
 
 mod account;
+mod artifact_directory;
 mod attempt;
 mod descendants;
 mod directories;

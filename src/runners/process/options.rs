@@ -42,6 +42,8 @@ pub struct ProcessOptions {
     pub result_file: Option<String>,
     /// Whether the results of the task's parents are files in the directory of the attempt.
     pub parents: bool,
+    /// Whether the program gets a directory for artifacts.
+    pub artifacts: bool,
     /// Time between SIGTERM and SIGKILL, unless the stop request sets another.
     pub grace: Duration,
 }

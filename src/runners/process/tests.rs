@@ -11,10 +11,11 @@ use tokio::time::{Instant, sleep};
 
 use super::supervisor::{SUBCOMMAND, Supervisor};
 use super::{Host, Limits, OptionsError, ProcessOptions, ProcessRunner, supervise_main};
+use crate::artifacts::AttemptArtifacts;
 use crate::model::{ArgPattern, FailureReason, MemoryAccount, MemoryPart, OutputStream, StopMethod, limits};
 use crate::runners::environment::VariableError;
-use crate::runners::fixtures::{Attempt, TIMEOUT, process_host};
-use crate::runners::{Outcome, Runner, StopCause};
+use crate::runners::fixtures::{self, Attempt, TIMEOUT, process_host};
+use crate::runners::{Outcome, Run, Runner, StopCause};
 
 struct Fixture {
     directory: tempfile::TempDir,
@@ -463,6 +464,61 @@ async fn a_result_that_is_not_a_file_of_the_attempt_fails_it() {
     assert_eq!(failure.reason, FailureReason::ResultTooLarge);
     let failed = with_files(None, Some("out"), "echo 1 >out; exit 3");
     assert_eq!(Attempt::start(&fixture.runner(failed), "").failure().await.exit_code, Some(3));
+}
+
+/// An attempt of a program with a directory for artifacts.
+fn with_artifacts(fixture: &Fixture, script: &str) -> (Attempt, AttemptArtifacts) {
+    let artifacts = fixtures::artifacts(&fixture.directory.path().join("artifacts"));
+    let run = Run { artifacts: artifacts.clone(), ..fixtures::run("") };
+    (Attempt::start_run(&fixture.runner(ProcessOptions { artifacts: true, ..sh(script) }), run), artifacts)
+}
+
+/// They are removed after the attempt has ended. The shim keeps one empty working directory.
+async fn wait_until_directories_are_removed(fixture: &Fixture) {
+    let deadline = Instant::now() + TIMEOUT;
+    while fs::read_dir(fixture.directory.path().join("work")).unwrap().count() > 1 {
+        assert!(Instant::now() < deadline, "directories are left");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_in_the_directory_for_artifacts_are_kept_if_the_program_succeeds() {
+    let fixture = Fixture::new();
+    let script = "cd \"$LINESHAFT_ARTIFACTS\" && stat -c %a . && printf 1 >a.csv && printf 22 >'ü b'";
+    let (attempt, artifacts) = with_artifacts(&fixture, script);
+    assert_eq!(attempt.result().await, "700\n");
+    wait_until_directories_are_removed(&fixture).await;
+    let stored = artifacts.store().await.unwrap().unwrap();
+    let found: Vec<_> = stored.files.iter().map(|file| (file.name.as_str(), &*file.content_type, file.bytes)).collect();
+    assert_eq!(found, [("a.csv", "text/csv", 1), ("ü b", "application/octet-stream", 2)]);
+
+    let (attempt, artifacts) = with_artifacts(&fixture, "echo x >$LINESHAFT_ARTIFACTS/a; exit 3");
+    assert_eq!(attempt.failure().await.exit_code, Some(3));
+    assert!(artifacts.is_empty());
+    wait_until_directories_are_removed(&fixture).await;
+    let (attempt, artifacts) = with_artifacts(&fixture, "echo none");
+    assert_eq!(attempt.result().await, "none\n");
+    assert!(artifacts.store().await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_artifact_that_is_not_a_file_of_the_attempt_fails_it() {
+    let fixture = Fixture::new();
+    for (script, reason, expected) in [
+        ("ln -s /etc/passwd l", FailureReason::HandlerError, "artifact \"l\" is not a regular file"),
+        ("mkfifo p", FailureReason::HandlerError, "artifact \"p\" is not a regular file"),
+        ("mkdir d", FailureReason::HandlerError, "artifact \"d\" is not a regular file"),
+        ("touch \"$(printf 'a\\nb')\"", FailureReason::HandlerError, "contains the character '\\n'"),
+        ("touch \"$(printf 'a\\377')\"", FailureReason::HandlerError, "is not UTF-8"),
+        ("touch 1 2 3 4", FailureReason::ResultTooLarge, "more than 3 artifacts, which is the limit"),
+        ("truncate -s 1T large", FailureReason::ResultTooLarge, "has more than 1048576 bytes, which is the limit"),
+    ] {
+        let (attempt, _) = with_artifacts(&fixture, &format!("cd $LINESHAFT_ARTIFACTS && {script}"));
+        let failure = attempt.failure().await;
+        assert!(failure.reason == reason && failure.message.contains(expected), "{script}: {failure:?}");
+    }
+    wait_until_directories_are_removed(&fixture).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    CancelReceipt, Failure, FailureReason, InterruptCause, Lease, Output, ResourceUsage, StopMethod, TaskChange,
-    TaskState, Timestamp,
+    Artifacts, CancelReceipt, Failure, FailureReason, InterruptCause, Lease, Output, ResourceUsage, StopMethod,
+    TaskChange, TaskState, Timestamp,
 };
 use crate::pool::Ticket;
 use crate::runners::{Outcome, StopCause};
@@ -24,6 +24,7 @@ pub struct AttemptEnd {
     pub cause: Option<StopCause>,
     pub usage: Box<ResourceUsage>,
     pub output: Option<Box<Output>>,
+    pub artifacts: Option<Arc<Artifacts>>,
 }
 
 impl Core {
@@ -44,7 +45,7 @@ impl Core {
 
     /// An attempt has ended. Does nothing if it is not the live attempt of its task.
     pub fn ended(&mut self, end: AttemptEnd, out: &mut Decisions) {
-        let AttemptEnd { ticket, at, outcome, cause, usage, output } = end;
+        let AttemptEnd { ticket, at, outcome, cause, usage, output, artifacts } = end;
         let index = ticket.index;
         let at = self.not_before_last_change(index, at);
         let Some(task) = self.live(ticket, TaskState::Running) else { return };
@@ -61,7 +62,7 @@ impl Core {
         }
         match (outcome, cause) {
             (Outcome::Completed(result), _) => {
-                let change = TaskChange::Completed { result, usage, output };
+                let change = TaskChange::Completed { result, usage, output, artifacts };
                 self.emit(at, index, TaskState::Completed, None, change, out);
             }
             (Outcome::Stopped(_) | Outcome::Failed(_), Some(StopCause::Timeout)) => {

@@ -59,7 +59,8 @@ pub(super) fn request(at: u64) -> CancelRequest {
 }
 
 pub(super) fn attempt_end(ticket: Ticket, at: u64, outcome: Outcome, cause: Option<StopCause>) -> AttemptEnd {
-    AttemptEnd { ticket, at: Timestamp(at), outcome, cause, usage: Box::new(ResourceUsage::default()), output: None }
+    let usage = Box::new(ResourceUsage::default());
+    AttemptEnd { ticket, at: Timestamp(at), outcome, cause, usage, output: None, artifacts: None }
 }
 
 pub(super) fn failed() -> Outcome {

@@ -170,6 +170,7 @@ impl Service {
                 self.observer.commit_durable(&commit.events, began.elapsed());
                 self.shared.store.projection.apply(commit.clone());
                 self.shared.hub.publish(&commit);
+                self.shared.artifacts.observe(&commit.events);
                 self.release(effects);
             }
             Err(AppendError::Refused(error)) => self.refuse(error),

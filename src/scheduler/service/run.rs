@@ -156,9 +156,9 @@ impl Service {
                     }
                 }
             }
-            Report::Finished { attempt, at, outcome, cause, usage, output, link, memory } => {
+            Report::Finished { attempt, at, outcome, cause, usage, output, artifacts, link, memory } => {
                 let (ticket, events) = (attempt.ticket(), out.events.len());
-                self.core.ended(AttemptEnd { ticket, at, outcome, cause, usage, output }, out);
+                self.core.ended(AttemptEnd { ticket, at, outcome, cause, usage, output, artifacts }, out);
                 if let Some(pool) = self.pool_mut(ticket) {
                     pool.forget(ticket);
                 }

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
+use crate::artifacts::ArtifactStore;
 use crate::model::{
     Batch, Clock, Event, HandlerName, LimitId, MemoryAccount, PoolSettings, RecoveredTask, Revision, Schedule,
     SharedCatalog, TaskId, Timestamp, Upload,
@@ -39,6 +40,7 @@ pub struct Options {
     /// How long a remote worker may be silent or disconnected before its attempts are given to others.
     pub worker_lease: Duration,
     pub modules: Arc<Modules>,
+    pub artifacts: ArtifactStore,
     pub telemetry: Telemetry,
 }
 
@@ -69,6 +71,7 @@ impl Options {
             memory: MemoryAccount::new(|_| 64 << 20),
             worker_lease: Duration::from_secs(30),
             modules: Arc::new(Modules::new(std::path::Path::new(""), false)),
+            artifacts: ArtifactStore::new(crate::artifacts::Options::sample(std::path::Path::new(""))),
             telemetry: Telemetry::off(),
         }
     }
@@ -97,6 +100,7 @@ impl Service {
         let catalog = Arc::new(ArcSwap::from_pointee(core.catalog()));
         let shared = Arc::new(handle_inner(&options, catalog.clone(), sender, store, clock, durable));
         options.telemetry.metrics.observe_memory(&options.memory);
+        options.telemetry.metrics.observe_artifacts(options.artifacts.counts());
         let fault = shared.store.projection.fault();
         options.telemetry.liveness.set_projection_fault_check(move || fault.borrow().is_some());
         let context = worker_context(&shared, registry, &options, runtime);
@@ -161,6 +165,7 @@ fn handle_inner(
         memory: options.memory.clone(),
         request_lookup: Arc::default(),
         modules: options.modules.clone(),
+        artifacts: options.artifacts.clone(),
         upload_turn: tokio::sync::Mutex::default(),
         remote_workers: Mutex::default(),
     }
@@ -183,6 +188,7 @@ fn worker_context(
         payloads: Arc::new(move |submission| Box::pin(payload(handle.clone(), submission))),
         parents: Arc::new(move |parent, bytes_max| Box::pin(parent_result(of_parents.clone(), parent, bytes_max))),
         results: ResultMemory::new(options.memory.clone()),
+        artifacts: options.artifacts.clone(),
         runtime: runtime.clone(),
         metrics: options.telemetry.metrics.clone(),
         worker_lease: options.worker_lease,

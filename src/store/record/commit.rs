@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use prost::Message;
 use prost::encoding::message;
 
+use super::artifact::ArtifactsRecord;
 use super::batch::BatchEventRecord;
 use super::corruption::{Corruption, checksum};
 use super::handler::HandlerRecord;
@@ -141,6 +142,8 @@ struct EndRecord {
     usage: Option<UsageRecord>,
     #[prost(message, optional, tag = "6")]
     output: Option<OutputRecord>,
+    #[prost(message, optional, tag = "7")]
+    artifacts: Option<ArtifactsRecord>,
 }
 
 /// Appends the encoding of events with consecutive revisions to `bytes`.
@@ -278,8 +281,9 @@ fn change_record<'a>(change: &'a TaskChange, event_options: u32, dictionary: &mu
         TaskChange::Eligible => ChangeRecord::Eligible(true),
         TaskChange::Held => ChangeRecord::Held(true),
         TaskChange::Started { worker, .. } => ChangeRecord::Started(worker.to_string()),
-        TaskChange::Completed { result, usage, output } => ChangeRecord::Completed(Box::new(EndRecord {
+        TaskChange::Completed { result, usage, output, artifacts } => ChangeRecord::Completed(Box::new(EndRecord {
             result: Some(result.into()),
+            artifacts: artifacts.as_deref().map(Into::into),
             ..EndRecord::new(Some(usage), output.as_deref())
         })),
         TaskChange::Retrying { failure, not_before, usage, output } => ChangeRecord::Retrying(Box::new(EndRecord {
@@ -395,6 +399,7 @@ fn change_model(record: ChangeRecord, lease: Lease, charges: Box<[LimitCharge]>)
             result: end.result.take().ok_or_else(|| missing("result"))?.into_model(),
             usage: end.take_usage().ok_or_else(|| missing("resource usage"))?,
             output: end.take_output(),
+            artifacts: end.artifacts.take().map(ArtifactsRecord::into_model).transpose()?.map(Arc::new),
         },
         ChangeRecord::Retrying(mut end) => TaskChange::Retrying {
             failure: end.take_failure()?,

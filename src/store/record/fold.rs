@@ -55,8 +55,9 @@ pub fn advance(status: &mut TaskStatus, event: &TaskEvent) {
             // Of an earlier attempt; the events have it.
             status.failure = None;
         }
-        TaskChange::Completed { result, usage, output } => {
+        TaskChange::Completed { result, usage, output, artifacts } => {
             status.result = Some(result.clone());
+            status.artifacts.clone_from(artifacts);
             status.crashes = 0;
             end_attempt(status, Some(&**usage), output.as_deref());
             finish(status, event);

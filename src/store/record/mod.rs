@@ -3,6 +3,7 @@
 //! Values are encoded as Protocol Buffers, without a `.proto` file. A later version may add fields, which this
 //! version skips, and variants, which it rejects by name. A field number is never reused.
 
+mod artifact;
 mod batch;
 mod commit;
 mod corruption;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 
+use super::artifact::ArtifactsRecord;
 use super::corruption::Corruption;
 use super::dependencies::DependenciesRecord;
 use super::task_limit::{LimitHoldRecord, TaskLimitRecord};
@@ -322,6 +323,8 @@ pub struct StatusRecord {
     remote_fence: Option<u64>,
     #[prost(message, optional, tag = "22")]
     hold: Option<LimitHoldRecord>,
+    #[prost(message, optional, tag = "24")]
+    artifacts: Option<ArtifactsRecord>,
 }
 
 impl From<&TaskStatus> for StatusRecord {
@@ -348,6 +351,7 @@ impl From<&TaskStatus> for StatusRecord {
             produced_bytes: Some(status.produced_bytes),
             remote_fence: status.remote_fence,
             hold: status.hold.as_deref().map(Into::into),
+            artifacts: status.artifacts.as_deref().map(Into::into),
         }
     }
 }
@@ -399,6 +403,7 @@ impl StatusRecord {
             cancel_request: self.cancel_request.map(RequestRecord::into_model).transpose()?.map(Box::new),
             cancel_receipt: self.cancel_receipt.map(ReceiptRecord::into_model).transpose()?.map(Box::new),
             result: self.result.map(PayloadRecord::into_model),
+            artifacts: self.artifacts.map(ArtifactsRecord::into_model).transpose()?.map(Arc::new),
             usage: self.usage.map(|usage| Box::new(usage.into_model())),
             stdout_bytes: self.stdout_bytes,
             stderr_bytes: self.stderr_bytes,

@@ -6,12 +6,13 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use crate::model::{
-    BatchId, CancelMode, CancelReceipt, CancelRequest, Captured, Dependencies, Durability, Event, Failure,
-    FailureReason, HandlerChange, HandlerEvent, HandlerName, InterruptCause, Lease, LimitCause, LimitCharge, LimitHold,
-    LimitName, LimitRule, LimitSource, Namespace, OnParentFailure, OnUniqueConflict, Output, Parent, Payload,
-    PoolChange, PoolEvent, PoolName, PoolSettings, Priority, Registration, RequestKey, ResourceUsage, RetryPolicy,
-    Revision, RunKind, ScheduleId, Scheduled, StartRate, StopMethod, SubmissionDigest, TaskChange, TaskEvent,
-    TaskExtras, TaskId, TaskLimit, TaskOptions, TaskSpec, TaskState, Timestamp, TraceContext, TraceMode, UniqueKey,
+    Artifact, ArtifactName, Artifacts, BatchId, CancelMode, CancelReceipt, CancelRequest, Captured, Dependencies,
+    Durability, Event, Failure, FailureReason, HandlerChange, HandlerEvent, HandlerName, InterruptCause, Lease,
+    LimitCause, LimitCharge, LimitHold, LimitName, LimitRule, LimitSource, Namespace, OnParentFailure,
+    OnUniqueConflict, Output, Parent, Payload, PoolChange, PoolEvent, PoolName, PoolSettings, Priority, Registration,
+    RequestKey, ResourceUsage, RetryPolicy, Revision, RunKind, ScheduleId, Scheduled, StartRate, StopMethod,
+    SubmissionDigest, TaskChange, TaskEvent, TaskExtras, TaskId, TaskLimit, TaskOptions, TaskSpec, TaskState,
+    Timestamp, TraceContext, TraceMode, UniqueKey,
 };
 use crate::store::traits::Commit;
 
@@ -300,6 +301,18 @@ fn number_of(task: &TaskId) -> u8 {
     (0..=255).find(|number| id(*number) == *task).unwrap()
 }
 
+/// Of every other size.
+fn artifacts(size: u8) -> Option<Arc<Artifacts>> {
+    let file = |number: u8| Artifact {
+        name: ArtifactName::parse(&format!("ü {number}.csv")).unwrap(),
+        content_type: "text/csv".into(),
+        bytes: u64::from(number) << 40,
+        sha256: [number; 32],
+    };
+    let artifacts = Artifacts { fence: u64::from(size) << 30, files: (0..=size % 5).map(file).collect() };
+    size.is_multiple_of(2).then(|| Arc::new(artifacts))
+}
+
 fn cancelled(size: u8, method: StopMethod) -> TaskChange {
     let receipt = Box::new(CancelReceipt { request: request(), stopped_at: Timestamp(9), method });
     let ran = method != StopMethod::NeverStarted;
@@ -331,7 +344,8 @@ fn running(action: u8, size: u8, attempt: u32) -> (TaskState, u32, TaskChange) {
         }
         _ => {
             let result = Payload { data: vec![size; usize::from(size) * 8].into(), content_type: "text/x".into() };
-            (TaskState::Completed, attempt, TaskChange::Completed { result, usage: cost, output: output(size) })
+            let (output, artifacts) = (output(size), artifacts(size));
+            (TaskState::Completed, attempt, TaskChange::Completed { result, usage: cost, output, artifacts })
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Metrics: one table, the instruments made from it, and their readers.
 //!
-//! `table` declares, `instruments` makes, `tasks`, `attempts`, `pools`, `calls`, `exports` and `host` measure.
+//! `table` declares, `instruments` makes, `tasks`, `attempts`, `pools`, `calls`, `artifacts`, `exports` and `host` measure.
 //! `registry` owns instruments and readers: OTLP and `/metrics` read the same counts. `exposition` writes the text
 //! for Prometheus, `page_cache` shares it among scrapers, `exemplar` links a bucket to a trace.
 //!
@@ -8,6 +8,7 @@
 //! scheduler adds up a commit, and the SDK gets the sums later. Everything that can be read from elsewhere is read
 //! at collection.
 
+mod artifacts;
 mod attempts;
 mod calls;
 mod commit_times;
@@ -26,6 +27,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 
+pub use artifacts::ArtifactCounts;
 pub use attempts::{AttemptMeter, AttemptResult, PoolMeter};
 pub use calls::{Call, CallMeter};
 pub use exemplar::SampledSpan;

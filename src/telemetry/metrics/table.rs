@@ -128,6 +128,10 @@ rows! {
         "Events in a commit.";
     COMMIT_FAILURES: "lineshaft.store.commit.failures", "{commit}", Counter, [],
         "Commits that the store refused; they are retried.";
+    ARTIFACTS_STORED: "lineshaft.artifact.stored", "{file}", Counter, [],
+        "Files of attempts that were put into the object store.";
+    ARTIFACTS_REMOVED: "lineshaft.artifact.removed", "{file}", Counter, ["reason"],
+        "Files that were removed from the object store: because of their `age`, with their task (`task_deleted`), or because no task names them (`unnamed`), as after a crash.";
     STORE_REFUSES: "lineshaft.store.refuses", "{store}", Gauge, [],
         "1 while the store refuses writes and no task is accepted.";
     STORE_SIZE: "lineshaft.store.size", "By", UpDownCounter, ["file"],

@@ -106,8 +106,12 @@ fn failed(options: &Arc<TaskOptions>) -> Event {
 }
 
 fn completed(options: &Arc<TaskOptions>) -> Event {
-    let change =
-        TaskChange::Completed { result: Payload::default(), usage: Box::<ResourceUsage>::default(), output: None };
+    let change = TaskChange::Completed {
+        result: Payload::default(),
+        usage: Box::<ResourceUsage>::default(),
+        output: None,
+        artifacts: None,
+    };
     event(options, TaskState::Completed, change)
 }
 

@@ -1,0 +1,124 @@
+//! Removes objects that no finished task names, and artifacts that have reached their age.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use object_store::path::Path;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::keys;
+use super::known::Found;
+use super::store::ArtifactStore;
+use crate::model::{Artifacts, Clock, Namespace, TaskId, Timestamp};
+
+/// Longest and shortest time between two looks at the age of artifacts.
+const INTERVAL_MAX: Duration = Duration::from_mins(10);
+const INTERVAL_MIN: Duration = Duration::from_millis(250);
+
+/// What is durable about a task.
+#[derive(Debug)]
+pub enum Owner {
+    /// It was deleted, or never accepted.
+    Absent,
+    Unfinished,
+    Finished {
+        at: Timestamp,
+        artifacts: Option<Arc<Artifacts>>,
+    },
+}
+
+/// Reads what is durable about a task. The error is a message for people.
+pub type OwnerSource = Arc<dyn Fn(TaskId) -> BoxFuture<'static, Result<Owner, String>> + Send + Sync>;
+
+pub struct Cleaner {
+    store: ArtifactStore,
+    owners: OwnerSource,
+    clock: Arc<dyn Clock>,
+}
+
+impl Cleaner {
+    pub fn new(store: ArtifactStore, owners: OwnerSource, clock: Arc<dyn Clock>) -> Self {
+        Self { store, owners, clock }
+    }
+
+    /// Works until `stop`. A store has one cleaner.
+    pub async fn run(self, stop: CancellationToken) {
+        if let Some(requested) = self.store.take_requested_checks() {
+            let _ = stop.run_until_cancelled(self.work(requested)).await;
+        }
+    }
+
+    async fn work(&self, mut requested: UnboundedReceiver<TaskId>) {
+        match self.store.find_leftovers().await {
+            Ok(found) => found.iter().for_each(|(namespace, task)| self.store.known().insert(namespace, task)),
+            Err(error) => tracing::warn!(%error, "failed to look for artifacts that an earlier server has left"),
+        }
+        let mut looks = interval((self.store.age() / 4).clamp(INTERVAL_MIN, INTERVAL_MAX));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(task) = requested.recv() => self.check(&task).await,
+                _ = looks.tick() => {
+                    for task in self.store.known().due(self.clock.now()) {
+                        self.check(&task).await;
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) async fn check(&self, task: &TaskId) {
+        let Some(namespace) = self.store.known().begin_check(task) else { return };
+        let found = self.remove_unnamed(&namespace, task).await.unwrap_or_else(|error| {
+            tracing::warn!(%task, error, "failed to remove artifacts; they are looked at again later");
+            Found::Undecided
+        });
+        self.store.known().end_check(task, found);
+    }
+
+    async fn remove_unnamed(&self, namespace: &Namespace, task: &TaskId) -> Result<Found, String> {
+        // Before the task is read: objects of an attempt that has not ended then are not among them.
+        let objects = self.store.list(&keys::of_task(namespace, task)).await.map_err(|error| error.to_string())?;
+        let counts = self.store.counts();
+        let removed = |count: &AtomicU64, objects: u64| {
+            count.fetch_add(objects, Ordering::Relaxed);
+        };
+        match (self.owners)(task.clone()).await? {
+            Owner::Unfinished => Ok(Found::Undecided),
+            Owner::Absent => {
+                removed(&counts.deleted, self.remove(&objects, &HashSet::new()).await?);
+                Ok(Found::Nothing)
+            }
+            Owner::Finished { at, artifacts: Some(artifacts) } => {
+                let until = at.after(self.store.age());
+                let mut named: HashSet<Path> = keys::of_artifacts(namespace, task, &artifacts).collect();
+                removed(&counts.unnamed, self.remove(&objects, &named).await?);
+                if self.clock.now() < until {
+                    return Ok(Found::Until(until));
+                }
+                let expired: Vec<Path> = objects.into_iter().filter(|object| named.remove(object)).collect();
+                removed(&counts.expired, self.remove(&expired, &HashSet::new()).await?);
+                Ok(Found::Nothing)
+            }
+            Owner::Finished { artifacts: None, .. } => {
+                removed(&counts.unnamed, self.remove(&objects, &HashSet::new()).await?);
+                Ok(Found::Nothing)
+            }
+        }
+    }
+
+    /// Returns how many were removed.
+    async fn remove(&self, objects: &[Path], kept: &HashSet<Path>) -> Result<u64, String> {
+        let mut removed = 0;
+        for object in objects.iter().filter(|object| !kept.contains(*object)) {
+            self.store.delete(object).await.map_err(|error| error.to_string())?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+}

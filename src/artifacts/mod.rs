@@ -1,0 +1,27 @@
+//! Artifacts: files that tasks leave, in an object store.
+//!
+//! An attempt writes to files without names ([`AttemptArtifacts`]). When it has completed, they are copied to the store under
+//! keys of their own, and their list becomes a part of the event that completes the task. So no artifact is visible before it is
+//! complete and its task durable; what an attempt that failed has written is gone at once.
+//!
+//! Objects that no completed task names are left behind by crashes, by attempts whose end did not count, and by deleted tasks.
+//! The [`Cleaner`] compares what the store has with what the task names: after the end of a task and its deletion, at the start of
+//! the server, and when the artifacts have reached their age.
+
+mod attempt;
+mod cleaner;
+mod content_type;
+mod error;
+mod file;
+mod keys;
+mod known;
+mod leftovers;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use attempt::AttemptArtifacts;
+pub use cleaner::{Cleaner, Owner};
+pub use content_type::content_type_of;
+pub use error::ArtifactError;
+pub use store::{ArtifactStore, Options};
