@@ -6,7 +6,7 @@ use std::{env, fs};
 
 use prost::Message;
 
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     "lineshaft/v1/task_service.proto",
     "lineshaft/v1/batch_service.proto",
     "lineshaft/v1/schedule_service.proto",
@@ -14,6 +14,7 @@ const SERVICES: [&str; 7] = [
     "lineshaft/v1/handler_service.proto",
     "lineshaft/v1/system_service.proto",
     "lineshaft/v1/worker_service.proto",
+    "lineshaft/v1/artifact_service.proto",
 ];
 
 /// KEDA's protocol. It is separate from the contract, so that reflection and JSON do not expose it.
@@ -31,6 +32,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             ".lineshaft.v1.ReadOutputResponse",
             ".lineshaft.v1.AttemptOutput",
             ".lineshaft.v1.AttemptChunk",
+            ".lineshaft.v1.ReadArtifactResponse",
+            ".lineshaft.v1.UploadArtifactRequest",
         ])
         .btree_map([".lineshaft.v1"])
         // A message of a stream is moved several times on its way, and tasks and events are large.

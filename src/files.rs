@@ -55,7 +55,6 @@ pub fn open_without_link(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// Also if one can, or the path is a symbolic link.
-#[cfg(any(feature = "wasm", test))]
 pub fn read_private(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = open_without_link(path)?;
     let found = file.metadata()?;

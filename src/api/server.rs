@@ -13,6 +13,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tower::{ServiceBuilder, ServiceExt};
 
 use crate::model::{MemoryAccount, limits};
+use crate::proto::v1::artifact_service_server::ArtifactServiceServer;
 use crate::proto::v1::batch_service_server::BatchServiceServer;
 use crate::proto::v1::handler_service_server::HandlerServiceServer;
 use crate::proto::v1::pool_service_server::PoolServiceServer;
@@ -46,6 +47,7 @@ use super::middleware::public_calls::PublicCallsLayer;
 use super::middleware::public_places::{PUBLIC_BYTES_MAX, PublicPlaces};
 use super::middleware::request_memory::RequestMemoryLayer;
 use super::security::Security;
+use super::services::artifacts::{self, ArtifactLists};
 use super::services::batches::Batches;
 use super::services::handlers::Handlers;
 use super::services::health::HealthService;
@@ -160,6 +162,7 @@ pub async fn serve(
             hosts: options.hosts.clone(),
         },
         health: sources(&options),
+        open_link: artifacts::links(handle.clone()),
     };
     let listener_options = ListenerOptions {
         name: "main",
@@ -195,6 +198,7 @@ fn services(
     let health = HealthService::new(options.telemetry.liveness.clone(), stop.clone());
     let message_bytes = handle.catalog().payload_limit.message_bytes();
     Ok(Routes::new(tasks.max_decoding_message_size(message_bytes))
+        .add_service(ArtifactServiceServer::new(ArtifactLists::new(handle.clone(), callers)))
         .add_service(BatchServiceServer::new(Batches::new(handle.clone(), callers)))
         .add_service(ScheduleServiceServer::new(Schedules::new(handle.clone(), callers)))
         .add_service(PoolServiceServer::new(pools))

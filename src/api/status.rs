@@ -22,6 +22,7 @@ pub const fn grpc_code(code: ErrorCode) -> Code {
         ErrorCode::UnknownHandler
         | ErrorCode::UnknownPool
         | ErrorCode::TaskNotFound
+        | ErrorCode::ArtifactNotFound
         | ErrorCode::ParentNotFound
         | ErrorCode::BatchNotFound
         | ErrorCode::ScheduleNotFound => Code::NotFound,

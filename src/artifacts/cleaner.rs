@@ -84,6 +84,7 @@ impl Cleaner {
     async fn remove_unnamed(&self, namespace: &Namespace, task: &TaskId) -> Result<Found, String> {
         // Before the task is read: objects of an attempt that has not ended then are not among them.
         let objects = self.store.list(&keys::of_task(namespace, task)).await.map_err(|error| error.to_string())?;
+        let objects: Vec<Path> = objects.into_iter().map(|object| object.location).collect();
         let counts = self.store.counts();
         let removed = |count: &AtomicU64, objects: u64| {
             count.fetch_add(objects, Ordering::Relaxed);

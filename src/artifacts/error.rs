@@ -40,7 +40,7 @@ impl ArtifactError {
     }
 
     /// Whether another attempt would leave the same.
-    fn is_permanent(&self) -> bool {
+    pub fn is_permanent(&self) -> bool {
         matches!(self, Self::TooMany { .. } | Self::FileTooLarge { .. } | Self::TaskTooLarge { .. })
     }
 }

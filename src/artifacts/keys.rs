@@ -16,13 +16,18 @@ pub(super) fn of_task(namespace: &Namespace, task: &TaskId) -> Path {
     [PathPart::from(namespace.as_str()), PathPart::from(task.as_str())].into_iter().collect()
 }
 
+/// The prefix of all objects of an attempt.
+pub(super) fn of_attempt(namespace: &Namespace, task: &TaskId, fence: u64) -> Path {
+    of_task(namespace, task).join(fence.to_string())
+}
+
 pub(super) fn of_artifact(namespace: &Namespace, task: &TaskId, fence: u64, name: &ArtifactName) -> Path {
     let mut hex = String::new();
     for byte in digest(&SHA256, name.as_str().as_bytes()).as_ref() {
         // Writing to a text cannot fail.
         let _ = write!(hex, "{byte:02x}");
     }
-    of_task(namespace, task).join(fence.to_string()).join(hex)
+    of_attempt(namespace, task, fence).join(hex)
 }
 
 pub(super) fn of_artifacts<'a>(

@@ -16,12 +16,15 @@ mod file;
 mod keys;
 mod known;
 mod leftovers;
+mod link;
 mod store;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 pub use attempt::AttemptArtifacts;
 pub use cleaner::{Cleaner, Owner};
 pub use content_type::content_type_of;
 pub use error::ArtifactError;
+pub use link::{LinkKey, LinkTarget};
 pub use store::{ArtifactStore, Options};

@@ -15,17 +15,18 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt};
+use object_store::{MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
 use ring::digest::{Context, SHA256};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OnceCell, Semaphore, mpsc};
 use tokio::task::spawn_blocking;
 
 use super::error::ArtifactError;
 use super::keys;
 use super::known::Known;
 use super::leftovers;
+use super::link::LinkKey;
 use crate::files::{create_private_directory, random_name, remove_if_present, require_private_directory};
 use crate::model::{ArtifactLimits, ArtifactName, Event, Namespace, TaskId};
 use crate::telemetry::metrics::ArtifactCounts;
@@ -64,6 +65,7 @@ struct Inner {
     /// The files that objects under way will be.
     uploading: Mutex<HashSet<PathBuf>>,
     copies: Semaphore,
+    link_key: OnceCell<LinkKey>,
     known: Known,
     counts: Arc<ArtifactCounts>,
     checks: mpsc::UnboundedSender<TaskId>,
@@ -84,6 +86,7 @@ impl ArtifactStore {
             objects: Mutex::default(),
             uploading: Mutex::default(),
             copies: Semaphore::new(COPIES_MAX),
+            link_key: OnceCell::new(),
             known: Known::default(),
             counts: Arc::default(),
             checks,
@@ -197,7 +200,6 @@ impl ArtifactStore {
     ///
     /// # Errors
     /// [`ArtifactError::is_missing`] if it was removed.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the API is about to use it"))]
     pub async fn read(
         &self,
         (namespace, task): (&Namespace, &TaskId),
@@ -209,9 +211,21 @@ impl ArtifactStore {
         Ok(self.objects()?.get_range(&key, range).await?)
     }
 
-    pub(super) async fn list(&self, prefix: &Path) -> Result<Vec<Path>, ArtifactError> {
-        let listed = self.objects()?.list(Some(prefix)).map_ok(|object| object.location);
-        Ok(listed.try_collect().await?)
+    /// The key with which links are signed.
+    ///
+    /// # Errors
+    /// [`ArtifactError`] if it can be neither read nor made.
+    pub async fn link_key(&self) -> Result<LinkKey, ArtifactError> {
+        let open = async || {
+            let directory = self.0.options.directory.clone();
+            let opened = blocking(move || LinkKey::open(&directory).map_err(|source| (directory, source))).await;
+            opened.map_err(|(path, source)| ArtifactError::Directory { path, source })
+        };
+        Ok(self.0.link_key.get_or_try_init(open).await?.clone())
+    }
+
+    pub(super) async fn list(&self, prefix: &Path) -> Result<Vec<ObjectMeta>, ArtifactError> {
+        Ok(self.objects()?.list(Some(prefix)).try_collect().await?)
     }
 
     pub(super) async fn delete(&self, key: &Path) -> Result<(), ArtifactError> {

@@ -1,5 +1,6 @@
 //! Client commands, and `demo` and `bench`, which start a temporary server. All of them use the public contract only.
 
+mod artifact;
 mod batch;
 pub mod bench;
 mod candidates;
@@ -50,6 +51,9 @@ pub enum Command {
     /// Submit, watch and cancel tasks
     #[command(subcommand)]
     Task(task::Command),
+    /// List and download the files that tasks have left
+    #[command(subcommand)]
+    Artifact(artifact::Command),
     /// Create, follow, cancel and delete batches of tasks
     #[command(subcommand)]
     Batch(batch::Command),
@@ -89,6 +93,7 @@ pub async fn run(command: Command, options: GlobalOptions) -> ExitCode {
         let printer = Printer::new(&options);
         match command {
             Command::Task(command) => task::run(command, client, printer).await,
+            Command::Artifact(command) => artifact::run(command, client, printer).await,
             Command::Batch(command) => batch::run(command, client, printer).await,
             Command::Schedule(command) => schedule::run(command, client, printer).await,
             Command::Map(args) => map::run(args, client, printer).await,

@@ -12,6 +12,7 @@ use tonic::{Request, Status};
 
 use crate::model::limits::PayloadLimit;
 use crate::model::{SecretUrl, TraceContext, limits};
+use crate::proto::v1::artifact_service_client::ArtifactServiceClient;
 use crate::proto::v1::batch_service_client::BatchServiceClient;
 use crate::proto::v1::handler_service_client::HandlerServiceClient;
 use crate::proto::v1::pool_service_client::PoolServiceClient;
@@ -144,6 +145,11 @@ impl Client {
     /// All calls about tasks.
     pub fn tasks(&self) -> TaskServiceClient<ClientChannel> {
         TaskServiceClient::new(self.channel.clone()).max_decoding_message_size(RESPONSE_BYTES_MAX)
+    }
+
+    /// All calls about artifacts.
+    pub fn artifacts(&self) -> ArtifactServiceClient<ClientChannel> {
+        ArtifactServiceClient::new(self.channel.clone())
     }
 
     /// All calls about batches.

@@ -89,6 +89,10 @@ impl Artifacts {
         let bytes = |file: &Artifact| size_of::<Artifact>() + file.name.as_str().len() + file.content_type.len();
         self.files.iter().map(bytes).sum()
     }
+
+    pub fn find(&self, name: &ArtifactName) -> Option<&Artifact> {
+        self.files.iter().find(|file| file.name == *name)
+    }
 }
 
 /// What one attempt may leave.

@@ -30,6 +30,8 @@ pub enum ErrorCode {
     TaskFinished,
     /// The task has not ended yet.
     TaskNotFinished,
+    /// The task has left no artifact with the name, or it was removed.
+    ArtifactNotFound,
     /// The batch does not exist or was deleted.
     BatchNotFound,
     /// The chosen batch ID is used by a batch with different content.
@@ -93,7 +95,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     #[cfg(test)]
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::InvalidField,
         Self::UnknownHandler,
         Self::UnknownPool,
@@ -106,6 +108,7 @@ impl ErrorCode {
         Self::MemoryFull,
         Self::TaskFinished,
         Self::TaskNotFinished,
+        Self::ArtifactNotFound,
         Self::BatchNotFound,
         Self::BatchExists,
         Self::BatchClosed,
@@ -154,6 +157,7 @@ impl ErrorCode {
             Self::MemoryFull => "MEMORY_FULL",
             Self::TaskFinished => "TASK_FINISHED",
             Self::TaskNotFinished => "TASK_NOT_FINISHED",
+            Self::ArtifactNotFound => "ARTIFACT_NOT_FOUND",
             Self::BatchNotFound => "BATCH_NOT_FOUND",
             Self::BatchExists => "BATCH_EXISTS",
             Self::BatchClosed => "BATCH_CLOSED",

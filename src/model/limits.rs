@@ -116,6 +116,10 @@ pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 pub const ARTIFACT_NAME_BYTES_MAX: usize = 255;
 /// Artifacts of one task, whatever is configured: their list is a part of an event.
 pub const ARTIFACTS_MAX: usize = 1_000;
+/// How long links to artifacts are valid: if the caller does not say it, and the bounds.
+pub const LINK_LIFETIME_DEFAULT: Duration = Duration::from_hours(1);
+pub const LINK_LIFETIME_MIN: Duration = Duration::from_secs(1);
+pub const LINK_LIFETIME_MAX: Duration = Duration::from_hours(7 * 24);
 /// Bytes of a message besides the payload of its only task.
 const MESSAGE_BYTES_BESIDES: usize = 1 << 20;
 

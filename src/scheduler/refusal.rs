@@ -18,8 +18,8 @@ pub use pool::{EtagMismatch, NotRemotePool, QueueFull, UnknownPool};
 pub use revision::{RevisionCompacted, RevisionInFuture};
 pub use schedule::{ScheduleBusy, ScheduleConfigured, ScheduleExists, ScheduleNotFound, TooManySchedules};
 pub use task::{
-    BadField, KeyHolder, ParentNotFound, RequestIdReused, TaskExists, TaskFinished, TaskNotFinished, TaskNotFound,
-    UniqueKeyTaken, UnknownHandler,
+    ArtifactNotFound, BadField, KeyHolder, ParentNotFound, RequestIdReused, TaskExists, TaskFinished, TaskNotFinished,
+    TaskNotFound, UniqueKeyTaken, UnknownHandler,
 };
 pub use unavailable::{
     DrainPending, Draining, ProjectionUnavailable, SchedulerUnresponsive, StoreUnavailable, StoreUnreadable,

@@ -16,7 +16,7 @@ const PAUSED: &str = "[[pool]]\nname = \"default\"\npaused = true\n";
 pub const PAYLOAD_BYTES: usize = 256 << 10;
 
 /// A directory whose subdirectory `data` is a file system of its own.
-fn small_disk(megabytes: usize) -> TempDir {
+pub fn small_disk(megabytes: usize) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     mount_small(&directory.path().join("data"), megabytes);
     directory

@@ -63,7 +63,7 @@ const CALLS: [(&str, &str); 43] = [
     ("Drain", r#"{"limit":"-1s"}"#),
 ];
 
-const STREAMS: [&str; 8] = [
+const STREAMS: [&str; 9] = [
     "SubmitTasks",
     "RunTask",
     "WatchTasks",
@@ -72,6 +72,7 @@ const STREAMS: [&str; 8] = [
     "PutHandler",
     "Work",
     "ReadParentResults",
+    "UploadArtifact",
 ];
 
 fn words(text: &str) -> BTreeSet<String> {
@@ -143,6 +144,10 @@ async fn stream(server: &Server, rpc: &str) -> Result<(), Status> {
         "ReadParentResults" => {
             let request = v1::ReadParentResultsRequest { task_id: "done".to_owned(), ..Default::default() };
             outcome(server.workers().read_parent_results(request).await).await
+        }
+        "UploadArtifact" => {
+            let request = v1::UploadArtifactRequest { task_id: "done".to_owned(), ..Default::default() };
+            server.workers().upload_artifact(tokio_stream::iter([request])).await.map(|_| ())
         }
         "Work" => outcome(server.workers().work(tokio_stream::iter([v1::WorkRequest::default()])).await).await,
         other => panic!("no call of {other}"),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic fails the test")]
 #![expect(clippy::unnecessary_wraps, reason = "optional fields of requests")]
 
+mod artifacts;
 mod backup;
 mod batches;
 mod broken_connections;

@@ -750,7 +750,9 @@ type GetSystemHealthResponse struct {
 	// Health of the server components.
 	Components []*ComponentHealth `protobuf:"bytes,2,rep,name=components,proto3" json:"components,omitempty"`
 	// Whether a graceful shutdown is in progress.
-	Draining      bool `protobuf:"varint,3,opt,name=draining,proto3" json:"draining,omitempty"`
+	Draining bool `protobuf:"varint,3,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Artifacts that were removed because of their age since the server started.
+	CleanedFiles  int64 `protobuf:"varint,4,opt,name=cleaned_files,json=cleanedFiles,proto3" json:"cleaned_files,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -804,6 +806,13 @@ func (x *GetSystemHealthResponse) GetDraining() bool {
 		return x.Draining
 	}
 	return false
+}
+
+func (x *GetSystemHealthResponse) GetCleanedFiles() int64 {
+	if x != nil {
+		return x.CleanedFiles
+	}
+	return 0
 }
 
 // Request of Drain.
@@ -967,13 +976,14 @@ const file_lineshaft_v1_system_service_proto_rawDesc = "" +
 	" \x01(\tR\x11oldestResumeToken\x12,\n" +
 	"\x06caller\x18\v \x01(\v2\x14.lineshaft.v1.CallerR\x06caller\x12\x1b\n" +
 	"\ttrace_url\x18\f \x01(\tR\btraceUrl\"\x18\n" +
-	"\x16GetSystemHealthRequest\"\xa8\x01\n" +
+	"\x16GetSystemHealthRequest\"\xcd\x01\n" +
 	"\x17GetSystemHealthResponse\x122\n" +
 	"\x06system\x18\x01 \x01(\v2\x1a.lineshaft.v1.SystemHealthR\x06system\x12=\n" +
 	"\n" +
 	"components\x18\x02 \x03(\v2\x1d.lineshaft.v1.ComponentHealthR\n" +
 	"components\x12\x1a\n" +
-	"\bdraining\x18\x03 \x01(\bR\bdraining\"?\n" +
+	"\bdraining\x18\x03 \x01(\bR\bdraining\x12#\n" +
+	"\rcleaned_files\x18\x04 \x01(\x03R\fcleanedFiles\"?\n" +
 	"\fDrainRequest\x12/\n" +
 	"\x05limit\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x05limit\")\n" +
 	"\rDrainResponse\x12\x18\n" +

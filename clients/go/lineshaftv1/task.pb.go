@@ -1633,7 +1633,10 @@ type Task struct {
 	// ID of the trace in which the task was submitted, 32 hexadecimal digits; empty if there was none.
 	TraceId string `protobuf:"bytes,38,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
 	// Unique key of the submission; empty if it had none.
-	UniqueKey     string `protobuf:"bytes,39,opt,name=unique_key,json=uniqueKey,proto3" json:"unique_key,omitempty"`
+	UniqueKey string `protobuf:"bytes,39,opt,name=unique_key,json=uniqueKey,proto3" json:"unique_key,omitempty"`
+	// Files that the task has left, by name, without links. Empty unless it is COMPLETED, and in lists of tasks. They can be removed
+	// before the task; ListArtifacts has those that exist.
+	Artifacts     []*Artifact `protobuf:"bytes,42,rep,name=artifacts,proto3" json:"artifacts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1941,6 +1944,95 @@ func (x *Task) GetUniqueKey() string {
 	return ""
 }
 
+func (x *Task) GetArtifacts() []*Artifact {
+	if x != nil {
+		return x.Artifacts
+	}
+	return nil
+}
+
+// A file that a task has left.
+type Artifact struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, in any script, without path separators and control characters; at most 255 bytes.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Content type.
+	ContentType string `protobuf:"bytes,2,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	// Size.
+	SizeBytes int64 `protobuf:"varint,3,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	// SHA-256 of the content, 64 hexadecimal digits.
+	Sha256 string `protobuf:"bytes,4,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// Path and query, below the address of the server, at which anyone can download it with GET for a time. Only in ListArtifacts.
+	Link          string `protobuf:"bytes,5,opt,name=link,proto3" json:"link,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Artifact) Reset() {
+	*x = Artifact{}
+	mi := &file_lineshaft_v1_task_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Artifact) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Artifact) ProtoMessage() {}
+
+func (x *Artifact) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
+func (*Artifact) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Artifact) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Artifact) GetContentType() string {
+	if x != nil {
+		return x.ContentType
+	}
+	return ""
+}
+
+func (x *Artifact) GetSizeBytes() int64 {
+	if x != nil {
+		return x.SizeBytes
+	}
+	return 0
+}
+
+func (x *Artifact) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *Artifact) GetLink() string {
+	if x != nil {
+		return x.Link
+	}
+	return ""
+}
+
 // One state change of one task.
 type TaskEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1990,7 +2082,7 @@ type TaskEvent struct {
 
 func (x *TaskEvent) Reset() {
 	*x = TaskEvent{}
-	mi := &file_lineshaft_v1_task_proto_msgTypes[12]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2002,7 +2094,7 @@ func (x *TaskEvent) String() string {
 func (*TaskEvent) ProtoMessage() {}
 
 func (x *TaskEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_proto_msgTypes[12]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2015,7 +2107,7 @@ func (x *TaskEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskEvent.ProtoReflect.Descriptor instead.
 func (*TaskEvent) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{12}
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TaskEvent) GetRevision() uint64 {
@@ -2188,7 +2280,7 @@ type TaskFilter struct {
 
 func (x *TaskFilter) Reset() {
 	*x = TaskFilter{}
-	mi := &file_lineshaft_v1_task_proto_msgTypes[13]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2200,7 +2292,7 @@ func (x *TaskFilter) String() string {
 func (*TaskFilter) ProtoMessage() {}
 
 func (x *TaskFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_proto_msgTypes[13]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2213,7 +2305,7 @@ func (x *TaskFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskFilter.ProtoReflect.Descriptor instead.
 func (*TaskFilter) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{13}
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TaskFilter) GetTaskIds() []string {
@@ -2359,7 +2451,7 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\aparents\x18\x02 \x01(\x05R\aparents\x12I\n" +
 	"\x11on_parent_failure\x18\x03 \x01(\x0e2\x1d.lineshaft.v1.OnParentFailureR\x0fonParentFailure\x12-\n" +
 	"\x12unfinished_parents\x18\x04 \x01(\x05R\x11unfinishedParents\x122\n" +
-	"\x15unfinished_parent_ids\x18\x05 \x03(\tR\x13unfinishedParentIds\"\xa7\r\n" +
+	"\x15unfinished_parent_ids\x18\x05 \x03(\tR\x13unfinishedParentIds\"\xdd\r\n" +
 	"\x04Task\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x18\n" +
@@ -2410,10 +2502,18 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"limit_hold\x18% \x01(\v2\x17.lineshaft.v1.LimitHoldR\tlimitHold\x12\x19\n" +
 	"\btrace_id\x18& \x01(\tR\atraceId\x12\x1d\n" +
 	"\n" +
-	"unique_key\x18' \x01(\tR\tuniqueKey\x1a9\n" +
+	"unique_key\x18' \x01(\tR\tuniqueKey\x124\n" +
+	"\tartifacts\x18* \x03(\v2\x16.lineshaft.v1.ArtifactR\tartifacts\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfe\x06\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x01\n" +
+	"\bArtifact\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
+	"\fcontent_type\x18\x02 \x01(\tR\vcontentType\x12\x1d\n" +
+	"\n" +
+	"size_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x16\n" +
+	"\x06sha256\x18\x04 \x01(\tR\x06sha256\x12\x12\n" +
+	"\x04link\x18\x05 \x01(\tR\x04link\"\xfe\x06\n" +
 	"\tTaskEvent\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x17\n" +
@@ -2540,7 +2640,7 @@ func file_lineshaft_v1_task_proto_rawDescGZIP() []byte {
 }
 
 var file_lineshaft_v1_task_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_lineshaft_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_lineshaft_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_lineshaft_v1_task_proto_goTypes = []any{
 	(Priority)(0),                 // 0: lineshaft.v1.Priority
 	(TaskState)(0),                // 1: lineshaft.v1.TaskState
@@ -2564,42 +2664,43 @@ var file_lineshaft_v1_task_proto_goTypes = []any{
 	(*CancelReceipt)(nil),         // 19: lineshaft.v1.CancelReceipt
 	(*TaskDependencies)(nil),      // 20: lineshaft.v1.TaskDependencies
 	(*Task)(nil),                  // 21: lineshaft.v1.Task
-	(*TaskEvent)(nil),             // 22: lineshaft.v1.TaskEvent
-	(*TaskFilter)(nil),            // 23: lineshaft.v1.TaskFilter
-	nil,                           // 24: lineshaft.v1.Task.LabelsEntry
-	nil,                           // 25: lineshaft.v1.TaskEvent.LabelsEntry
-	nil,                           // 26: lineshaft.v1.TaskFilter.LabelsEntry
-	(*structpb.Value)(nil),        // 27: google.protobuf.Value
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*Artifact)(nil),              // 22: lineshaft.v1.Artifact
+	(*TaskEvent)(nil),             // 23: lineshaft.v1.TaskEvent
+	(*TaskFilter)(nil),            // 24: lineshaft.v1.TaskFilter
+	nil,                           // 25: lineshaft.v1.Task.LabelsEntry
+	nil,                           // 26: lineshaft.v1.TaskEvent.LabelsEntry
+	nil,                           // 27: lineshaft.v1.TaskFilter.LabelsEntry
+	(*structpb.Value)(nil),        // 28: google.protobuf.Value
+	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
 }
 var file_lineshaft_v1_task_proto_depIdxs = []int32{
-	27, // 0: lineshaft.v1.Payload.json:type_name -> google.protobuf.Value
-	28, // 1: lineshaft.v1.RetryPolicy.delay:type_name -> google.protobuf.Duration
-	28, // 2: lineshaft.v1.RetryPolicy.max_delay:type_name -> google.protobuf.Duration
+	28, // 0: lineshaft.v1.Payload.json:type_name -> google.protobuf.Value
+	29, // 1: lineshaft.v1.RetryPolicy.delay:type_name -> google.protobuf.Duration
+	29, // 2: lineshaft.v1.RetryPolicy.max_delay:type_name -> google.protobuf.Duration
 	13, // 3: lineshaft.v1.TaskLimit.rate:type_name -> lineshaft.v1.StartRate
-	28, // 4: lineshaft.v1.StartRate.interval:type_name -> google.protobuf.Duration
+	29, // 4: lineshaft.v1.StartRate.interval:type_name -> google.protobuf.Duration
 	15, // 5: lineshaft.v1.LimitHold.places:type_name -> lineshaft.v1.PlacesTaken
 	16, // 6: lineshaft.v1.LimitHold.rate:type_name -> lineshaft.v1.RateReached
-	29, // 7: lineshaft.v1.RateReached.until:type_name -> google.protobuf.Timestamp
+	30, // 7: lineshaft.v1.RateReached.until:type_name -> google.protobuf.Timestamp
 	2,  // 8: lineshaft.v1.Failure.reason:type_name -> lineshaft.v1.FailureReason
-	28, // 9: lineshaft.v1.ResourceUsage.queue_time:type_name -> google.protobuf.Duration
-	28, // 10: lineshaft.v1.ResourceUsage.run_time:type_name -> google.protobuf.Duration
-	28, // 11: lineshaft.v1.ResourceUsage.cpu_time:type_name -> google.protobuf.Duration
-	29, // 12: lineshaft.v1.CancelReceipt.requested_at:type_name -> google.protobuf.Timestamp
-	29, // 13: lineshaft.v1.CancelReceipt.stopped_at:type_name -> google.protobuf.Timestamp
+	29, // 9: lineshaft.v1.ResourceUsage.queue_time:type_name -> google.protobuf.Duration
+	29, // 10: lineshaft.v1.ResourceUsage.run_time:type_name -> google.protobuf.Duration
+	29, // 11: lineshaft.v1.ResourceUsage.cpu_time:type_name -> google.protobuf.Duration
+	30, // 12: lineshaft.v1.CancelReceipt.requested_at:type_name -> google.protobuf.Timestamp
+	30, // 13: lineshaft.v1.CancelReceipt.stopped_at:type_name -> google.protobuf.Timestamp
 	5,  // 14: lineshaft.v1.CancelReceipt.method:type_name -> lineshaft.v1.StopMethod
 	7,  // 15: lineshaft.v1.TaskDependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
 	0,  // 16: lineshaft.v1.Task.priority:type_name -> lineshaft.v1.Priority
 	1,  // 17: lineshaft.v1.Task.state:type_name -> lineshaft.v1.TaskState
-	24, // 18: lineshaft.v1.Task.labels:type_name -> lineshaft.v1.Task.LabelsEntry
+	25, // 18: lineshaft.v1.Task.labels:type_name -> lineshaft.v1.Task.LabelsEntry
 	11, // 19: lineshaft.v1.Task.retry:type_name -> lineshaft.v1.RetryPolicy
-	28, // 20: lineshaft.v1.Task.timeout:type_name -> google.protobuf.Duration
-	29, // 21: lineshaft.v1.Task.submitted_at:type_name -> google.protobuf.Timestamp
-	29, // 22: lineshaft.v1.Task.eligible_at:type_name -> google.protobuf.Timestamp
-	29, // 23: lineshaft.v1.Task.started_at:type_name -> google.protobuf.Timestamp
-	29, // 24: lineshaft.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
-	29, // 25: lineshaft.v1.Task.expires_at:type_name -> google.protobuf.Timestamp
+	29, // 20: lineshaft.v1.Task.timeout:type_name -> google.protobuf.Duration
+	30, // 21: lineshaft.v1.Task.submitted_at:type_name -> google.protobuf.Timestamp
+	30, // 22: lineshaft.v1.Task.eligible_at:type_name -> google.protobuf.Timestamp
+	30, // 23: lineshaft.v1.Task.started_at:type_name -> google.protobuf.Timestamp
+	30, // 24: lineshaft.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
+	30, // 25: lineshaft.v1.Task.expires_at:type_name -> google.protobuf.Timestamp
 	17, // 26: lineshaft.v1.Task.failure:type_name -> lineshaft.v1.Failure
 	10, // 27: lineshaft.v1.Task.payload:type_name -> lineshaft.v1.Payload
 	10, // 28: lineshaft.v1.Task.result:type_name -> lineshaft.v1.Payload
@@ -2609,26 +2710,27 @@ var file_lineshaft_v1_task_proto_depIdxs = []int32{
 	20, // 32: lineshaft.v1.Task.dependencies:type_name -> lineshaft.v1.TaskDependencies
 	12, // 33: lineshaft.v1.Task.limits:type_name -> lineshaft.v1.TaskLimit
 	14, // 34: lineshaft.v1.Task.limit_hold:type_name -> lineshaft.v1.LimitHold
-	29, // 35: lineshaft.v1.TaskEvent.time:type_name -> google.protobuf.Timestamp
-	1,  // 36: lineshaft.v1.TaskEvent.state:type_name -> lineshaft.v1.TaskState
-	1,  // 37: lineshaft.v1.TaskEvent.previous_state:type_name -> lineshaft.v1.TaskState
-	17, // 38: lineshaft.v1.TaskEvent.failure:type_name -> lineshaft.v1.Failure
-	29, // 39: lineshaft.v1.TaskEvent.not_before:type_name -> google.protobuf.Timestamp
-	19, // 40: lineshaft.v1.TaskEvent.cancel:type_name -> lineshaft.v1.CancelReceipt
-	0,  // 41: lineshaft.v1.TaskEvent.priority:type_name -> lineshaft.v1.Priority
-	25, // 42: lineshaft.v1.TaskEvent.labels:type_name -> lineshaft.v1.TaskEvent.LabelsEntry
-	18, // 43: lineshaft.v1.TaskEvent.resource_usage:type_name -> lineshaft.v1.ResourceUsage
-	14, // 44: lineshaft.v1.TaskEvent.limit_hold:type_name -> lineshaft.v1.LimitHold
-	26, // 45: lineshaft.v1.TaskFilter.labels:type_name -> lineshaft.v1.TaskFilter.LabelsEntry
-	1,  // 46: lineshaft.v1.TaskFilter.states:type_name -> lineshaft.v1.TaskState
-	0,  // 47: lineshaft.v1.TaskFilter.priorities:type_name -> lineshaft.v1.Priority
-	29, // 48: lineshaft.v1.TaskFilter.submitted_after:type_name -> google.protobuf.Timestamp
-	29, // 49: lineshaft.v1.TaskFilter.submitted_before:type_name -> google.protobuf.Timestamp
-	50, // [50:50] is the sub-list for method output_type
-	50, // [50:50] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	22, // 35: lineshaft.v1.Task.artifacts:type_name -> lineshaft.v1.Artifact
+	30, // 36: lineshaft.v1.TaskEvent.time:type_name -> google.protobuf.Timestamp
+	1,  // 37: lineshaft.v1.TaskEvent.state:type_name -> lineshaft.v1.TaskState
+	1,  // 38: lineshaft.v1.TaskEvent.previous_state:type_name -> lineshaft.v1.TaskState
+	17, // 39: lineshaft.v1.TaskEvent.failure:type_name -> lineshaft.v1.Failure
+	30, // 40: lineshaft.v1.TaskEvent.not_before:type_name -> google.protobuf.Timestamp
+	19, // 41: lineshaft.v1.TaskEvent.cancel:type_name -> lineshaft.v1.CancelReceipt
+	0,  // 42: lineshaft.v1.TaskEvent.priority:type_name -> lineshaft.v1.Priority
+	26, // 43: lineshaft.v1.TaskEvent.labels:type_name -> lineshaft.v1.TaskEvent.LabelsEntry
+	18, // 44: lineshaft.v1.TaskEvent.resource_usage:type_name -> lineshaft.v1.ResourceUsage
+	14, // 45: lineshaft.v1.TaskEvent.limit_hold:type_name -> lineshaft.v1.LimitHold
+	27, // 46: lineshaft.v1.TaskFilter.labels:type_name -> lineshaft.v1.TaskFilter.LabelsEntry
+	1,  // 47: lineshaft.v1.TaskFilter.states:type_name -> lineshaft.v1.TaskState
+	0,  // 48: lineshaft.v1.TaskFilter.priorities:type_name -> lineshaft.v1.Priority
+	30, // 49: lineshaft.v1.TaskFilter.submitted_after:type_name -> google.protobuf.Timestamp
+	30, // 50: lineshaft.v1.TaskFilter.submitted_before:type_name -> google.protobuf.Timestamp
+	51, // [51:51] is the sub-list for method output_type
+	51, // [51:51] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_task_proto_init() }
@@ -2654,7 +2756,7 @@ func file_lineshaft_v1_task_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_task_proto_rawDesc), len(file_lineshaft_v1_task_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1368,7 +1368,9 @@ type AttemptFinished struct {
 	PeakMemoryBytes *int64 `protobuf:"varint,7,opt,name=peak_memory_bytes,json=peakMemoryBytes,proto3,oneof" json:"peak_memory_bytes,omitempty"`
 	// If not 0, `result` has only the content type, and the result has this number of bytes, which the worker sends when the
 	// server requests them. The end is acknowledged when the server has all of them.
-	ResultBytes   int64 `protobuf:"varint,8,opt,name=result_bytes,json=resultBytes,proto3" json:"result_bytes,omitempty"`
+	ResultBytes int64 `protobuf:"varint,8,opt,name=result_bytes,json=resultBytes,proto3" json:"result_bytes,omitempty"`
+	// The artifacts of an attempt that returned a result, as UploadArtifact has returned them; at most 1,000.
+	Artifacts     []*Artifact `protobuf:"bytes,9,rep,name=artifacts,proto3" json:"artifacts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1472,6 +1474,13 @@ func (x *AttemptFinished) GetResultBytes() int64 {
 		return x.ResultBytes
 	}
 	return 0
+}
+
+func (x *AttemptFinished) GetArtifacts() []*Artifact {
+	if x != nil {
+		return x.Artifacts
+	}
+	return nil
 }
 
 type isAttemptFinished_Outcome interface {
@@ -2040,6 +2049,134 @@ func (x *ReadParentResultsResponse) GetResults() []*ParentResult {
 	return nil
 }
 
+// Message of UploadArtifact. All but `data` is in the first one only.
+type UploadArtifactRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Task ID of the assignment.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// Token of the attempt.
+	Token string `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	// Name of the artifact.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Content type. Default: that of the extension of the name.
+	ContentType string `protobuf:"bytes,4,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	// The next bytes, at most 1 MiB.
+	Data          []byte `protobuf:"bytes,5,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadArtifactRequest) Reset() {
+	*x = UploadArtifactRequest{}
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadArtifactRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadArtifactRequest) ProtoMessage() {}
+
+func (x *UploadArtifactRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadArtifactRequest.ProtoReflect.Descriptor instead.
+func (*UploadArtifactRequest) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *UploadArtifactRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *UploadArtifactRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+func (x *UploadArtifactRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UploadArtifactRequest) GetContentType() string {
+	if x != nil {
+		return x.ContentType
+	}
+	return ""
+}
+
+func (x *UploadArtifactRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// Response of UploadArtifact.
+type UploadArtifactResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The artifact, for `artifacts` of AttemptFinished.
+	Artifact      *Artifact `protobuf:"bytes,1,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadArtifactResponse) Reset() {
+	*x = UploadArtifactResponse{}
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadArtifactResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadArtifactResponse) ProtoMessage() {}
+
+func (x *UploadArtifactResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadArtifactResponse.ProtoReflect.Descriptor instead.
+func (*UploadArtifactResponse) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *UploadArtifactResponse) GetArtifact() *Artifact {
+	if x != nil {
+		return x.Artifact
+	}
+	return nil
+}
+
 // The result of a parent, or a part of it.
 type ParentResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2057,7 +2194,7 @@ type ParentResult struct {
 
 func (x *ParentResult) Reset() {
 	*x = ParentResult{}
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[27]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2206,7 @@ func (x *ParentResult) String() string {
 func (*ParentResult) ProtoMessage() {}
 
 func (x *ParentResult) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[27]
+	mi := &file_lineshaft_v1_worker_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2219,7 @@ func (x *ParentResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParentResult.ProtoReflect.Descriptor instead.
 func (*ParentResult) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{27}
+	return file_lineshaft_v1_worker_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ParentResult) GetTaskId() string {
@@ -2208,7 +2345,7 @@ const file_lineshaft_v1_worker_service_proto_rawDesc = "" +
 	"\rAttemptOutput\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x122\n" +
 	"\x06stream\x18\x02 \x01(\x0e2\x1a.lineshaft.v1.OutputStreamR\x06stream\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data\"\xb4\x03\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"\xea\x03\n" +
 	"\x0fAttemptFinished\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12/\n" +
 	"\x06result\x18\x02 \x01(\v2\x15.lineshaft.v1.PayloadH\x00R\x06result\x121\n" +
@@ -2218,7 +2355,8 @@ const file_lineshaft_v1_worker_service_proto_rawDesc = "" +
 	"notStarted\x124\n" +
 	"\bcpu_time\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\acpuTime\x12/\n" +
 	"\x11peak_memory_bytes\x18\a \x01(\x03H\x01R\x0fpeakMemoryBytes\x88\x01\x01\x12!\n" +
-	"\fresult_bytes\x18\b \x01(\x03R\vresultBytesB\t\n" +
+	"\fresult_bytes\x18\b \x01(\x03R\vresultBytes\x124\n" +
+	"\tartifacts\x18\t \x03(\v2\x16.lineshaft.v1.ArtifactR\tartifactsB\t\n" +
 	"\aoutcomeB\x14\n" +
 	"\x12_peak_memory_bytes\"B\n" +
 	"\x0eAttemptStopped\x120\n" +
@@ -2242,7 +2380,15 @@ const file_lineshaft_v1_worker_service_proto_rawDesc = "" +
 	"\x05token\x18\x02 \x01(\tR\x05token\x12\x12\n" +
 	"\x04skip\x18\x03 \x01(\x05R\x04skip\"Q\n" +
 	"\x19ReadParentResultsResponse\x124\n" +
-	"\aresults\x18\x01 \x03(\v2\x1a.lineshaft.v1.ParentResultR\aresults\"\xa0\x01\n" +
+	"\aresults\x18\x01 \x03(\v2\x1a.lineshaft.v1.ParentResultR\aresults\"\x91\x01\n" +
+	"\x15UploadArtifactRequest\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12!\n" +
+	"\fcontent_type\x18\x04 \x01(\tR\vcontentType\x12\x12\n" +
+	"\x04data\x18\x05 \x01(\fR\x04data\"L\n" +
+	"\x16UploadArtifactResponse\x122\n" +
+	"\bartifact\x18\x01 \x01(\v2\x16.lineshaft.v1.ArtifactR\bartifact\"\xa0\x01\n" +
 	"\fParentResult\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12-\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x17.lineshaft.v1.TaskStateR\x05state\x12-\n" +
@@ -2253,10 +2399,11 @@ const file_lineshaft_v1_worker_service_proto_rawDesc = "" +
 	"\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12STOP_REASON_CANCEL\x10\x01\x12\x17\n" +
 	"\x13STOP_REASON_TIMEOUT\x10\x02\x12\x15\n" +
-	"\x11STOP_REASON_STALE\x10\x032\xba\x01\n" +
+	"\x11STOP_REASON_STALE\x10\x032\x99\x02\n" +
 	"\rWorkerService\x12A\n" +
 	"\x04Work\x12\x19.lineshaft.v1.WorkRequest\x1a\x1a.lineshaft.v1.WorkResponse(\x010\x01\x12f\n" +
-	"\x11ReadParentResults\x12&.lineshaft.v1.ReadParentResultsRequest\x1a'.lineshaft.v1.ReadParentResultsResponse0\x01B\xba\x01\n" +
+	"\x11ReadParentResults\x12&.lineshaft.v1.ReadParentResultsRequest\x1a'.lineshaft.v1.ReadParentResultsResponse0\x01\x12]\n" +
+	"\x0eUploadArtifact\x12#.lineshaft.v1.UploadArtifactRequest\x1a$.lineshaft.v1.UploadArtifactResponse(\x01B\xba\x01\n" +
 	"\x10com.lineshaft.v1B\x12WorkerServiceProtoP\x01ZAgithub.com/lineshaft/lineshaft/clients/go/lineshaftv1;lineshaftv1\xa2\x02\x03LXX\xaa\x02\fLineshaft.V1\xca\x02\fLineshaft\\V1\xe2\x02\x18Lineshaft\\V1\\GPBMetadata\xea\x02\rLineshaft::V1b\x06proto3"
 
 var (
@@ -2272,7 +2419,7 @@ func file_lineshaft_v1_worker_service_proto_rawDescGZIP() []byte {
 }
 
 var file_lineshaft_v1_worker_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_lineshaft_v1_worker_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_lineshaft_v1_worker_service_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_lineshaft_v1_worker_service_proto_goTypes = []any{
 	(StopReason)(0),                   // 0: lineshaft.v1.StopReason
 	(*WorkRequest)(nil),               // 1: lineshaft.v1.WorkRequest
@@ -2302,16 +2449,19 @@ var file_lineshaft_v1_worker_service_proto_goTypes = []any{
 	(*Heartbeat)(nil),                 // 25: lineshaft.v1.Heartbeat
 	(*ReadParentResultsRequest)(nil),  // 26: lineshaft.v1.ReadParentResultsRequest
 	(*ReadParentResultsResponse)(nil), // 27: lineshaft.v1.ReadParentResultsResponse
-	(*ParentResult)(nil),              // 28: lineshaft.v1.ParentResult
-	nil,                               // 29: lineshaft.v1.WorkerHello.LabelsEntry
-	nil,                               // 30: lineshaft.v1.AttemptAssigned.LabelsEntry
-	(*durationpb.Duration)(nil),       // 31: google.protobuf.Duration
-	(*Payload)(nil),                   // 32: lineshaft.v1.Payload
-	(Priority)(0),                     // 33: lineshaft.v1.Priority
-	(OutputStream)(0),                 // 34: lineshaft.v1.OutputStream
-	(*Failure)(nil),                   // 35: lineshaft.v1.Failure
-	(StopMethod)(0),                   // 36: lineshaft.v1.StopMethod
-	(TaskState)(0),                    // 37: lineshaft.v1.TaskState
+	(*UploadArtifactRequest)(nil),     // 28: lineshaft.v1.UploadArtifactRequest
+	(*UploadArtifactResponse)(nil),    // 29: lineshaft.v1.UploadArtifactResponse
+	(*ParentResult)(nil),              // 30: lineshaft.v1.ParentResult
+	nil,                               // 31: lineshaft.v1.WorkerHello.LabelsEntry
+	nil,                               // 32: lineshaft.v1.AttemptAssigned.LabelsEntry
+	(*durationpb.Duration)(nil),       // 33: google.protobuf.Duration
+	(*Payload)(nil),                   // 34: lineshaft.v1.Payload
+	(Priority)(0),                     // 35: lineshaft.v1.Priority
+	(OutputStream)(0),                 // 36: lineshaft.v1.OutputStream
+	(*Failure)(nil),                   // 37: lineshaft.v1.Failure
+	(*Artifact)(nil),                  // 38: lineshaft.v1.Artifact
+	(StopMethod)(0),                   // 39: lineshaft.v1.StopMethod
+	(TaskState)(0),                    // 40: lineshaft.v1.TaskState
 }
 var file_lineshaft_v1_worker_service_proto_depIdxs = []int32{
 	3,  // 0: lineshaft.v1.WorkRequest.hello:type_name -> lineshaft.v1.WorkerHello
@@ -2319,9 +2469,9 @@ var file_lineshaft_v1_worker_service_proto_depIdxs = []int32{
 	5,  // 2: lineshaft.v1.WorkResponse.welcome:type_name -> lineshaft.v1.WorkerWelcome
 	7,  // 3: lineshaft.v1.WorkResponse.messages:type_name -> lineshaft.v1.ServerMessage
 	4,  // 4: lineshaft.v1.WorkerHello.handlers:type_name -> lineshaft.v1.WorkerHandler
-	29, // 5: lineshaft.v1.WorkerHello.labels:type_name -> lineshaft.v1.WorkerHello.LabelsEntry
-	31, // 6: lineshaft.v1.WorkerWelcome.lease:type_name -> google.protobuf.Duration
-	31, // 7: lineshaft.v1.WorkerWelcome.heartbeat_interval:type_name -> google.protobuf.Duration
+	31, // 5: lineshaft.v1.WorkerHello.labels:type_name -> lineshaft.v1.WorkerHello.LabelsEntry
+	33, // 6: lineshaft.v1.WorkerWelcome.lease:type_name -> google.protobuf.Duration
+	33, // 7: lineshaft.v1.WorkerWelcome.heartbeat_interval:type_name -> google.protobuf.Duration
 	12, // 8: lineshaft.v1.WorkerMessage.accepted:type_name -> lineshaft.v1.AttemptAccepted
 	13, // 9: lineshaft.v1.WorkerMessage.progress:type_name -> lineshaft.v1.AttemptProgress
 	14, // 10: lineshaft.v1.WorkerMessage.output:type_name -> lineshaft.v1.AttemptOutput
@@ -2340,31 +2490,35 @@ var file_lineshaft_v1_worker_service_proto_depIdxs = []int32{
 	25, // 23: lineshaft.v1.ServerMessage.heartbeat:type_name -> lineshaft.v1.Heartbeat
 	9,  // 24: lineshaft.v1.ServerMessage.chunk:type_name -> lineshaft.v1.AttemptChunk
 	10, // 25: lineshaft.v1.ServerMessage.result_requested:type_name -> lineshaft.v1.ResultRequested
-	32, // 26: lineshaft.v1.AttemptAssigned.payload:type_name -> lineshaft.v1.Payload
-	31, // 27: lineshaft.v1.AttemptAssigned.timeout:type_name -> google.protobuf.Duration
-	33, // 28: lineshaft.v1.AttemptAssigned.priority:type_name -> lineshaft.v1.Priority
-	30, // 29: lineshaft.v1.AttemptAssigned.labels:type_name -> lineshaft.v1.AttemptAssigned.LabelsEntry
+	34, // 26: lineshaft.v1.AttemptAssigned.payload:type_name -> lineshaft.v1.Payload
+	33, // 27: lineshaft.v1.AttemptAssigned.timeout:type_name -> google.protobuf.Duration
+	35, // 28: lineshaft.v1.AttemptAssigned.priority:type_name -> lineshaft.v1.Priority
+	32, // 29: lineshaft.v1.AttemptAssigned.labels:type_name -> lineshaft.v1.AttemptAssigned.LabelsEntry
 	0,  // 30: lineshaft.v1.AttemptCancel.reason:type_name -> lineshaft.v1.StopReason
-	31, // 31: lineshaft.v1.AttemptCancel.grace:type_name -> google.protobuf.Duration
-	34, // 32: lineshaft.v1.AttemptOutput.stream:type_name -> lineshaft.v1.OutputStream
-	32, // 33: lineshaft.v1.AttemptFinished.result:type_name -> lineshaft.v1.Payload
-	35, // 34: lineshaft.v1.AttemptFinished.failure:type_name -> lineshaft.v1.Failure
+	33, // 31: lineshaft.v1.AttemptCancel.grace:type_name -> google.protobuf.Duration
+	36, // 32: lineshaft.v1.AttemptOutput.stream:type_name -> lineshaft.v1.OutputStream
+	34, // 33: lineshaft.v1.AttemptFinished.result:type_name -> lineshaft.v1.Payload
+	37, // 34: lineshaft.v1.AttemptFinished.failure:type_name -> lineshaft.v1.Failure
 	16, // 35: lineshaft.v1.AttemptFinished.stopped:type_name -> lineshaft.v1.AttemptStopped
 	17, // 36: lineshaft.v1.AttemptFinished.not_started:type_name -> lineshaft.v1.AttemptNotStarted
-	31, // 37: lineshaft.v1.AttemptFinished.cpu_time:type_name -> google.protobuf.Duration
-	36, // 38: lineshaft.v1.AttemptStopped.method:type_name -> lineshaft.v1.StopMethod
-	28, // 39: lineshaft.v1.ReadParentResultsResponse.results:type_name -> lineshaft.v1.ParentResult
-	37, // 40: lineshaft.v1.ParentResult.state:type_name -> lineshaft.v1.TaskState
-	32, // 41: lineshaft.v1.ParentResult.result:type_name -> lineshaft.v1.Payload
-	1,  // 42: lineshaft.v1.WorkerService.Work:input_type -> lineshaft.v1.WorkRequest
-	26, // 43: lineshaft.v1.WorkerService.ReadParentResults:input_type -> lineshaft.v1.ReadParentResultsRequest
-	2,  // 44: lineshaft.v1.WorkerService.Work:output_type -> lineshaft.v1.WorkResponse
-	27, // 45: lineshaft.v1.WorkerService.ReadParentResults:output_type -> lineshaft.v1.ReadParentResultsResponse
-	44, // [44:46] is the sub-list for method output_type
-	42, // [42:44] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	33, // 37: lineshaft.v1.AttemptFinished.cpu_time:type_name -> google.protobuf.Duration
+	38, // 38: lineshaft.v1.AttemptFinished.artifacts:type_name -> lineshaft.v1.Artifact
+	39, // 39: lineshaft.v1.AttemptStopped.method:type_name -> lineshaft.v1.StopMethod
+	30, // 40: lineshaft.v1.ReadParentResultsResponse.results:type_name -> lineshaft.v1.ParentResult
+	38, // 41: lineshaft.v1.UploadArtifactResponse.artifact:type_name -> lineshaft.v1.Artifact
+	40, // 42: lineshaft.v1.ParentResult.state:type_name -> lineshaft.v1.TaskState
+	34, // 43: lineshaft.v1.ParentResult.result:type_name -> lineshaft.v1.Payload
+	1,  // 44: lineshaft.v1.WorkerService.Work:input_type -> lineshaft.v1.WorkRequest
+	26, // 45: lineshaft.v1.WorkerService.ReadParentResults:input_type -> lineshaft.v1.ReadParentResultsRequest
+	28, // 46: lineshaft.v1.WorkerService.UploadArtifact:input_type -> lineshaft.v1.UploadArtifactRequest
+	2,  // 47: lineshaft.v1.WorkerService.Work:output_type -> lineshaft.v1.WorkResponse
+	27, // 48: lineshaft.v1.WorkerService.ReadParentResults:output_type -> lineshaft.v1.ReadParentResultsResponse
+	29, // 49: lineshaft.v1.WorkerService.UploadArtifact:output_type -> lineshaft.v1.UploadArtifactResponse
+	47, // [47:50] is the sub-list for method output_type
+	44, // [44:47] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_worker_service_proto_init() }
@@ -2407,7 +2561,7 @@ func file_lineshaft_v1_worker_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_worker_service_proto_rawDesc), len(file_lineshaft_v1_worker_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   30,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	WorkerService_Work_FullMethodName              = "/lineshaft.v1.WorkerService/Work"
 	WorkerService_ReadParentResults_FullMethodName = "/lineshaft.v1.WorkerService/ReadParentResults"
+	WorkerService_UploadArtifact_FullMethodName    = "/lineshaft.v1.WorkerService/UploadArtifact"
 )
 
 // WorkerServiceClient is the client API for WorkerService service.
@@ -48,6 +49,12 @@ type WorkerServiceClient interface {
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), also if the token is not that of a running attempt of the task,
 	// SCHEDULER_STALLED (UNAVAILABLE), STORE_UNAVAILABLE (UNAVAILABLE).
 	ReadParentResults(ctx context.Context, in *ReadParentResultsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadParentResultsResponse], error)
+	// Stores a file that an attempt leaves, while the attempt runs. It becomes an artifact of the task if the attempt returns a result and
+	// `artifacts` of its `finished` has what the response contains. An upload that failed can be repeated: it replaces an earlier one
+	// with the same name.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), also if the token is not that of a running attempt of the task, or the file is larger
+	// than the server allows; SCHEDULER_STALLED (UNAVAILABLE), STORE_UNAVAILABLE (UNAVAILABLE).
+	UploadArtifact(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadArtifactRequest, UploadArtifactResponse], error)
 }
 
 type workerServiceClient struct {
@@ -90,6 +97,19 @@ func (c *workerServiceClient) ReadParentResults(ctx context.Context, in *ReadPar
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type WorkerService_ReadParentResultsClient = grpc.ServerStreamingClient[ReadParentResultsResponse]
 
+func (c *workerServiceClient) UploadArtifact(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadArtifactRequest, UploadArtifactResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &WorkerService_ServiceDesc.Streams[2], WorkerService_UploadArtifact_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[UploadArtifactRequest, UploadArtifactResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type WorkerService_UploadArtifactClient = grpc.ClientStreamingClient[UploadArtifactRequest, UploadArtifactResponse]
+
 // WorkerServiceServer is the server API for WorkerService service.
 // All implementations must embed UnimplementedWorkerServiceServer
 // for forward compatibility.
@@ -115,6 +135,12 @@ type WorkerServiceServer interface {
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), also if the token is not that of a running attempt of the task,
 	// SCHEDULER_STALLED (UNAVAILABLE), STORE_UNAVAILABLE (UNAVAILABLE).
 	ReadParentResults(*ReadParentResultsRequest, grpc.ServerStreamingServer[ReadParentResultsResponse]) error
+	// Stores a file that an attempt leaves, while the attempt runs. It becomes an artifact of the task if the attempt returns a result and
+	// `artifacts` of its `finished` has what the response contains. An upload that failed can be repeated: it replaces an earlier one
+	// with the same name.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), also if the token is not that of a running attempt of the task, or the file is larger
+	// than the server allows; SCHEDULER_STALLED (UNAVAILABLE), STORE_UNAVAILABLE (UNAVAILABLE).
+	UploadArtifact(grpc.ClientStreamingServer[UploadArtifactRequest, UploadArtifactResponse]) error
 	mustEmbedUnimplementedWorkerServiceServer()
 }
 
@@ -130,6 +156,9 @@ func (UnimplementedWorkerServiceServer) Work(grpc.BidiStreamingServer[WorkReques
 }
 func (UnimplementedWorkerServiceServer) ReadParentResults(*ReadParentResultsRequest, grpc.ServerStreamingServer[ReadParentResultsResponse]) error {
 	return status.Error(codes.Unimplemented, "method ReadParentResults not implemented")
+}
+func (UnimplementedWorkerServiceServer) UploadArtifact(grpc.ClientStreamingServer[UploadArtifactRequest, UploadArtifactResponse]) error {
+	return status.Error(codes.Unimplemented, "method UploadArtifact not implemented")
 }
 func (UnimplementedWorkerServiceServer) mustEmbedUnimplementedWorkerServiceServer() {}
 func (UnimplementedWorkerServiceServer) testEmbeddedByValue()                       {}
@@ -170,6 +199,13 @@ func _WorkerService_ReadParentResults_Handler(srv interface{}, stream grpc.Serve
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type WorkerService_ReadParentResultsServer = grpc.ServerStreamingServer[ReadParentResultsResponse]
 
+func _WorkerService_UploadArtifact_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(WorkerServiceServer).UploadArtifact(&grpc.GenericServerStream[UploadArtifactRequest, UploadArtifactResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type WorkerService_UploadArtifactServer = grpc.ClientStreamingServer[UploadArtifactRequest, UploadArtifactResponse]
+
 // WorkerService_ServiceDesc is the grpc.ServiceDesc for WorkerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -188,6 +224,11 @@ var WorkerService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "ReadParentResults",
 			Handler:       _WorkerService_ReadParentResults_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "UploadArtifact",
+			Handler:       _WorkerService_UploadArtifact_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "lineshaft/v1/worker_service.proto",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import io
 import os
 import pathlib
 import signal
@@ -17,6 +19,7 @@ from conftest import REMOTE_CONFIG, Proxy, Server, address, address_of, binary
 
 import lineshaft
 from lineshaft import Client, Context, State, Worker
+from lineshaft.v1 import task_service_pb2
 
 PROGRAM = """
 import logging, time
@@ -220,6 +223,47 @@ def test_a_function_reads_the_results_of_its_parents(client: Client, worker: Wor
     for handler in ["join", "process_join", "async_join"]:
         assert client.run(handler, after=[parent.id for parent in parents], on_parent_failure="run") == expected
         assert client.run(handler) == []
+
+
+def test_a_function_leaves_artifacts_that_are_larger_than_results(
+    client: Client, worker: Worker, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / "large.bin"
+    file.write_bytes(bytes(range(256)) * 10_000)
+
+    @worker.handler
+    def leave(ctx: Context) -> str:
+        ctx.artifact("large.bin", file)
+        ctx.artifact("一.csv", b"first")
+        ctx.artifact("一.csv", io.BytesIO(b"second"), "text/x-csv")
+        with pytest.raises(lineshaft.ServerError, match="`name` contains the character '/'"):
+            ctx.artifact("../x", b"")
+        return "left"
+
+    @worker.handler
+    def fail(ctx: Context) -> None:
+        ctx.artifact("lost", b"x")
+        raise lineshaft.PermanentError("no")
+
+    worker.handler("in_process", process=True)(worker_functions.leave_artifact)
+    begin(worker)
+
+    def left(handler: str) -> list[tuple[str, str, int, str]]:
+        task = client.submit(handler)
+        task.wait()
+        request = task_service_pb2.GetTaskRequest(task_id=task.id)
+        found = client._connection.call("TaskService/GetTask", request, task_service_pb2.GetTaskResponse).task
+        return [(one.name, one.content_type, one.size_bytes, one.sha256) for one in found.artifacts]
+
+    def sha256(content: bytes) -> str:
+        return hashlib.sha256(content).hexdigest()
+
+    assert left("leave") == [
+        ("large.bin", "application/octet-stream", 2_560_000, sha256(file.read_bytes())),
+        ("一.csv", "text/x-csv", 6, sha256(b"second")),
+    ]
+    assert left("in_process") == [("x.txt", "text/plain", 1, sha256(b"x"))]
+    assert left("fail") == []
 
 
 def test_a_broken_connection_does_not_disturb_running_tasks(client: Client, remote_server: Server) -> None:

@@ -19,6 +19,10 @@ def join(ctx: lineshaft.Context) -> list[list[object]]:
     return [shown(parent) for parent in ctx.parents()]
 
 
+def leave_artifact(ctx: lineshaft.Context) -> None:
+    ctx.artifact("x.txt", b"x")
+
+
 def square(x: int) -> dict[str, int]:
     print("squaring", flush=True)
     return {"square": x * x, "pid": os.getpid()}

@@ -39,7 +39,9 @@ pub use certificate::CertificateNames;
 pub use connection_info::{ConnectionInfo, sharer_of};
 pub use identity::Identity;
 pub use in_use::InUse;
-pub use permissions::{PUT_HANDLER, WORK, is_public, is_streaming, makes_room, submits, takes_stream};
+pub use permissions::{
+    PUT_HANDLER, READ_ARTIFACT, UPLOAD_ARTIFACT, WORK, is_public, is_streaming, makes_room, submits, takes_stream,
+};
 pub use quota::Reservation;
 pub use refusal::Unauthenticated;
 pub use stream_lease::StreamLease;

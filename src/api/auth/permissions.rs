@@ -49,7 +49,7 @@ use CallKind::{Streaming, Unary};
 use Permission::{AllNamespaces, AnyNamespace, Authenticated, Public};
 use Role::{Admin, Operator, Submitter, Viewer, Worker};
 
-const TABLE: [(&str, Permission, CallKind); 60] = [
+const TABLE: [(&str, Permission, CallKind); 63] = [
     ("/lineshaft.v1.TaskService/SubmitTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/BatchSubmitTasks", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/SubmitTasks", AnyNamespace(Submitter), Streaming),
@@ -96,6 +96,9 @@ const TABLE: [(&str, Permission, CallKind); 60] = [
     ("/lineshaft.v1.HandlerService/DeleteHandler", AllNamespaces(Admin), Unary),
     ("/lineshaft.v1.WorkerService/Work", AnyNamespace(Worker), Streaming),
     ("/lineshaft.v1.WorkerService/ReadParentResults", AnyNamespace(Worker), Streaming),
+    (UPLOAD_ARTIFACT, AnyNamespace(Worker), Streaming),
+    ("/lineshaft.v1.ArtifactService/ListArtifacts", AnyNamespace(Viewer), Unary),
+    (READ_ARTIFACT, AnyNamespace(Viewer), Streaming),
     ("/lineshaft.v1.SystemService/GetServerInfo", Authenticated, Unary),
     ("/lineshaft.v1.SystemService/GetSystemHealth", AllNamespaces(Viewer), Unary),
     ("/lineshaft.v1.SystemService/Drain", AllNamespaces(Admin), Unary),
@@ -165,11 +168,18 @@ pub const WORK: &str = "/lineshaft.v1.WorkerService/Work";
 /// The upload of a handler.
 pub const PUT_HANDLER: &str = "/lineshaft.v1.HandlerService/PutHandler";
 
+/// The upload of a file that an attempt leaves.
+pub const UPLOAD_ARTIFACT: &str = "/lineshaft.v1.WorkerService/UploadArtifact";
+
+/// The download of such a file.
+pub const READ_ARTIFACT: &str = "/lineshaft.v1.ArtifactService/ReadArtifact";
+
 /// Calls whose request is a stream of messages.
-const TAKES_STREAM: [&str; 5] = [
+const TAKES_STREAM: [&str; 6] = [
     "/lineshaft.v1.TaskService/SubmitTasks",
     PUT_HANDLER,
     WORK,
+    UPLOAD_ARTIFACT,
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];

@@ -1,7 +1,9 @@
 //! Tasks and the messages they consist of.
 
+use std::fmt::Write;
+
 use crate::model::{
-    BatchId, BatchKey, CancelReceipt, CancelRequest, Durability, Failure, Payload, Priority, ResourceUsage,
+    Artifact, BatchId, BatchKey, CancelReceipt, CancelRequest, Durability, Failure, Payload, Priority, ResourceUsage,
     RetryPolicy, Task, TaskOptions, TaskSpec, TaskState, trace::TraceContext,
 };
 use crate::proto::v1;
@@ -37,15 +39,33 @@ pub struct Include {
     pub result: bool,
 }
 
-/// Converts a task together with its progress, and with the IDs of its parents.
+/// Converts a task together with its progress, the IDs of its parents, and its artifacts.
 pub fn snapshot(snapshot: TaskSnapshot, include: Include) -> v1::Task {
     let (progress, progress_note) = snapshot.progress;
     let dependencies = snapshot.task.spec.extras().dependencies.as_deref();
     let dependencies = dependencies.map(|parents| task_dependencies(parents, true, snapshot.unfinished_parents));
-    v1::Task { progress: progress.into(), progress_note, dependencies, ..task(snapshot.task, include) }
+    let artifacts = snapshot.task.status.artifacts.as_deref().filter(|_| include.result);
+    let artifacts = artifacts.map(|list| list.files.iter().map(artifact).collect()).unwrap_or_default();
+    v1::Task { progress: progress.into(), progress_note, dependencies, artifacts, ..task(snapshot.task, include) }
 }
 
-/// Converts a task without its progress and the IDs of its parents.
+/// Converts an artifact, without a link.
+pub fn artifact(file: &Artifact) -> v1::Artifact {
+    let mut sha256 = String::new();
+    for byte in file.sha256 {
+        // Writing to a text cannot fail.
+        let _ = write!(sha256, "{byte:02x}");
+    }
+    v1::Artifact {
+        name: file.name.to_string(),
+        content_type: file.content_type.to_string(),
+        size_bytes: to_i64(file.bytes),
+        sha256,
+        link: String::new(),
+    }
+}
+
+/// Converts a task without its progress, the IDs of its parents and its artifacts.
 pub fn task(task: Task, include: Include) -> v1::Task {
     let Task { spec, status } = task;
     let options = &spec.options;
@@ -94,6 +114,7 @@ pub fn task(task: Task, include: Include) -> v1::Task {
         limit_hold: status.hold.as_deref().and_then(|waits_for| hold(waits_for, options)),
         trace_id: spec.extras().trace.as_deref().and_then(TraceContext::trace_id_text).unwrap_or_default(),
         unique_key: spec.extras().unique.as_ref().map(|unique| unique.key.to_string()).unwrap_or_default(),
+        artifacts: Vec::new(),
     }
 }
 

@@ -5,7 +5,11 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use crate::model::limits::PayloadLimit;
-use crate::model::{Failure, FailureReason, HandlerName, OutputStream, Payload, PoolName, StopMethod, id, limits};
+use crate::model::spec::is_content_type;
+use crate::model::{
+    Artifact, ArtifactName, Artifacts, Failure, FailureReason, HandlerName, OutputStream, Payload, PoolName,
+    StopMethod, id, limits,
+};
 use crate::proto::v1::{self, attempt_finished::Outcome as V1Outcome, payload::Kind, server_message, worker_message};
 use crate::scheduler::{Assigned, Chunk, Command, Outcome, RunReport, StopCause, Token, WorkerInfo, WorkerReport};
 
@@ -152,7 +156,8 @@ fn announced(index: usize, message: v1::AttemptFinished) -> Result<AnnouncedResu
     let content_type = content_type(&mut fields, MessagePath::Root, text, false);
     fields.check().map_err(|error| invalid(index, "finished", error))?;
     let token = token(index, "finished", &message.token)?;
-    let report = usage(&message, Outcome::Completed(Payload::default()));
+    let artifacts = artifacts(&message, token).map_err(|error| invalid(index, "finished", error))?;
+    let report = usage(&message, Outcome::Completed(Payload::default()), artifacts);
     Ok(AnnouncedResult { token, bytes, content_type, report })
 }
 
@@ -195,7 +200,7 @@ fn report(
         }
         Kind::Finished(message) => {
             let token = token("finished", &message.token)?;
-            let report = finished(message, limit).map_err(|text| invalid(index, "finished", &text))?;
+            let report = finished(message, token, limit).map_err(|text| invalid(index, "finished", &text))?;
             WorkerReport::Finished(token, report, None)
         }
         Kind::CancelAcknowledged(message) => {
@@ -206,7 +211,7 @@ fn report(
     }))
 }
 
-fn finished(mut message: v1::AttemptFinished, limit: PayloadLimit) -> Result<RunReport, String> {
+fn finished(mut message: v1::AttemptFinished, token: Token, limit: PayloadLimit) -> Result<RunReport, String> {
     let outcome = match message.outcome.take() {
         Some(V1Outcome::Result(payload)) => result(payload, limit)?,
         Some(V1Outcome::Failure(message)) => Outcome::Failed(failure(&message)),
@@ -219,12 +224,50 @@ fn finished(mut message: v1::AttemptFinished, limit: PayloadLimit) -> Result<Run
         Some(V1Outcome::NotStarted(_)) => Outcome::Unavailable("the worker has not started it".into()),
         None => return Err("has no outcome".to_owned()),
     };
-    Ok(usage(&message, outcome))
+    let artifacts = artifacts(&message, token).map_err(|error| error.to_string())?;
+    Ok(usage(&message, outcome, artifacts))
 }
 
-/// An outcome with what its attempt has used.
-fn usage(message: &v1::AttemptFinished, outcome: Outcome) -> RunReport {
+/// The artifacts that the worker names, which it has uploaded. Only those of an attempt with a result count.
+fn artifacts(message: &v1::AttemptFinished, Token(fence): Token) -> Result<Option<Arc<Artifacts>>, InvalidFields> {
+    let mut invalid = InvalidFields::default();
+    invalid.check_length("artifacts", message.artifacts.len(), limits::ARTIFACTS_MAX, "artifacts");
+    let mut files = Vec::<Artifact>::with_capacity(message.artifacts.len().min(limits::ARTIFACTS_MAX));
+    for (index, artifact) in message.artifacts.iter().take(limits::ARTIFACTS_MAX).enumerate() {
+        let field = |name: &str| format!("artifacts[{index}].{name}");
+        let name = ArtifactName::parse(&artifact.name).map_err(|error| invalid.add(field("name"), error)).ok();
+        if !is_content_type(&artifact.content_type) {
+            invalid.add(field("content_type"), "must be 1 to 128 printable ASCII characters, such as \"text/csv\"");
+        }
+        let bytes = u64::try_from(artifact.size_bytes).ok();
+        let sha256 = parse_sha256(&artifact.sha256);
+        if bytes.is_none() || sha256.is_none() {
+            invalid.add(field("sha256"), "and `size_bytes` must be those that UploadArtifact has returned");
+        }
+        let (Some(name), Some(bytes), Some(sha256)) = (name, bytes, sha256) else { continue };
+        if files.iter().any(|other| other.name == name) {
+            invalid.add(field("name"), format_args!("is {name:?}, which is given twice"));
+        }
+        files.push(Artifact { name, content_type: artifact.content_type.as_str().into(), bytes, sha256 });
+    }
+    invalid.check()?;
+    files.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok((!files.is_empty()).then(|| Arc::new(Artifacts { fence, files: files.into() })))
+}
+
+fn parse_sha256(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    let is_hex = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    for (index, byte) in bytes.iter_mut().enumerate().filter(|_| is_hex) {
+        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).ok()?;
+    }
+    is_hex.then_some(bytes)
+}
+
+/// An outcome with what its attempt has used and left.
+fn usage(message: &v1::AttemptFinished, outcome: Outcome, artifacts: Option<Arc<Artifacts>>) -> RunReport {
     RunReport {
+        artifacts,
         cpu_time: message.cpu_time.as_ref().and_then(parse_duration),
         peak_memory_bytes: message.peak_memory_bytes.and_then(|bytes| u64::try_from(bytes).ok()),
         ..RunReport::from(outcome)

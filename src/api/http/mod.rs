@@ -2,6 +2,7 @@
 //!
 //! The calls become calls of the same gRPC services.
 
+mod artifacts;
 mod body;
 mod connect;
 mod context;

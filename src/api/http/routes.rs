@@ -8,13 +8,14 @@ use tower::{Layer, Service};
 
 use crate::api::headers;
 use crate::api::middleware::grpc_timeout;
+use crate::api::services::artifacts::OpenLink;
 use crate::model::ErrorCode;
 
 use super::body::ReceivedBody;
 use super::context::Context;
 use super::origin::Origins;
 use super::response::{self, edge_error};
-use super::{connect, health, plain, ui};
+use super::{artifacts, connect, health, plain, ui};
 
 /// The page at `/`.
 const INDEX: &str = include_str!("index.txt");
@@ -23,6 +24,7 @@ pub struct Routes {
     pub context: Context,
     pub origins: Origins,
     pub health: health::Sources,
+    pub open_link: OpenLink,
 }
 
 /// The protocol of a request, by its content type.
@@ -148,6 +150,9 @@ impl Routes {
         if let Some(response) = ui::respond(&self.context.contract, request.method(), path, request.headers()) {
             return response;
         }
+        if request.uri().path().starts_with(artifacts::PREFIX) {
+            return artifacts::respond(&self.context, &self.open_link, request).await;
+        }
         match (request.method(), request.uri().path()) {
             (&Method::GET | &Method::HEAD, "/") => ui::from_root(request.headers()).unwrap_or_else(|| {
                 let mut list = response::text(INDEX);
@@ -200,7 +205,8 @@ mod tests {
         let telemetry = Telemetry::new(Metrics::off());
         let health =
             health::Sources { telemetry, host: Arc::new(HostHealth::default), memory, instance: String::new() };
-        let routes = Routes { context, origins: Origins::default(), health };
+        let open_link: OpenLink = Arc::new(|_, _| Box::pin(std::future::pending()));
+        let routes = Routes { context, origins: Origins::default(), health, open_link };
         let slow = futures_util::stream::once(async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             Ok::<_, tonic::Status>(http_body::Frame::data(bytes::Bytes::from_static(&[0; 5])))

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tonic::Status;
 use tonic::codegen::http::{Extensions, HeaderMap, request};
 
-use crate::api::auth::{AccessControl, ConnectionInfo, Identity, is_public};
+use crate::api::auth::{AccessControl, ConnectionInfo, Identity, READ_ARTIFACT, is_public};
 
 use crate::model::Sharer;
 
@@ -108,6 +108,14 @@ impl AdmissionControl {
         let slot = self.slots.acquire_for_request(head.uri.path(), identity.as_ref(), &connection)?;
         let sharer = slot.sharer().clone();
         Ok(Admission { admitted: Admitted::new(identity, slot), held: Held::Slot(sharer) })
+    }
+
+    /// Takes a slot for a download by a link, which needs no token.
+    ///
+    /// # Errors
+    /// OVERLOADED.
+    pub fn admit_link(&self, head: &request::Parts) -> Result<CallSlot, Status> {
+        self.slots.acquire(READ_ARTIFACT, None, &ConnectionInfo::of(&head.extensions))
     }
 
     /// Checks whether the caller may read the page at `path`.

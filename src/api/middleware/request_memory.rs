@@ -15,7 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use tonic::codegen::http::Request;
 use tower::{Layer, Service};
 
-use crate::api::auth::{PUT_HANDLER, WORK, is_public, sharer_of, submits, takes_stream};
+use crate::api::auth::{PUT_HANDLER, UPLOAD_ARTIFACT, WORK, is_public, sharer_of, submits, takes_stream};
 use crate::api::status;
 use crate::model::{MemoryAccount, MemoryFull, MemoryPart, Reservation, Sharer};
 
@@ -79,7 +79,8 @@ where
 
 /// The part of the memory for the first bytes of a call; `None` for a public call, which has a place and few bytes.
 pub fn request_part(path: &str) -> Option<MemoryPart> {
-    let part = if submits(path) || path == PUT_HANDLER { MemoryPart::Requests } else { MemoryPart::SmallRequests };
+    let is_large = submits(path) || [PUT_HANDLER, UPLOAD_ARTIFACT].contains(&path);
+    let part = if is_large { MemoryPart::Requests } else { MemoryPart::SmallRequests };
     (!is_public(path)).then_some(part)
 }
 

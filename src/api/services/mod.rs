@@ -1,5 +1,7 @@
 //! The gRPC services: each file or folder implements one service of the contract.
 
+mod artifact_uploads;
+pub mod artifacts;
 pub mod batches;
 pub mod handlers;
 pub mod health;
@@ -9,6 +11,7 @@ mod parent_results;
 pub mod pool_history;
 pub mod pools;
 mod result_transfers;
+mod running_task;
 pub mod schedules;
 pub mod system;
 pub mod tasks;

@@ -10,9 +10,11 @@ use tonic::codegen::BoxStream;
 use crate::api::auth::Caller;
 use crate::api::convert::{InvalidFields, task};
 use crate::api::status::into_status;
-use crate::model::{Dependencies, Payload, TaskId, TaskSpec, TaskState};
+use crate::model::{Dependencies, Payload, TaskId, TaskState};
 use crate::proto::v1::{self, payload::Kind};
-use crate::scheduler::{Handle, Token};
+use crate::scheduler::Handle;
+
+use super::running_task;
 
 /// Bytes of results in one message.
 const MESSAGE_BYTES: usize = 256 << 10;
@@ -26,32 +28,12 @@ pub async fn read(
 ) -> Result<BoxStream<v1::ReadParentResultsResponse>, Status> {
     let negative = |_| into_status(InvalidFields::one("skip", format!("is {}, must not be negative", request.skip)));
     let skipped = usize::try_from(request.skip).map_err(negative)?;
-    let task = running_task(&handle, &request, caller).await?;
+    let (task, _) = running_task::find(&handle, &request.task_id, &request.token, caller).await?;
     let dependencies = task.extras().dependencies.clone();
     Ok(match dependencies {
         Some(dependencies) => Box::pin(results(handle, dependencies, skipped, caller.share_name())),
         None => Box::pin(futures_util::stream::empty()),
     })
-}
-
-/// The task of the attempt, whose handler workers of the caller may run: they may get the results because they may get the task.
-async fn running_task(
-    handle: &Handle,
-    request: &v1::ReadParentResultsRequest,
-    caller: &Caller,
-) -> Result<Arc<TaskSpec>, Status> {
-    let candidates = caller.task_id_candidates(&request.task_id).map_err(into_status)?;
-    let unknown = || into_status(InvalidFields::one("token", "is not that of a running attempt of the task"));
-    let token = Token::parse(&request.token).ok_or_else(unknown)?;
-    for id in candidates {
-        if let Some(task) = handle.task_of_attempt(&id, token).await.map_err(into_status)?
-            && let Some(pool) = handle.catalog().pools.get(&task.options.pool)
-            && caller.may_offer(&task.options.handler, pool).is_ok()
-        {
-            return Ok(task);
-        }
-    }
-    Err(unknown())
 }
 
 fn results(

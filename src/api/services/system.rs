@@ -1,5 +1,6 @@
 //! SystemService: server info, health, and drain.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tonic::{Request, Response, Status};
@@ -81,6 +82,7 @@ impl SystemService for System {
             system: Some(system::health(&(self.host)())),
             components: components.into_iter().map(message).collect(),
             draining: self.handle.draining().is_cancelled(),
+            cleaned_files: to_i64(self.handle.artifacts().counts().expired.load(Ordering::Relaxed)),
         }))
     }
 

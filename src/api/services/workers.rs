@@ -25,6 +25,7 @@ use crate::model::{Catalog, Coded, Details, ErrorCode, HandlerName, PoolName};
 use crate::proto::v1::{self, server_message::Kind, worker_service_server::WorkerService};
 use crate::scheduler::{CloseReason, Command, Draining, Handle, NotRemotePool, Polled, RemoteConnection, WorkerReport};
 
+use super::artifact_uploads;
 use super::parent_results;
 use super::result_transfers::ResultTransfers;
 
@@ -93,6 +94,14 @@ impl WorkerService for Workers {
         let caller = self.callers.extract(&request)?;
         let results = parent_results::read(self.handle.clone(), request.into_inner(), &caller).await?;
         Ok(ResponseMemory::Stream(caller.share_name()).attach_to(results))
+    }
+
+    async fn upload_artifact(
+        &self,
+        request: Request<Streaming<v1::UploadArtifactRequest>>,
+    ) -> Result<Response<v1::UploadArtifactResponse>, Status> {
+        let caller = self.callers.extract(&request)?;
+        artifact_uploads::receive(self.handle.clone(), request.into_inner(), &caller).await.map(Response::new)
     }
 }
 

@@ -45,6 +45,7 @@ pub fn details(task: &v1::Task, view: &View) -> Text {
             ("progress", progress(task).into()),
             ("worker", task.worker.as_str().into()),
             ("failure", format::failure(task.failure.as_ref()).into()),
+            ("artifacts", artifacts(task).into()),
             ("cancelled by", task.cancel.as_ref().map(cancelled_by).unwrap_or_default().into()),
         ],
     );
@@ -53,11 +54,16 @@ pub fn details(task: &v1::Task, view: &View) -> Text {
     fields.and(&view::block("detail", detail)).and(&view::block("result", &result))
 }
 
-/// IDs that a line shows.
-const PARENTS_SHOWN: usize = 20;
+fn artifacts(task: &v1::Task) -> String {
+    let shown: Vec<_> = task.artifacts.iter().take(SHOWN).map(|artifact| &*artifact.name).collect();
+    and_others(shown.join(", "), task.artifacts.len() - shown.len())
+}
+
+/// IDs or names that a line shows.
+const SHOWN: usize = 20;
 
 fn parent_ids(dependencies: &v1::TaskDependencies) -> String {
-    let shown = dependencies.parent_ids.iter().take(PARENTS_SHOWN).map(String::as_str).collect::<Vec<_>>();
+    let shown = dependencies.parent_ids.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>();
     and_others(shown.join(" "), dependencies.parent_ids.len() - shown.len())
 }
 

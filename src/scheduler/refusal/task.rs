@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::model::{Coded, Details, ErrorCode, FieldViolation, HandlerName, Namespace, TaskId, TaskState};
+use crate::model::{
+    ArtifactName, Coded, Details, ErrorCode, FieldViolation, HandlerName, Namespace, TaskId, TaskState,
+};
 
 /// A field of a submission is invalid in combination with others or with the state of the scheduler.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -53,6 +55,23 @@ impl Coded for TaskNotFound {
 
     fn details(&self) -> Details {
         Details::default().with_resource("task", &self.task)
+    }
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("task `{task}` has no artifact {name:?}, or it has reached its age (`artifacts.age`)")]
+pub struct ArtifactNotFound {
+    pub task: String,
+    pub name: ArtifactName,
+}
+
+impl Coded for ArtifactNotFound {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::ArtifactNotFound
+    }
+
+    fn details(&self) -> Details {
+        Details::default().with_resource("artifact", &self.name)
     }
 }
 

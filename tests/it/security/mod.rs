@@ -1,6 +1,7 @@
 //! Authentication, permissions, isolation of namespaces, and limits on hostile clients.
 
 mod all_attacks;
+mod artifacts;
 mod connection_limits;
 mod fairness;
 mod hints;
@@ -17,10 +18,10 @@ mod unread_responses;
 use std::process::{Command, Output};
 
 use lineshaft::proto::v1::{
-    batch_service_client::BatchServiceClient, handler_service_client::HandlerServiceClient,
-    pool_service_client::PoolServiceClient, schedule_service_client::ScheduleServiceClient,
-    system_service_client::SystemServiceClient, task_service_client::TaskServiceClient,
-    worker_service_client::WorkerServiceClient,
+    artifact_service_client::ArtifactServiceClient, batch_service_client::BatchServiceClient,
+    handler_service_client::HandlerServiceClient, pool_service_client::PoolServiceClient,
+    schedule_service_client::ScheduleServiceClient, system_service_client::SystemServiceClient,
+    task_service_client::TaskServiceClient, worker_service_client::WorkerServiceClient,
 };
 use tempfile::TempDir;
 use tonic::service::Interceptor;
@@ -112,6 +113,10 @@ impl Caller {
 
     fn over(channel: Channel, token: Option<&str>) -> Self {
         Self { transport: InterceptedService::new(channel, WithToken(token.map(str::to_owned))) }
+    }
+
+    fn artifacts(&self) -> ArtifactServiceClient<Transport> {
+        ArtifactServiceClient::new(self.transport.clone())
     }
 
     fn tasks(&self) -> TaskServiceClient<Transport> {

@@ -72,7 +72,9 @@ async fn every_rpc_requires_a_valid_token() {
 }
 
 /// The calls that each role may make. A copy of the permission table, so that a change of the table is noticed.
-const VIEWER: [&str; 17] = [
+const VIEWER: [&str; 19] = [
+    "ListArtifacts",
+    "ReadArtifact",
     "GetTask",
     "ExplainTask",
     "ListTasks",
@@ -109,7 +111,7 @@ const SUBMITTER: [&str; 15] = [
     "TriggerSchedule",
 ];
 const OPERATOR: [&str; 2] = ["DeleteTasks", "DeleteBatch"];
-const WORKER: [&str; 2] = ["Work", "ReadParentResults"];
+const WORKER: [&str; 3] = ["Work", "ReadParentResults", "UploadArtifact"];
 const VIEWER_EVERYWHERE: [&str; 5] =
     ["GetPoolMetrics", "StreamPoolMetrics", "GetPoolHistory", "ListWorkers", "GetSystemHealth"];
 const OPERATOR_EVERYWHERE: [&str; 2] = ["UpdatePool", "ResetPoolCounters"];

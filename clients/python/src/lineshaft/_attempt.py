@@ -215,7 +215,7 @@ class Attempt(Reporter):
                     if self._forced:
                         # It may not have been raised yet, and must not be raised here or in the next task.
                         _set_async_exception(threading.get_ident(), None)
-            complete(self.finished, value)
+            complete(self.finished, value, self.context)
         except BaseException as error:
             fail(self.finished, error, self.handler, self.context, forced=self._forced)
 
@@ -230,7 +230,7 @@ class Attempt(Reporter):
             self.context.check()
             with task_span(self.assigned):
                 value = await self.handler.function(*arguments, **named)
-            complete(self.finished, value)
+            complete(self.finished, value, self.context)
         except BaseException as error:
             fail(self.finished, error, self.handler, self.context, forced=False)
         self.context._flush()
@@ -273,14 +273,15 @@ class Attempt(Reporter):
                 _set_async_exception(self._thread, Cancelled)
 
 
-def complete(finished: AttemptFinished, value: Any) -> None:
-    """Reports the value that the function returned."""
+def complete(finished: AttemptFinished, value: Any, context: Context) -> None:
+    """Reports the value that the function returned, and the files that it has left."""
     try:
         data, content_type = _codec.encode(value)
     except (TypeError, ValueError) as error:
         raise PermanentError(f"result: {error}") from None
     finished.result.data = data
     finished.result.content_type = content_type
+    finished.artifacts.extend(context._artifacts.values())
 
 
 def fail(finished: AttemptFinished, error: BaseException, handler: Handler, context: Context, forced: bool) -> None:

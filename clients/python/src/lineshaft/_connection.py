@@ -110,6 +110,10 @@ class Connection:
         """The call of a method with a stream of responses."""
         return self._callable("unary_stream", method, response)
 
+    def client_stream(self, method: str, response: type[Response]) -> Callable[..., Any]:
+        """The call of a method with a stream of requests."""
+        return self._callable("stream_unary", method, response)
+
     def bidirectional(self, method: str, response: type[Response]) -> Callable[..., Any]:
         """The call of a method with streams in both directions."""
         return self._callable("stream_stream", method, response)

@@ -257,7 +257,7 @@ def _main(pipe: Pipe, connect_options: dict[str, Any] | None) -> None:
                     value = handler.function(*arguments, **named)
             finally:
                 running = False
-            complete(finished, value)
+            complete(finished, value, context)
         except BaseException as error:
             fail(finished, error, handler, context, forced=False)
             if finished.HasField("stopped"):

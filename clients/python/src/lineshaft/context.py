@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from lineshaft import _codec
 from lineshaft.errors import LineshaftError
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from lineshaft import aio
     from lineshaft.client import Client, Subscription
     from lineshaft.model import Parent
+    from lineshaft.v1.task_pb2 import Artifact
 
 
 LINE_CHARACTERS_MAX = 8_000
@@ -86,6 +88,7 @@ class Context:
         self._suspended = 0
         self._slot_lock = threading.Lock()
         self._output_lock = threading.Lock()
+        self._artifacts: dict[str, Artifact] = {}
         self._partial: dict[str, str] = {}  # the line that is being written, by stream
 
     def __repr__(self) -> str:
@@ -147,6 +150,18 @@ class Context:
         Each result is read when the loop asks for it, so that they need not fit into memory together.
         """
         return Parents(self)
+
+    def artifact(
+        self, name: str, content: bytes | str | os.PathLike[str] | BinaryIO, content_type: str | None = None
+    ) -> None:
+        """Uploads a file that the task leaves: bytes, a file that is open for reading, or the path of one.
+
+        It becomes an artifact of the task if the function returns. Without a content type it gets that of the extension of its
+        name. A name that was used before is replaced. Blocks: in a coroutine, use `asyncio.to_thread`.
+        """
+        uploaded = self.client._upload(self.task_id, self._token, name, content, content_type or "")
+        with self._output_lock:
+            self._artifacts[name] = uploaded
 
     def suspended(self) -> Suspension:
         """Gives the slot of this task to others, with `with` or `async with`, while it waits for something.

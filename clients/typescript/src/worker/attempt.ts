@@ -133,7 +133,7 @@ function isEmpty(payload: WirePayload | undefined): boolean {
 }
 
 export function finished(token: string, outcome: Outcome): AttemptFinished {
-  return { token, outcome, cpuTime: undefined, peakMemoryBytes: undefined, resultBytes: 0n };
+  return { token, outcome, cpuTime: undefined, peakMemoryBytes: undefined, resultBytes: 0n, artifacts: [] };
 }
 
 function completed(value: unknown, bytesMax: number): Outcome {

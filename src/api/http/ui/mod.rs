@@ -69,7 +69,7 @@ impl File {
     }
 
     fn response(&self, headers: &HeaderMap) -> Response<Body> {
-        let is_known = headers.get_all(IF_NONE_MATCH).iter().any(|known| lists(known, &self.etag));
+        let is_known = headers.get_all(IF_NONE_MATCH).iter().any(|known| lists_etag(known, &self.etag));
         let is_gzip = headers::accepts_gzip(headers);
         let content = match (is_known, is_gzip) {
             (true, _) => Bytes::new(),
@@ -99,7 +99,7 @@ impl File {
 }
 
 /// Whether an `if-none-match` header lists the tag. A proxy that compresses makes the tag weak.
-fn lists(header: &HeaderValue, etag: &HeaderValue) -> bool {
+pub(super) fn lists_etag(header: &HeaderValue, etag: &HeaderValue) -> bool {
     let tags = header.to_str().unwrap_or_default().split(',').map(|tag| tag.trim().trim_start_matches("W/"));
     etag.to_str().is_ok_and(|etag| tags.into_iter().any(|tag| tag == etag || tag == "*"))
 }
@@ -151,10 +151,10 @@ mod tests {
     fn a_tag_is_found_in_a_list_and_when_it_is_weak() {
         let etag = HeaderValue::from_static("\"a-1\"");
         for known in ["\"a-1\"", "W/\"a-1\"", "\"b\", \"a-1\"", "*"] {
-            assert!(lists(&HeaderValue::from_static(known), &etag), "{known}");
+            assert!(lists_etag(&HeaderValue::from_static(known), &etag), "{known}");
         }
         for other in ["", "a-1", "\"a-2\"", "\"b\",\"c\""] {
-            assert!(!lists(&HeaderValue::from_static(other), &etag), "{other}");
+            assert!(!lists_etag(&HeaderValue::from_static(other), &etag), "{other}");
         }
     }
 

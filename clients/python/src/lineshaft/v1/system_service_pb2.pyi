@@ -138,14 +138,16 @@ class GetSystemHealthRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetSystemHealthResponse(_message.Message):
-    __slots__ = ("system", "components", "draining")
+    __slots__ = ("system", "components", "draining", "cleaned_files")
     SYSTEM_FIELD_NUMBER: _ClassVar[int]
     COMPONENTS_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
+    CLEANED_FILES_FIELD_NUMBER: _ClassVar[int]
     system: SystemHealth
     components: _containers.RepeatedCompositeFieldContainer[ComponentHealth]
     draining: bool
-    def __init__(self, system: _Optional[_Union[SystemHealth, _Mapping]] = ..., components: _Optional[_Iterable[_Union[ComponentHealth, _Mapping]]] = ..., draining: bool = ...) -> None: ...
+    cleaned_files: int
+    def __init__(self, system: _Optional[_Union[SystemHealth, _Mapping]] = ..., components: _Optional[_Iterable[_Union[ComponentHealth, _Mapping]]] = ..., draining: bool = ..., cleaned_files: _Optional[int] = ...) -> None: ...
 
 class DrainRequest(_message.Message):
     __slots__ = ("limit",)

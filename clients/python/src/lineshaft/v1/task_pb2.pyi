@@ -282,7 +282,7 @@ class TaskDependencies(_message.Message):
     def __init__(self, parent_ids: _Optional[_Iterable[str]] = ..., parents: _Optional[int] = ..., on_parent_failure: _Optional[_Union[OnParentFailure, str]] = ..., unfinished_parents: _Optional[int] = ..., unfinished_parent_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("task_id", "namespace", "handler", "pool", "priority", "state", "display_name", "labels", "batch_id", "request_id", "attempt", "retry", "timeout", "submitted_at", "eligible_at", "started_at", "finished_at", "expires_at", "revision", "submitted_by", "worker", "failure", "payload", "result", "resource_usage", "cancel", "progress", "progress_note", "at_most_once", "durability", "stdout_bytes", "stderr_bytes", "args", "retry_of", "dependencies", "limits", "limit_hold", "trace_id", "unique_key")
+    __slots__ = ("task_id", "namespace", "handler", "pool", "priority", "state", "display_name", "labels", "batch_id", "request_id", "attempt", "retry", "timeout", "submitted_at", "eligible_at", "started_at", "finished_at", "expires_at", "revision", "submitted_by", "worker", "failure", "payload", "result", "resource_usage", "cancel", "progress", "progress_note", "at_most_once", "durability", "stdout_bytes", "stderr_bytes", "args", "retry_of", "dependencies", "limits", "limit_hold", "trace_id", "unique_key", "artifacts")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -329,6 +329,7 @@ class Task(_message.Message):
     LIMIT_HOLD_FIELD_NUMBER: _ClassVar[int]
     TRACE_ID_FIELD_NUMBER: _ClassVar[int]
     UNIQUE_KEY_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACTS_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     namespace: str
     handler: str
@@ -368,7 +369,22 @@ class Task(_message.Message):
     limit_hold: LimitHold
     trace_id: str
     unique_key: str
-    def __init__(self, task_id: _Optional[str] = ..., namespace: _Optional[str] = ..., handler: _Optional[str] = ..., pool: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., state: _Optional[_Union[TaskState, str]] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., batch_id: _Optional[str] = ..., request_id: _Optional[str] = ..., attempt: _Optional[int] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., submitted_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., eligible_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., submitted_by: _Optional[str] = ..., worker: _Optional[str] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., result: _Optional[_Union[Payload, _Mapping]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., cancel: _Optional[_Union[CancelReceipt, _Mapping]] = ..., progress: _Optional[float] = ..., progress_note: _Optional[str] = ..., at_most_once: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., args: _Optional[_Iterable[str]] = ..., retry_of: _Optional[str] = ..., dependencies: _Optional[_Union[TaskDependencies, _Mapping]] = ..., limits: _Optional[_Iterable[_Union[TaskLimit, _Mapping]]] = ..., limit_hold: _Optional[_Union[LimitHold, _Mapping]] = ..., trace_id: _Optional[str] = ..., unique_key: _Optional[str] = ...) -> None: ...
+    artifacts: _containers.RepeatedCompositeFieldContainer[Artifact]
+    def __init__(self, task_id: _Optional[str] = ..., namespace: _Optional[str] = ..., handler: _Optional[str] = ..., pool: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., state: _Optional[_Union[TaskState, str]] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., batch_id: _Optional[str] = ..., request_id: _Optional[str] = ..., attempt: _Optional[int] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., submitted_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., eligible_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., submitted_by: _Optional[str] = ..., worker: _Optional[str] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., result: _Optional[_Union[Payload, _Mapping]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., cancel: _Optional[_Union[CancelReceipt, _Mapping]] = ..., progress: _Optional[float] = ..., progress_note: _Optional[str] = ..., at_most_once: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., args: _Optional[_Iterable[str]] = ..., retry_of: _Optional[str] = ..., dependencies: _Optional[_Union[TaskDependencies, _Mapping]] = ..., limits: _Optional[_Iterable[_Union[TaskLimit, _Mapping]]] = ..., limit_hold: _Optional[_Union[LimitHold, _Mapping]] = ..., trace_id: _Optional[str] = ..., unique_key: _Optional[str] = ..., artifacts: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ...) -> None: ...
+
+class Artifact(_message.Message):
+    __slots__ = ("name", "content_type", "size_bytes", "sha256", "link")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    content_type: str
+    size_bytes: int
+    sha256: str
+    link: str
+    def __init__(self, name: _Optional[str] = ..., content_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., link: _Optional[str] = ...) -> None: ...
 
 class TaskEvent(_message.Message):
     __slots__ = ("revision", "time", "task_id", "state", "previous_state", "attempt", "failure", "worker", "not_before", "cancel", "handler", "pool", "priority", "batch_id", "namespace", "deleted", "labels", "resource_usage", "resume_token", "limit_hold")

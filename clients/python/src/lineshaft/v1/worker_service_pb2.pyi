@@ -216,7 +216,7 @@ class AttemptOutput(_message.Message):
     def __init__(self, token: _Optional[str] = ..., stream: _Optional[_Union[_task_pb2.OutputStream, str]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class AttemptFinished(_message.Message):
-    __slots__ = ("token", "result", "failure", "stopped", "not_started", "cpu_time", "peak_memory_bytes", "result_bytes")
+    __slots__ = ("token", "result", "failure", "stopped", "not_started", "cpu_time", "peak_memory_bytes", "result_bytes", "artifacts")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
@@ -225,6 +225,7 @@ class AttemptFinished(_message.Message):
     CPU_TIME_FIELD_NUMBER: _ClassVar[int]
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     RESULT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    ARTIFACTS_FIELD_NUMBER: _ClassVar[int]
     token: str
     result: _task_pb2.Payload
     failure: _task_pb2.Failure
@@ -233,7 +234,8 @@ class AttemptFinished(_message.Message):
     cpu_time: _duration_pb2.Duration
     peak_memory_bytes: int
     result_bytes: int
-    def __init__(self, token: _Optional[str] = ..., result: _Optional[_Union[_task_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_task_pb2.Failure, _Mapping]] = ..., stopped: _Optional[_Union[AttemptStopped, _Mapping]] = ..., not_started: _Optional[_Union[AttemptNotStarted, _Mapping]] = ..., cpu_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., peak_memory_bytes: _Optional[int] = ..., result_bytes: _Optional[int] = ...) -> None: ...
+    artifacts: _containers.RepeatedCompositeFieldContainer[_task_pb2.Artifact]
+    def __init__(self, token: _Optional[str] = ..., result: _Optional[_Union[_task_pb2.Payload, _Mapping]] = ..., failure: _Optional[_Union[_task_pb2.Failure, _Mapping]] = ..., stopped: _Optional[_Union[AttemptStopped, _Mapping]] = ..., not_started: _Optional[_Union[AttemptNotStarted, _Mapping]] = ..., cpu_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., peak_memory_bytes: _Optional[int] = ..., result_bytes: _Optional[int] = ..., artifacts: _Optional[_Iterable[_Union[_task_pb2.Artifact, _Mapping]]] = ...) -> None: ...
 
 class AttemptStopped(_message.Message):
     __slots__ = ("method",)
@@ -302,6 +304,26 @@ class ReadParentResultsResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[ParentResult]
     def __init__(self, results: _Optional[_Iterable[_Union[ParentResult, _Mapping]]] = ...) -> None: ...
+
+class UploadArtifactRequest(_message.Message):
+    __slots__ = ("task_id", "token", "name", "content_type", "data")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    token: str
+    name: str
+    content_type: str
+    data: bytes
+    def __init__(self, task_id: _Optional[str] = ..., token: _Optional[str] = ..., name: _Optional[str] = ..., content_type: _Optional[str] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class UploadArtifactResponse(_message.Message):
+    __slots__ = ("artifact",)
+    ARTIFACT_FIELD_NUMBER: _ClassVar[int]
+    artifact: _task_pb2.Artifact
+    def __init__(self, artifact: _Optional[_Union[_task_pb2.Artifact, _Mapping]] = ...) -> None: ...
 
 class ParentResult(_message.Message):
     __slots__ = ("task_id", "state", "result", "has_more")

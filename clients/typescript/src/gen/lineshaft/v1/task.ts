@@ -216,11 +216,20 @@ export interface Task {
   limitHold: LimitHold | undefined;
   traceId: string;
   uniqueKey: string;
+  artifacts: Artifact[];
 }
 
 export interface Task_LabelsEntry {
   key: string;
   value: string;
+}
+
+export interface Artifact {
+  name: string;
+  contentType: string;
+  sizeBytes: bigint;
+  sha256: string;
+  link: string;
 }
 
 export interface TaskEvent {
@@ -1415,6 +1424,7 @@ function createBaseTask(): Task {
     limitHold: undefined,
     traceId: "",
     uniqueKey: "",
+    artifacts: [],
   };
 }
 
@@ -1545,6 +1555,9 @@ export const Task: MessageFns<Task> = {
     }
     if (message.uniqueKey !== "") {
       writer.uint32(314).string(message.uniqueKey);
+    }
+    for (const v of message.artifacts) {
+      Artifact.encode(v!, writer.uint32(338).fork()).join();
     }
     return writer;
   },
@@ -1877,6 +1890,14 @@ export const Task: MessageFns<Task> = {
             message.uniqueKey = reader.string();
             continue;
           }
+          case 42: {
+            if (tag !== 338) {
+              break;
+            }
+
+            message.artifacts.push(Artifact.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1963,6 +1984,7 @@ export const Task: MessageFns<Task> = {
       : undefined;
     message.traceId = object.traceId ?? "";
     message.uniqueKey = object.uniqueKey ?? "";
+    message.artifacts = object.artifacts?.map((e) => Artifact.fromPartial(e)) || [];
     return message;
   },
 };
@@ -2030,6 +2052,112 @@ export const Task_LabelsEntry: MessageFns<Task_LabelsEntry> = {
     const message = createBaseTask_LabelsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseArtifact(): Artifact {
+  return { name: "", contentType: "", sizeBytes: 0n, sha256: "", link: "" };
+}
+
+export const Artifact: MessageFns<Artifact> = {
+  encode(message: Artifact, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.name !== "") {
+      writer.uint32(10).string(message.name);
+    }
+    if (message.contentType !== "") {
+      writer.uint32(18).string(message.contentType);
+    }
+    if (message.sizeBytes !== 0n) {
+      if (BigInt.asIntN(64, message.sizeBytes) !== message.sizeBytes) {
+        throw new globalThis.Error("value provided for field message.sizeBytes of type int64 too large");
+      }
+      writer.uint32(24).int64(message.sizeBytes);
+    }
+    if (message.sha256 !== "") {
+      writer.uint32(34).string(message.sha256);
+    }
+    if (message.link !== "") {
+      writer.uint32(42).string(message.link);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Artifact {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseArtifact();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.contentType = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.sizeBytes = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.sha256 = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.link = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<Artifact>, I>>(base?: I): Artifact {
+    return Artifact.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Artifact>, I>>(object: I): Artifact {
+    const message = createBaseArtifact();
+    message.name = object.name ?? "";
+    message.contentType = object.contentType ?? "";
+    message.sizeBytes = (object.sizeBytes !== undefined && object.sizeBytes !== null) ? BigInt(object.sizeBytes) : 0n;
+    message.sha256 = object.sha256 ?? "";
+    message.link = object.link ?? "";
     return message;
   },
 };

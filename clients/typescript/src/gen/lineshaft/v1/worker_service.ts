@@ -7,7 +7,7 @@
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Duration } from "../../google/protobuf/duration.js";
-import { Failure, OutputStream, Payload, Priority, StopMethod, TaskState } from "./task.js";
+import { Artifact, Failure, OutputStream, Payload, Priority, StopMethod, TaskState } from "./task.js";
 
 export const protobufPackage = "lineshaft.v1";
 
@@ -150,6 +150,7 @@ export interface AttemptFinished {
   cpuTime: Duration | undefined;
   peakMemoryBytes?: bigint | undefined;
   resultBytes: bigint;
+  artifacts: Artifact[];
 }
 
 export interface AttemptStopped {
@@ -196,6 +197,18 @@ export interface ReadParentResultsRequest {
 
 export interface ReadParentResultsResponse {
   results: ParentResult[];
+}
+
+export interface UploadArtifactRequest {
+  taskId: string;
+  token: string;
+  name: string;
+  contentType: string;
+  data: Buffer;
+}
+
+export interface UploadArtifactResponse {
+  artifact: Artifact | undefined;
 }
 
 export interface ParentResult {
@@ -1858,7 +1871,14 @@ export const AttemptOutput: MessageFns<AttemptOutput> = {
 };
 
 function createBaseAttemptFinished(): AttemptFinished {
-  return { token: "", outcome: undefined, cpuTime: undefined, peakMemoryBytes: undefined, resultBytes: 0n };
+  return {
+    token: "",
+    outcome: undefined,
+    cpuTime: undefined,
+    peakMemoryBytes: undefined,
+    resultBytes: 0n,
+    artifacts: [],
+  };
 }
 
 export const AttemptFinished: MessageFns<AttemptFinished> = {
@@ -1894,6 +1914,9 @@ export const AttemptFinished: MessageFns<AttemptFinished> = {
         throw new globalThis.Error("value provided for field message.resultBytes of type int64 too large");
       }
       writer.uint32(64).int64(message.resultBytes);
+    }
+    for (const v of message.artifacts) {
+      Artifact.encode(v!, writer.uint32(74).fork()).join();
     }
     return writer;
   },
@@ -1975,6 +1998,14 @@ export const AttemptFinished: MessageFns<AttemptFinished> = {
             message.resultBytes = reader.int64() as bigint;
             continue;
           }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.artifacts.push(Artifact.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2028,6 +2059,7 @@ export const AttemptFinished: MessageFns<AttemptFinished> = {
     message.resultBytes = (object.resultBytes !== undefined && object.resultBytes !== null)
       ? BigInt(object.resultBytes)
       : 0n;
+    message.artifacts = object.artifacts?.map((e) => Artifact.fromPartial(e)) || [];
     return message;
   },
 };
@@ -2664,6 +2696,166 @@ export const ReadParentResultsResponse: MessageFns<ReadParentResultsResponse> = 
   fromPartial<I extends Exact<DeepPartial<ReadParentResultsResponse>, I>>(object: I): ReadParentResultsResponse {
     const message = createBaseReadParentResultsResponse();
     message.results = object.results?.map((e) => ParentResult.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseUploadArtifactRequest(): UploadArtifactRequest {
+  return { taskId: "", token: "", name: "", contentType: "", data: Buffer.alloc(0) };
+}
+
+export const UploadArtifactRequest: MessageFns<UploadArtifactRequest> = {
+  encode(message: UploadArtifactRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.taskId !== "") {
+      writer.uint32(10).string(message.taskId);
+    }
+    if (message.token !== "") {
+      writer.uint32(18).string(message.token);
+    }
+    if (message.name !== "") {
+      writer.uint32(26).string(message.name);
+    }
+    if (message.contentType !== "") {
+      writer.uint32(34).string(message.contentType);
+    }
+    if (message.data.length !== 0) {
+      writer.uint32(42).bytes(message.data);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UploadArtifactRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUploadArtifactRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.taskId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.token = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.name = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.contentType = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.data = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<UploadArtifactRequest>, I>>(base?: I): UploadArtifactRequest {
+    return UploadArtifactRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UploadArtifactRequest>, I>>(object: I): UploadArtifactRequest {
+    const message = createBaseUploadArtifactRequest();
+    message.taskId = object.taskId ?? "";
+    message.token = object.token ?? "";
+    message.name = object.name ?? "";
+    message.contentType = object.contentType ?? "";
+    message.data = object.data ?? Buffer.alloc(0);
+    return message;
+  },
+};
+
+function createBaseUploadArtifactResponse(): UploadArtifactResponse {
+  return { artifact: undefined };
+}
+
+export const UploadArtifactResponse: MessageFns<UploadArtifactResponse> = {
+  encode(message: UploadArtifactResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.artifact !== undefined) {
+      Artifact.encode(message.artifact, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UploadArtifactResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUploadArtifactResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.artifact = Artifact.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<UploadArtifactResponse>, I>>(base?: I): UploadArtifactResponse {
+    return UploadArtifactResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UploadArtifactResponse>, I>>(object: I): UploadArtifactResponse {
+    const message = createBaseUploadArtifactResponse();
+    message.artifact = (object.artifact !== undefined && object.artifact !== null)
+      ? Artifact.fromPartial(object.artifact)
+      : undefined;
     return message;
   },
 };

@@ -1,0 +1,68 @@
+//! An artifact of a remote worker, which arrives in parts and is stored at once.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::ArtifactError;
+use super::keys;
+use super::store::{ArtifactStore, NewObject};
+use crate::model::{Artifact, ArtifactName, TaskId, TaskSpec};
+
+pub struct ArtifactUpload {
+    object: NewObject,
+    store: ArtifactStore,
+    task: TaskId,
+    name: ArtifactName,
+    content_type: Arc<str>,
+    /// Bytes that the other artifacts of the attempt leave.
+    left: u64,
+}
+
+impl ArtifactStore {
+    /// Begins an artifact of a running attempt. It replaces an earlier one with the same name, and is a part of the task only if
+    /// the worker names it at the end of the attempt.
+    ///
+    /// # Errors
+    /// [`ArtifactError`] if there are as many as there may be, or the store fails.
+    pub async fn upload(
+        &self,
+        task: &TaskSpec,
+        fence: u64,
+        name: ArtifactName,
+        content_type: Arc<str>,
+    ) -> Result<ArtifactUpload, ArtifactError> {
+        let namespace = &task.options.namespace;
+        self.expect(namespace, &task.id);
+        let key = keys::of_artifact(namespace, &task.id, fence, &name);
+        let mut others = self.list(&keys::of_attempt(namespace, &task.id, fence)).await?;
+        others.retain(|other| other.location != key);
+        let limits = self.limits();
+        if others.len() >= limits.count {
+            return Err(ArtifactError::TooMany { limit: limits.count });
+        }
+        let left = limits.task_bytes.saturating_sub(others.iter().map(|other| other.size).sum());
+        let object = self.create(key, &name, limits.file_bytes).await?;
+        Ok(ArtifactUpload { object, store: self.clone(), task: task.id.clone(), name, content_type, left })
+    }
+}
+
+impl ArtifactUpload {
+    /// # Errors
+    /// [`ArtifactError`] if it is too large, or the store fails.
+    pub async fn write(&mut self, part: Bytes) -> Result<(), ArtifactError> {
+        let too_large = ArtifactError::TaskTooLarge { limit: self.store.limits().task_bytes };
+        self.left = self.left.checked_sub(part.len() as u64).ok_or(too_large)?;
+        self.object.write(part).await
+    }
+
+    /// # Errors
+    /// [`ArtifactError`] if the store fails.
+    pub async fn finish(self) -> Result<Artifact, ArtifactError> {
+        let Self { object, store, task, name, content_type, .. } = self;
+        let (bytes, sha256) = object.finish().await?;
+        // The attempt may have ended meanwhile.
+        store.request_check(task);
+        Ok(Artifact { name, content_type, bytes, sha256 })
+    }
+}
