@@ -68,6 +68,9 @@ tests/helm/run.sh
 step "WebAssembly guests in C, Go and Python"
 tests/wasm/run.sh
 
+step "exports of PostgreSQL"
+tests/export/run.sh
+
 step "dashboard"
 tests/ui/run.sh
 

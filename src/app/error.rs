@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::api;
+#[cfg(feature = "export")]
+use crate::runners::export;
 #[cfg(feature = "wasm")]
 use crate::runners::wasm;
 use crate::runners::{http, process};
@@ -37,6 +39,9 @@ pub enum StartError {
     Handler { handler: String, source: process::OptionsError },
     #[error("handler `{handler}`: {source}")]
     HttpHandler { handler: String, source: http::OptionsError },
+    #[cfg(feature = "export")]
+    #[error("handler `{handler}`: {source}")]
+    ExportHandler { handler: String, source: export::OptionsError },
     #[cfg(feature = "wasm")]
     #[error("handler `{handler}`: {source}")]
     WasmHandler { handler: String, source: wasm::OptionsError },
@@ -57,6 +62,8 @@ impl StartError {
     pub fn handler(&self) -> Option<&str> {
         match self {
             Self::Handler { handler, .. } | Self::HttpHandler { handler, .. } => Some(handler),
+            #[cfg(feature = "export")]
+            Self::ExportHandler { handler, .. } => Some(handler),
             #[cfg(feature = "wasm")]
             Self::WasmHandler { handler, .. } => Some(handler),
             _ => None,

@@ -6,10 +6,14 @@ use std::sync::Arc;
 use hyper::Method;
 
 use crate::artifacts::ArtifactStore;
+#[cfg(feature = "export")]
+use crate::config::Export;
 #[cfg(feature = "wasm")]
 use crate::config::Wasm;
 use crate::config::{Config, Handler, HttpMethod, HttpRequest, Process, unwritten_bytes};
 use crate::model::{Catalog, MemoryAccount, MemoryPart, PoolName, PoolSpec, RequestRetention, Retention};
+#[cfg(feature = "export")]
+use crate::runners::export::{Database, ExportOptions, PostgresOptions, Source};
 use crate::runners::http::HttpOptions;
 use crate::runners::process::{Limits, ProcessOptions};
 #[cfg(feature = "wasm")]
@@ -209,6 +213,22 @@ pub(super) fn wasm(wasm: Wasm) -> WasmOptions {
         permanent_exit_codes: wasm.permanent_exit_codes,
         retry_exit_codes: wasm.retry_exit_codes,
     }
+}
+
+/// `None` if the configuration is not valid.
+#[cfg(feature = "export")]
+pub(super) fn export(export: Export, config: &Config) -> Option<ExportOptions> {
+    let connection = config.connections.iter().find(|connection| connection.name == export.connection)?;
+    let database = match (&connection.sqlite, &connection.postgres) {
+        (Some(path), _) => Database::Sqlite(path.clone()),
+        (None, url) => Database::Postgres(PostgresOptions {
+            url: url.clone()?,
+            password_file: connection.password_file.clone(),
+            ca: connection.ca.clone(),
+        }),
+    };
+    let source = export.table.map(Source::Table).or(export.query.map(Source::Query))?;
+    Some(ExportOptions { database, source, columns: export.columns, filters: export.filters, fonts: export.fonts })
 }
 
 pub(super) fn http(request: HttpRequest, handler: &Handler) -> HttpOptions {

@@ -9,6 +9,8 @@ use crate::config::{Builtin, Config, Handler, Launch};
 use crate::function::Handlers;
 use crate::model::HandlerSpec;
 use crate::runners::builtin::{Compute, Expression, Heavy, Io};
+#[cfg(feature = "export")]
+use crate::runners::export::ExportRunner;
 use crate::runners::http::HttpRunner;
 use crate::runners::process::{Host, ProcessRunner, preflight};
 #[cfg(feature = "wasm")]
@@ -46,7 +48,7 @@ pub(super) fn build(config: &Config, functions: &Handlers, hosts: &Hosts) -> Res
     for handler in &config.handlers {
         let spec = catalog.handlers.values().find(|spec| spec.name.as_str() == handler.name);
         let (Some(spec), Some(launch)) = (spec, handler.launch()) else { continue };
-        if let Some(runner) = runner(launch, handler, spec, functions, hosts)? {
+        if let Some(runner) = runner(launch, config, handler, spec, functions, hosts)? {
             runners.insert(spec.name.clone(), runner);
         }
     }
@@ -56,6 +58,8 @@ pub(super) fn build(config: &Config, functions: &Handlers, hosts: &Hosts) -> Res
 /// `None` if the handler does not run here.
 fn runner(
     launch: Launch,
+    #[cfg_attr(not(feature = "export"), expect(unused_variables, reason = "only exports have a connection"))]
+    config: &Config,
     handler: &Handler,
     spec: &HandlerSpec,
     functions: &Handlers,
@@ -83,6 +87,14 @@ fn runner(
             let runner = ProcessRunner::new(options, hosts.process.clone());
             Arc::new(runner.map_err(|source| StartError::Handler { handler: name.clone(), source })?)
         }
+        #[cfg(feature = "export")]
+        Launch::Export(export) => match options::export(*export, config) {
+            Some(options) => {
+                let runner = ExportRunner::new(options);
+                Arc::new(runner.map_err(|source| StartError::ExportHandler { handler: name.clone(), source })?)
+            }
+            None => return Ok(None),
+        },
         #[cfg(feature = "wasm")]
         Launch::Wasm(wasm) => {
             let runner = WasmRunner::new(options::wasm(*wasm), hosts.modules.engine()?);
@@ -91,6 +103,8 @@ fn runner(
         // The configuration is not valid then.
         #[cfg(not(feature = "wasm"))]
         Launch::Wasm(_) => return Ok(None),
+        #[cfg(not(feature = "export"))]
+        Launch::Export(_) => return Ok(None),
     };
     Ok(Some(runner))
 }

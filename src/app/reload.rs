@@ -141,7 +141,7 @@ impl Reload {
             let settings = fixed.join(", ");
             tracing::warn!(settings, "settings have changed that are used only after a restart");
         }
-        let Config { builtins, pools, handlers, task_limits, schedules, .. } = loaded.config;
+        let Config { builtins, pools, connections, handlers, task_limits, schedules, .. } = loaded.config;
         tracing::info!(
             handlers = handlers.len(),
             pools = pools.len(),
@@ -149,7 +149,8 @@ impl Reload {
             schedules = schedules.len(),
             "reloaded the configuration"
         );
-        self.running = Config { builtins, pools, handlers, task_limits, schedules, ..self.running.clone() };
+        self.running =
+            Config { builtins, pools, connections, handlers, task_limits, schedules, ..self.running.clone() };
         Ok(())
     }
 }

@@ -7,8 +7,9 @@ use serde_json::Value;
 use super::settings::Config;
 
 /// Lists of tables, each with the setting that distinguishes its entries.
-const LISTS: [(&str, &str); 6] = [
+const LISTS: [(&str, &str); 7] = [
     ("pool", "name"),
+    ("connection", "name"),
     ("handler", "name"),
     ("task_limit", "name"),
     ("schedule", "id"),

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::builtin::Builtin;
 use super::error::Problems;
 use super::exit_codes::ExitCodes;
+use super::export::Export;
 use super::http_call::{HttpCall, HttpRequest};
 use super::pool::PoolKind;
 use super::program::{Process, ProcessLimits, Wasm};
@@ -25,8 +26,8 @@ use crate::model::{
 pub struct Handler {
     /// Name: 1 to 64 letters, digits or . _ : - characters. Required.
     pub name: String,
-    /// How the handler runs: "builtin", "process", "wasm" for a WebAssembly module, "http" for a request to a service, or
-    /// "remote" for a function of a program that connects to the server. Required.
+    /// How the handler runs: "builtin", "process", "wasm" for a WebAssembly module, "http" for a request to a service,
+    /// "export" for a file with rows of a database, or "remote" for a function of a program that connects to the server. Required.
     pub runner: RunnerKind,
     /// Description for people. Default: that of the built-in handler, or "".
     #[serde(default)]
@@ -135,6 +136,9 @@ pub struct Handler {
     /// For runner = "http": the request that an attempt sends. Required there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpCall>,
+    /// For runner = "export": what is exported. Required there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub export: Option<Export>,
 }
 
 /// How a handler runs.
@@ -149,6 +153,8 @@ pub enum RunnerKind {
     Wasm,
     /// A request to a service.
     Http,
+    /// A file with rows of a database.
+    Export,
     /// A function of a program that connects to the server.
     Remote,
     /// A function of the program that the server is a part of; not in a file.
@@ -213,6 +219,7 @@ pub enum Launch {
     Process(Box<Process>),
     Wasm(Box<Wasm>),
     Http(Box<HttpRequest>),
+    Export(Box<Export>),
     Remote,
     Function,
 }
@@ -253,6 +260,7 @@ impl Handler {
             env: BTreeMap::new(),
             limits: ProcessLimits::default(),
             http: None,
+            export: None,
         }
     }
 
@@ -278,6 +286,7 @@ impl Handler {
             RunnerKind::Remote => Some(Launch::Remote),
             RunnerKind::Function => Some(Launch::Function),
             RunnerKind::Http => self.http.as_ref()?.parsed().map(|http| Launch::Http(Box::new(http))),
+            RunnerKind::Export => self.export.clone().map(|export| Launch::Export(Box::new(export))),
             RunnerKind::Process if self.argv.is_empty() => None,
             RunnerKind::Process => Some(Launch::Process(Box::new(Process {
                 argv: self.argv.clone(),
@@ -332,7 +341,7 @@ impl Handler {
     fn blocking(&self) -> bool {
         match self.runner {
             RunnerKind::Builtin => self.builtin.is_some_and(Builtin::blocking),
-            RunnerKind::Wasm => true,
+            RunnerKind::Wasm | RunnerKind::Export => true,
             RunnerKind::Process | RunnerKind::Http | RunnerKind::Remote | RunnerKind::Function => false,
         }
     }
@@ -377,6 +386,7 @@ impl Handler {
                 RunnerKind::Process => "process",
                 RunnerKind::Wasm => model::WASM_RUNNER,
                 RunnerKind::Http => "http",
+                RunnerKind::Export => "export",
                 RunnerKind::Remote => model::REMOTE_RUNNER,
                 RunnerKind::Function => "function",
             },
@@ -423,12 +433,16 @@ impl Handler {
         if self.runner != RunnerKind::Http && self.http.is_some() {
             problems.add(format!("{path}.http"), "", "is only allowed for runner = \"http\"");
         }
+        if self.runner != RunnerKind::Export && self.export.is_some() {
+            problems.add(format!("{path}.export"), "", "is only allowed for runner = \"export\"");
+        }
         self.check_arg_pattern(path, problems);
         match self.runner {
             RunnerKind::Builtin => self.check_builtin(path, problems),
             RunnerKind::Process => self.check_process(path, problems),
             RunnerKind::Wasm => self.check_wasm(path, problems),
             RunnerKind::Http => self.check_http(path, problems),
+            RunnerKind::Export => self.check_export(path, problems),
             RunnerKind::Remote | RunnerKind::Function => {}
         }
     }
@@ -453,6 +467,20 @@ impl Handler {
             return;
         };
         http.check(&format!("{path}.http"), self.arg_pattern.is_some(), problems);
+    }
+
+    fn check_export(&self, path: &str, problems: &mut Problems) {
+        if !cfg!(feature = "export") {
+            let description = "needs a server that was built with the feature `export`";
+            problems.add(format!("{path}.runner"), "\"export\"", description);
+        }
+        let path = format!("{path}.export");
+        if let Some(export) = &self.export {
+            export.check(&path, problems);
+        } else {
+            let description = "is required for runner = \"export\"; add [handler.export] with a `connection`";
+            problems.add(path, "", description);
+        }
     }
 
     fn check_builtin(&self, path: &str, problems: &mut Problems) {

@@ -244,7 +244,7 @@ fn check_variable(variable: &str, value: &str) -> Result<String, Problem> {
         description,
         location: format!("environment variable {variable}"),
     };
-    if ["pool.", "handler.", "task_limit.", "schedule."].iter().any(|list| field.starts_with(list)) {
+    if ["pool.", "connection.", "handler.", "task_limit.", "schedule."].iter().any(|list| field.starts_with(list)) {
         return Err(problem("a list of tables can only be set in the configuration file".to_owned()));
     }
     // The library would take `[N]` as an index, and allocate a list of that length.

@@ -6,9 +6,11 @@
 mod artifacts;
 mod auth;
 mod builtin;
+mod connection;
 mod diagnostics;
 mod error;
 mod exit_codes;
+mod export;
 mod handler;
 mod http;
 mod http_call;
@@ -31,6 +33,8 @@ mod units;
 pub use auth::{Auth, Jwt, JwtAlgorithm};
 pub use builtin::Builtin;
 pub use error::ConfigError;
+#[cfg(feature = "export")]
+pub use export::Export;
 pub use handler::{Handler, Launch};
 pub use http_call::{HttpMethod, HttpRequest};
 pub use load::{Loaded, Overrides, Sources, load};

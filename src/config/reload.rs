@@ -5,7 +5,7 @@ use toml::Value;
 use super::settings::Config;
 use crate::model::secret::with_secrets_revealed;
 
-/// Paths of the settings that differ, other than pools, handlers, limits of tasks and schedules. They are used after a restart.
+/// Paths of the settings that differ, other than pools, connections, handlers, limits of tasks and schedules. They are used after a restart.
 pub fn fixed_settings(running: &Config, new: &Config) -> Vec<String> {
     let mut paths = Vec::new();
     find_differences(&fixed_values(running), &fixed_values(new), String::new(), &mut paths);
@@ -14,8 +14,9 @@ pub fn fixed_settings(running: &Config, new: &Config) -> Vec<String> {
 
 fn fixed_values(config: &Config) -> Value {
     // Built-in handlers are handlers.
-    let (pools, handlers, task_limits, schedules) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let fixed = Config { pools, handlers, task_limits, schedules, builtins: true, ..config.clone() };
+    let (pools, connections, handlers) = (Vec::new(), Vec::new(), Vec::new());
+    let (task_limits, schedules) = (Vec::new(), Vec::new());
+    let fixed = Config { pools, connections, handlers, task_limits, schedules, builtins: true, ..config.clone() };
     with_secrets_revealed(|| Value::try_from(fixed)).expect("a configuration can be written as TOML")
 }
 

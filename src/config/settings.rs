@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::artifacts::Artifacts;
 use super::auth::Auth;
 use super::builtin::Builtin;
+use super::connection::Connection;
 use super::error::{ConfigError, Problems};
 use super::handler::Handler;
 use super::http::Http;
@@ -52,6 +53,9 @@ pub struct Config {
     /// "remote".
     #[serde(rename = "pool")]
     pub pools: Vec<Pool>,
+    /// Databases that export handlers read. Default: none.
+    #[serde(rename = "connection")]
+    pub connections: Vec<Connection>,
     /// Handlers. Default: the built-in handlers.
     #[serde(rename = "handler")]
     pub handlers: Vec<Handler>,
@@ -95,6 +99,7 @@ impl Config {
                 problems.add(format!("{path}.name"), format!("{:?}", pool.name), "is already the name of another pool");
             }
         }
+        self.check_connections(&mut problems);
         for (index, handler) in self.handlers.iter().enumerate() {
             let path = format!("handler[{index}]");
             handler.check(&path, &mut problems);
@@ -106,6 +111,7 @@ impl Config {
                 );
             }
             self.check_pools_of(handler, &path, &mut problems);
+            self.check_connection_of(handler, &path, &mut problems);
         }
         for (index, limit) in self.task_limits.iter().enumerate() {
             let path = format!("task_limit[{index}]");
@@ -193,6 +199,7 @@ impl Config {
             log: Log::default(),
             telemetry: Telemetry::default(),
             pools: Vec::new(),
+            connections: Vec::new(),
             handlers: Vec::new(),
             task_limits: Vec::new(),
             schedules: Vec::new(),
@@ -241,6 +248,33 @@ impl Config {
         let mut pools = suitable.map(|pool| pool.name.clone());
         let pool = pools.next();
         Handler { pool, allowed_pools: pools.collect(), ..handler }
+    }
+
+    fn check_connections(&self, problems: &mut Problems) {
+        for (index, connection) in self.connections.iter().enumerate() {
+            let path = format!("connection[{index}]");
+            connection.check(&path, problems);
+            if self.connections[..index].iter().any(|other| other.name == connection.name) {
+                problems.add(
+                    format!("{path}.name"),
+                    format!("{:?}", connection.name),
+                    "is already the name of another connection",
+                );
+            }
+        }
+    }
+
+    fn check_connection_of(&self, handler: &Handler, path: &str, problems: &mut Problems) {
+        let Some(export) = &handler.export else { return };
+        if self.connections.iter().all(|connection| connection.name != export.connection) {
+            let known: Vec<_> = self.connections.iter().map(|connection| connection.name.as_str()).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            problems.add(
+                format!("{path}.export.connection"),
+                format!("{:?}", export.connection),
+                format!("is not a connection; the connections are: {known}"),
+            );
+        }
     }
 
     fn check_pools_of(&self, handler: &Handler, path: &str, problems: &mut Problems) {

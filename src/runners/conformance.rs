@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::builtin::{Compute, Heavy, Io};
+#[cfg(feature = "export")]
+use super::export::{Database, ExportOptions, ExportRunner, Source};
 use super::fixtures::{Attempt, TIMEOUT, process_host};
 use super::http::test_service::{Reply, Service, response, silence};
 use super::process::{ProcessOptions, ProcessRunner};
@@ -26,6 +28,8 @@ struct Endless {
 
 fn endless(directory: &tempfile::TempDir) -> Vec<Endless> {
     let mut cases = endless_guests();
+    #[cfg(feature = "export")]
+    cases.push(endless_query(directory));
     cases.extend(endless_work(directory));
     cases
 }
@@ -45,6 +49,19 @@ fn endless_guests() -> Vec<Endless> {
         forced: StopMethod::Abort,
     };
     modules.map(endless).collect()
+}
+
+/// A query that computes without end before its first row.
+#[cfg(feature = "export")]
+fn endless_query(directory: &tempfile::TempDir) -> Endless {
+    let path = directory.path().join("endless.db");
+    std::fs::write(&path, b"").unwrap();
+    let query = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) AS rows FROM n";
+    let (columns, filters, fonts) = (Vec::new(), Vec::new(), Vec::new());
+    let (database, source) = (Database::Sqlite(path), Source::Query(query.to_owned()));
+    let options = ExportOptions { database, source, columns, filters, fonts };
+    let (requested, forced) = (StopMethod::Token, StopMethod::Token);
+    Endless { name: "export", runner: Arc::new(ExportRunner::new(options).unwrap()), payload: "", requested, forced }
 }
 
 #[cfg(not(feature = "wasm"))]

@@ -8,6 +8,8 @@ pub mod builtin;
 mod conformance;
 mod environment;
 mod exit_codes;
+#[cfg(feature = "export")]
+pub mod export;
 #[cfg(test)]
 mod fixtures;
 mod function;

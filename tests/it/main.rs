@@ -28,6 +28,8 @@ mod doctor;
 mod drain;
 mod error_lists;
 mod explain;
+#[cfg(feature = "export")]
+mod export;
 mod guarantees;
 mod half_open;
 mod health_endpoints;

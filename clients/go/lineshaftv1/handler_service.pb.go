@@ -27,7 +27,7 @@ type Handler struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Handler name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// How the handler runs: `builtin`, `process`, `wasm`, `http`, `function` or `remote`.
+	// How the handler runs: `builtin`, `process`, `wasm`, `http`, `export`, `function` or `remote`.
 	Runner string `protobuf:"bytes,2,opt,name=runner,proto3" json:"runner,omitempty"`
 	// Human-readable description.
 	Description string `protobuf:"bytes,3,opt,name=description,proto3" json:"description,omitempty"`

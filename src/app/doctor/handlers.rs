@@ -3,7 +3,9 @@
 #[cfg(feature = "wasm")]
 use std::sync::Arc;
 
-use crate::config::{Handler, Launch};
+use crate::config::{Config, Launch};
+#[cfg(feature = "export")]
+use crate::runners::export::ExportRunner;
 use crate::runners::http::HttpRunner;
 use crate::runners::process::preflight;
 
@@ -13,10 +15,10 @@ use crate::runners::wasm::{Engine, WasmOptions, WasmRunner};
 use super::super::options;
 use super::report::Finding;
 
-pub(super) fn check(handlers: &[Handler]) -> Vec<Finding> {
+pub(super) fn check(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut programs = 0;
-    for handler in handlers {
+    for handler in &config.handlers {
         let failed = |problem: String| Finding::failure("handlers", format!("handler `{}`: {problem}", handler.name));
         match handler.launch() {
             Some(Launch::Process(launch)) => {
@@ -30,6 +32,14 @@ pub(super) fn check(handlers: &[Handler]) -> Vec<Finding> {
             Some(Launch::Http(request)) => {
                 if let Err(error) = HttpRunner::new(options::http(*request, handler)) {
                     let advice = "the server would not start; correct the settings in [handler.http]";
+                    findings.push(failed(error.to_string()).with_advice(advice));
+                }
+            }
+            #[cfg(feature = "export")]
+            Some(Launch::Export(export)) => {
+                let built = options::export(*export, config).map(ExportRunner::new);
+                if let Some(Err(error)) = built {
+                    let advice = "the server would not start; correct the settings in [handler.export]";
                     findings.push(failed(error.to_string()).with_advice(advice));
                 }
             }

@@ -52,7 +52,7 @@ async fn check_all(config: &Config, report: &mut Report) {
     let settings = Settings::read(&environment(), config.telemetry.endpoint.reveal(), config.telemetry.protocol.name());
     let prometheus = settings.prometheus.as_ref();
     report.add(configuration(config));
-    report.extend(handlers::check(&config.handlers));
+    report.extend(handlers::check(config));
     let disk = disk::check(&config.store);
     report.extend(network::check(config, prometheus, disk.in_use).await);
     report.extend(disk.findings);

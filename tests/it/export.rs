@@ -1,0 +1,118 @@
+//! Exports of a SQLite database.
+
+use std::path::{Path, PathBuf};
+
+use lineshaft::proto::v1::{self, FailureReason, StopMethod, TaskState};
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+use crate::support::{Server, bytes, task};
+
+/// A server with a database of leases, and handlers for them.
+fn start(handlers: &str) -> Server {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("park.db");
+    let park = Connection::open(&path).unwrap();
+    park.execute_batch(
+        "CREATE TABLE lease (id INTEGER PRIMARY KEY, tenant TEXT, rent DECIMAL(10,2), starts DATE);
+         INSERT INTO lease VALUES (1, 'Müller', 1250.5, '2026-02-01'), (2, '=Smith', 980, '2026-05-01'), (3, NULL, 7, NULL);",
+    )
+    .unwrap();
+    let leases = "[[handler]]\nname = \"leases\"\nrunner = \"export\"\n[handler.export]\nconnection = \"park\"\n\
+                  table = \"lease\"\nfilters = [\"id\"]\n";
+    let connection = format!("[[connection]]\nname = \"park\"\nsqlite = {:?}\n", path.display().to_string());
+    Server::start_in(directory, &format!("{connection}{leases}{handlers}"))
+}
+
+async fn export(server: &Server, handler: &str, payload: &Value) -> v1::Task {
+    server.wait_finished(&server.submit(task(handler, &payload.to_string())).await).await
+}
+
+/// The only stored artifact of a task.
+fn artifact(server: &Server, task: &str) -> Vec<u8> {
+    let mut files = files(&server.path("data/artifacts"));
+    files.retain(|path| path.components().any(|part| part.as_os_str() == task));
+    assert_eq!(files.len(), 1, "{files:?}");
+    std::fs::read(&files[0]).unwrap()
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[tokio::test]
+async fn a_table_is_exported_in_each_format() {
+    let server = start("");
+    for (format, start) in [("csv", "id,tenant"), ("jsonl", "{\"id\":3,"), ("xlsx", "PK"), ("pdf", "%PDF-")] {
+        let payload = json!({"format": format, "filters": {"id": {"from": 2}}, "order": ["-id"]});
+        let ended = export(&server, "leases", &payload).await;
+        assert_eq!(ended.state(), TaskState::Completed, "{ended:?}");
+        let result: Value = serde_json::from_str(&bytes(ended.result.as_ref())).unwrap();
+        let file = format!("leases.{format}");
+        assert_eq!(result, json!({"file": file, "rows": 2, "more_rows": false, "cut_cells": 0}));
+        let stored = artifact(&server, &ended.task_id);
+        assert!(stored.starts_with(start.as_bytes()), "{:?}", String::from_utf8_lossy(&stored));
+        if format == "csv" {
+            let expected = "id,tenant,rent,starts\r\n3,,7,\r\n2,\"'=Smith\",980,2026-05-01\r\n";
+            assert_eq!(String::from_utf8(stored).unwrap(), expected);
+        }
+    }
+    let listed = server.handlers().list_handlers(v1::ListHandlersRequest::default()).await.unwrap().into_inner();
+    assert_eq!(listed.handlers.iter().find(|handler| handler.name == "leases").unwrap().runner, "export");
+}
+
+#[tokio::test]
+async fn a_payload_cannot_reach_more_than_the_operator_allows() {
+    let server = start("");
+    for payload in [
+        json!({"columns": ["id", "(SELECT 1)"]}),
+        json!({"order": ["id; DROP TABLE lease"]}),
+        json!({"filters": {"rent": 1}}),
+        json!({"table": "sqlite_schema"}),
+    ] {
+        let ended = export(&server, "leases", &payload).await;
+        let failure = ended.failure.as_ref().unwrap();
+        assert_eq!(failure.reason(), FailureReason::InvalidPayload, "{ended:?}");
+        assert_eq!(ended.attempt, 1, "{ended:?}");
+    }
+    let injected = json!({"filters": {"id": "1 OR 1 = 1"}});
+    let ended = export(&server, "leases", &injected).await;
+    assert!(bytes(ended.result.as_ref()).contains("\"rows\":0"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_cancel_and_a_timeout_end_the_query_and_leave_no_file() {
+    let query = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT";
+    let handler = |name: &str, rows: &str| {
+        format!(
+            "[[handler]]\nname = \"{name}\"\nrunner = \"export\"\nretry = {{ attempts = 1 }}\n[handler.export]\n\
+             connection = \"park\"\nquery = \"{query} {rows} AS a FROM n\"\n"
+        )
+    };
+    let server = start(&[handler("compute-on", "count(*)"), handler("write-on", "i")].concat());
+    for (name, format) in [("compute-on", "csv"), ("write-on", "csv"), ("write-on", "xlsx")] {
+        let payload = json!({"format": format}).to_string();
+        let id = server.submit(task(name, &payload)).await;
+        server.wait_started(&id).await;
+        let request = v1::CancelTaskRequest { task_id: id.clone(), ..Default::default() };
+        server.tasks().cancel_task(request).await.unwrap();
+        let ended = server.wait_finished(&id).await;
+        assert_eq!(ended.state(), TaskState::Cancelled, "{ended:?}");
+        assert_eq!(ended.cancel.as_ref().map(v1::CancelReceipt::method), Some(StopMethod::Token), "{ended:?}");
+        let limited = v1::SubmitTaskRequest { timeout: crate::support::millis(300), ..task(name, &payload) };
+        let ended = server.wait_finished(&server.submit(limited).await).await;
+        assert_eq!(ended.failure.as_ref().unwrap().reason(), FailureReason::Timeout, "{ended:?}");
+    }
+    assert_eq!(files(&server.path("data/artifacts")), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn a_configuration_that_names_no_connection_is_refused() {
+    let error = Server::fail_to_start(
+        "[[handler]]\nname = \"leases\"\nrunner = \"export\"\n[handler.export]\nconnection = \"park\"\ntable = \"lease\"\n",
+        &[],
+    );
+    assert!(error.contains("handler[0].export.connection = \"park\": is not a connection"), "{error}");
+}
