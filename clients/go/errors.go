@@ -22,6 +22,7 @@ const (
 	ReasonTaskNotFound     = "TASK_NOT_FOUND"
 	ReasonTaskExists       = "TASK_EXISTS"
 	ReasonTaskFinished     = "TASK_FINISHED"
+	ReasonTaskStarted      = "TASK_STARTED"
 	ReasonTaskNotFinished  = "TASK_NOT_FINISHED"
 	ReasonRequestIDReused  = "REQUEST_ID_REUSED"
 	ReasonUniqueKeyTaken   = "UNIQUE_KEY_TAKEN"

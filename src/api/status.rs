@@ -41,6 +41,7 @@ pub const fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::TooManyLimitKeys => Code::ResourceExhausted,
         ErrorCode::Unauthenticated => Code::Unauthenticated,
         ErrorCode::TaskFinished
+        | ErrorCode::TaskStarted
         | ErrorCode::TaskNotFinished
         | ErrorCode::BatchClosed
         | ErrorCode::BatchFinished

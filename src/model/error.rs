@@ -28,6 +28,8 @@ pub enum ErrorCode {
     MemoryFull,
     /// The task has already ended.
     TaskFinished,
+    /// The task has already started.
+    TaskStarted,
     /// The task has not ended yet.
     TaskNotFinished,
     /// The task has left no artifact with the name, or it was removed.
@@ -95,7 +97,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     #[cfg(test)]
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::InvalidField,
         Self::UnknownHandler,
         Self::UnknownPool,
@@ -107,6 +109,7 @@ impl ErrorCode {
         Self::QueueFull,
         Self::MemoryFull,
         Self::TaskFinished,
+        Self::TaskStarted,
         Self::TaskNotFinished,
         Self::ArtifactNotFound,
         Self::BatchNotFound,
@@ -156,6 +159,7 @@ impl ErrorCode {
             Self::QueueFull => "QUEUE_FULL",
             Self::MemoryFull => "MEMORY_FULL",
             Self::TaskFinished => "TASK_FINISHED",
+            Self::TaskStarted => "TASK_STARTED",
             Self::TaskNotFinished => "TASK_NOT_FINISHED",
             Self::ArtifactNotFound => "ARTIFACT_NOT_FOUND",
             Self::BatchNotFound => "BATCH_NOT_FOUND",

@@ -1,6 +1,7 @@
 //! Events: the state changes of tasks, batches, schedules, pools and handlers, as the journal stores them and watches deliver them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::artifact::Artifacts;
 use super::batch::{BatchChange, BatchEvent};
@@ -124,6 +125,13 @@ pub enum Lease {
 pub enum TaskChange {
     /// Accepted as WAITING or QUEUED.
     Submitted { spec: Arc<TaskSpec> },
+    /// WAITING or QUEUED before the first start: the options were replaced by those of the event, and these fields of the extras.
+    /// A QUEUED task is queued anew, or is WAITING with a new delay.
+    Updated {
+        /// As in [`TaskExtras`](super::spec::TaskExtras).
+        delay: Option<Duration>,
+        expires_after: Option<Duration>,
+    },
     /// WAITING → QUEUED.
     Eligible,
     /// The delay or the back-off has passed, but a limit holds the task; the state stays WAITING.
@@ -228,6 +236,7 @@ impl Event {
 
     fn variable_bytes(&self) -> usize {
         match self {
+            Self::Task(TaskEvent { change: TaskChange::Updated { .. }, options, .. }) => options.attached_bytes(),
             Self::Task(event) => event.content_bytes(),
             Self::Batch(event) => match &event.change {
                 BatchChange::Created { spec } => spec.content_bytes(),

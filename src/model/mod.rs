@@ -47,6 +47,7 @@ pub mod template;
 pub mod trace;
 mod turns;
 pub mod unique_key;
+mod update;
 pub mod upload;
 
 pub use access::{Grant, NamespaceScope, Role};
@@ -90,4 +91,5 @@ pub use task_limit::{LimitCause, LimitCharge, LimitHold, LimitId, LimitRule, Lim
 pub use template::{Part, Template, UrlTemplate};
 pub use trace::{TraceContext, TraceMode};
 pub use unique_key::{OnUniqueConflict, UniqueKey};
+pub use update::{NewExpiry, TaskUpdate};
 pub use upload::{ModuleDigest, Upload, UploadSettings};

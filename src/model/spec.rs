@@ -1,4 +1,4 @@
-//! A submitted task as the caller described it. A spec never changes after submission.
+//! A submitted task as the caller described it. A spec changes only by an update before the first start.
 
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
@@ -71,6 +71,13 @@ impl TaskOptions {
     /// Whether the start of an attempt has to be durable before its handler runs, so that no crash forgets it.
     pub fn confirms_start(&self) -> bool {
         self.at_most_once || self.limits.iter().any(TaskLimit::may_have_rate)
+    }
+
+    /// Bytes of labels, limits and names.
+    pub fn attached_bytes(&self) -> usize {
+        let labels = self.labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        let limits = self.limits.iter().map(TaskLimit::bytes).sum::<usize>();
+        labels + limits + self.display_name.len() + self.submitted_by.len() + self.content_type.len()
     }
 }
 
@@ -148,6 +155,8 @@ pub struct TaskExtras {
     /// The tasks that have to end before this one starts.
     pub dependencies: Option<Arc<Dependencies>>,
     pub unique: Option<Box<UniqueKey>>,
+    /// Whether the task was updated, so that it differs from its submission.
+    pub updated: bool,
 }
 
 static NO_EXTRAS: LazyLock<TaskExtras> = LazyLock::new(TaskExtras::default);
@@ -174,14 +183,18 @@ impl TaskSpec {
     pub fn attached_bytes(&self) -> usize {
         let (options, extras) = (&self.options, self.extras());
         let args = extras.args.iter().map(|arg| arg.len()).sum::<usize>();
-        let labels = options.labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
-        let limits = options.limits.iter().map(TaskLimit::bytes).sum::<usize>();
-        let names = options.display_name.len() + options.submitted_by.len() + options.content_type.len();
         let request_id = extras.request_id().map_or(0, str::len);
         let trace = extras.trace.as_ref().map_or(0, |trace| trace.state.len() + trace.baggage.len());
         let dependencies = extras.dependencies.as_ref().map_or(0, |dependencies| dependencies.bytes());
         let unique = extras.unique.as_ref().map_or(0, |unique| unique.bytes());
-        args + labels + limits + names + request_id + trace + dependencies + unique
+        options.attached_bytes() + args + request_id + trace + dependencies + unique
+    }
+
+    /// Replaces what an update can change.
+    pub fn update(&mut self, options: Arc<TaskOptions>, delay: Option<Duration>, expires_after: Option<Duration>) {
+        self.options = options;
+        let extras = self.extras().clone();
+        self.extras = TaskExtras { delay, expires_after, updated: true, ..extras }.boxed();
     }
 
     /// A copy with an empty payload.

@@ -133,10 +133,25 @@ impl TaskSpec {
         SubmissionDigest::of(&self.options, self.extras(), payload, id)
     }
 
-    /// Whether both ask for the same. Both must have their payload.
+    /// Whether both ask for the same. Both must have their payload. What an update of this task has changed may differ.
     pub fn repeats(&self, other: &Self) -> bool {
+        if self.extras().request_id() != other.extras().request_id() {
+            return false;
+        }
         let digest = |spec: &Self| SubmissionDigest::of(&spec.options, spec.extras(), &spec.payload, None);
-        self.extras().request_id() == other.extras().request_id() && digest(self) == digest(other)
+        if !self.extras().updated {
+            return digest(self) == digest(other);
+        }
+        let mut same = other.clone();
+        let TaskOptions { priority, labels, timeout, .. } = &*self.options;
+        let options = TaskOptions {
+            priority: *priority,
+            labels: labels.clone(),
+            timeout: *timeout,
+            ..TaskOptions::clone(&other.options)
+        };
+        same.update(Arc::new(options), self.extras().delay, self.extras().expires_after);
+        digest(self) == digest(&same)
     }
 }
 

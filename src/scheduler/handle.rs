@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::artifacts::ArtifactStore;
 use crate::model::{
     Catalog, Clock, HandlerName, MemoryAccount, MemoryFull, MemoryPart, PoolName, Reservation, Retention, Revision,
-    SharedCatalog, Sharer, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
+    SharedCatalog, Sharer, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState, TaskUpdate, Timestamp,
 };
 use crate::pool::{Attempt, RemoteWorkers, WeakRemoteWorkers};
 use crate::runners::Modules;
@@ -117,6 +117,15 @@ impl Handle {
     /// `TaskNotFound`, `TaskFinished`, `StoreUnavailable`.
     pub async fn cancel(&self, cancel: CancelCommand) -> Result<(TaskState, Revision), Refusal> {
         self.execute(cancel.reason.len(), |reply| Request::Cancel { cancel, reply }).await
+    }
+
+    /// Updates a task that has not started, and returns its new state.
+    ///
+    /// # Errors
+    /// `TaskNotFound`, `TaskFinished`, `TaskStarted`, `BadField`, `MemoryFull`, `StoreUnavailable`.
+    pub async fn update_task(&self, task: TaskId, update: TaskUpdate) -> Result<(TaskState, Revision), Refusal> {
+        let (bytes, update) = (update.bytes(), Box::new(update));
+        self.execute(bytes, |reply| Request::Update { task, update, reply }).await
     }
 
     /// Deletes the finished tasks that match and returns their number.

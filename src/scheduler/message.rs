@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::model::{
     BatchId, BatchKey, BatchSpec, HandlerName, ModuleDigest, PoolName, Reservation, Revision, Schedule, ScheduleKey,
-    ScheduleSpec, TaskFilter, TaskId, TaskState,
+    ScheduleSpec, TaskFilter, TaskId, TaskState, TaskUpdate,
 };
 use crate::pool::{Attempt, Report};
 use crate::runners::Runner;
@@ -51,6 +51,7 @@ pub(super) enum Request {
     Submit { submission: Submission, reply: Reply<Verdict> },
     SubmitEach { submission: Submission, reply: Reply<Vec<Result<Verdict, Refusal>>> },
     Cancel { cancel: CancelCommand, reply: Reply<(TaskState, Revision)> },
+    Update { task: TaskId, update: Box<TaskUpdate>, reply: Reply<(TaskState, Revision)> },
     Delete { filter: TaskFilter, reply: Reply<(u64, Revision)> },
     Batch(BatchRequest),
     Schedule(Box<ScheduleRequest>),

@@ -19,7 +19,7 @@ pub use revision::{RevisionCompacted, RevisionInFuture};
 pub use schedule::{ScheduleBusy, ScheduleConfigured, ScheduleExists, ScheduleNotFound, TooManySchedules};
 pub use task::{
     ArtifactNotFound, BadField, KeyHolder, ParentNotFound, RequestIdReused, TaskExists, TaskFinished, TaskNotFinished,
-    TaskNotFound, UniqueKeyTaken, UnknownHandler,
+    TaskNotFound, TaskStarted, UniqueKeyTaken, UnknownHandler,
 };
 pub use unavailable::{
     DrainPending, Draining, ProjectionUnavailable, SchedulerUnresponsive, StoreUnavailable, StoreUnreadable,
@@ -78,6 +78,7 @@ refusals! {
     QueueFull,
     MemoryFull,
     TaskFinished,
+    TaskStarted,
     TaskNotFinished,
     BatchNotFound,
     BatchExists,

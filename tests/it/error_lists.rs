@@ -17,7 +17,7 @@ const SERVICES: [(&str, &str); 5] = [
 ];
 
 /// Calls with one response: good ones and bad ones.
-const CALLS: [(&str, &str); 43] = [
+const CALLS: [(&str, &str); 47] = [
     ("SubmitTask", r#"{"handler":"compute"}"#),
     ("SubmitTask", r#"{"handler":"nosuch"}"#),
     ("SubmitTask", r#"{"handler":"compute","pool":"nosuch"}"#),
@@ -39,6 +39,10 @@ const CALLS: [(&str, &str); 43] = [
     ("CancelTask", r#"{"taskId":"done"}"#),
     ("CancelTask", r#"{"taskId":"nosuch"}"#),
     ("CancelTask", "{}"),
+    ("UpdateTask", r#"{"taskId":"running","update":{"priority":"PRIORITY_HIGH"}}"#),
+    ("UpdateTask", r#"{"taskId":"done","update":{"priority":"PRIORITY_HIGH"}}"#),
+    ("UpdateTask", r#"{"taskId":"nosuch","update":{"priority":"PRIORITY_HIGH"}}"#),
+    ("UpdateTask", r#"{"taskId":"done"}"#),
     ("RetryTask", r#"{"taskId":"running"}"#),
     ("RetryTask", r#"{"taskId":"nosuch"}"#),
     ("RetryTask", r#"{"taskId":"done","priority":99}"#),

@@ -74,6 +74,7 @@ mod telemetry_lost;
 mod telemetry_tls;
 mod top;
 mod unique_keys;
+mod update_task;
 mod upgrade;
 mod uploaded_handlers;
 #[cfg(feature = "wasm")]

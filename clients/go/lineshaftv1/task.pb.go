@@ -2068,14 +2068,16 @@ type TaskEvent struct {
 	Namespace string `protobuf:"bytes,15,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	// True if the finished task was deleted, by retention or DeleteTasks.
 	Deleted bool `protobuf:"varint,16,opt,name=deleted,proto3" json:"deleted,omitempty"`
-	// Labels. Only in the first event of a task.
+	// Labels. Only in the first event of a task, and in those with `updated`.
 	Labels map[string]string `protobuf:"bytes,17,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Resource usage of the attempt that ended.
 	ResourceUsage *ResourceUsage `protobuf:"bytes,18,opt,name=resource_usage,json=resourceUsage,proto3" json:"resource_usage,omitempty"`
 	// Token for a watch that continues after this event. Empty while the snapshot of the watch is incomplete.
 	ResumeToken string `protobuf:"bytes,19,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	// WAITING: the limit that the task waits for.
-	LimitHold     *LimitHold `protobuf:"bytes,21,opt,name=limit_hold,json=limitHold,proto3" json:"limit_hold,omitempty"`
+	LimitHold *LimitHold `protobuf:"bytes,21,opt,name=limit_hold,json=limitHold,proto3" json:"limit_hold,omitempty"`
+	// True if the task was changed by an update. The state can be the same as before.
+	Updated       bool `protobuf:"varint,22,opt,name=updated,proto3" json:"updated,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2248,6 +2250,13 @@ func (x *TaskEvent) GetLimitHold() *LimitHold {
 		return x.LimitHold
 	}
 	return nil
+}
+
+func (x *TaskEvent) GetUpdated() bool {
+	if x != nil {
+		return x.Updated
+	}
+	return false
 }
 
 // Selects tasks. A task matches if it matches every field; an empty or unset field matches every task.
@@ -2513,7 +2522,7 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\n" +
 	"size_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x16\n" +
 	"\x06sha256\x18\x04 \x01(\tR\x06sha256\x12\x12\n" +
-	"\x04link\x18\x05 \x01(\tR\x04link\"\xfe\x06\n" +
+	"\x04link\x18\x05 \x01(\tR\x04link\"\x98\a\n" +
 	"\tTaskEvent\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x17\n" +
@@ -2537,7 +2546,8 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\x0eresource_usage\x18\x12 \x01(\v2\x1b.lineshaft.v1.ResourceUsageR\rresourceUsage\x12!\n" +
 	"\fresume_token\x18\x13 \x01(\tR\vresumeToken\x126\n" +
 	"\n" +
-	"limit_hold\x18\x15 \x01(\v2\x17.lineshaft.v1.LimitHoldR\tlimitHold\x1a9\n" +
+	"limit_hold\x18\x15 \x01(\v2\x17.lineshaft.v1.LimitHoldR\tlimitHold\x12\x18\n" +
+	"\aupdated\x18\x16 \x01(\bR\aupdated\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfc\x03\n" +

@@ -2482,6 +2482,207 @@ func (x *CancelTaskResponse) GetRevision() uint64 {
 	return 0
 }
 
+// Request of UpdateTask.
+type UpdateTaskRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Task ID.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// What to change. Required.
+	Update        *TaskUpdate `protobuf:"bytes,2,opt,name=update,proto3" json:"update,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateTaskRequest) Reset() {
+	*x = UpdateTaskRequest{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateTaskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateTaskRequest) ProtoMessage() {}
+
+func (x *UpdateTaskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateTaskRequest.ProtoReflect.Descriptor instead.
+func (*UpdateTaskRequest) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *UpdateTaskRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *UpdateTaskRequest) GetUpdate() *TaskUpdate {
+	if x != nil {
+		return x.Update
+	}
+	return nil
+}
+
+// Changes of a task. Fields that are unset change nothing.
+type TaskUpdate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// New priority. CRITICAL requires the role operator in the namespace, with authentication.
+	Priority Priority `protobuf:"varint,1,opt,name=priority,proto3,enum=lineshaft.v1.Priority" json:"priority,omitempty"`
+	// New timeout of each attempt, 1 ms to 24 h.
+	Timeout *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// Labels to add; they replace those with the same keys. With the others of the task, at most 16.
+	Labels map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Keys of labels to remove, at most 16. Those that the task does not have are ignored.
+	RemoveLabels []string `protobuf:"bytes,4,rep,name=remove_labels,json=removeLabels,proto3" json:"remove_labels,omitempty"`
+	// Minimum time between this call and the start, 0 to 365 days; 0: the task has no delay any more.
+	Delay *durationpb.Duration `protobuf:"bytes,5,opt,name=delay,proto3" json:"delay,omitempty"`
+	// The task fails with EXPIRED if it has not started this long after this call, up to 365 days; 0: it does not expire any more.
+	ExpiresAfter  *durationpb.Duration `protobuf:"bytes,6,opt,name=expires_after,json=expiresAfter,proto3" json:"expires_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskUpdate) Reset() {
+	*x = TaskUpdate{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskUpdate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskUpdate) ProtoMessage() {}
+
+func (x *TaskUpdate) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskUpdate.ProtoReflect.Descriptor instead.
+func (*TaskUpdate) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *TaskUpdate) GetPriority() Priority {
+	if x != nil {
+		return x.Priority
+	}
+	return Priority_PRIORITY_UNSPECIFIED
+}
+
+func (x *TaskUpdate) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+func (x *TaskUpdate) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *TaskUpdate) GetRemoveLabels() []string {
+	if x != nil {
+		return x.RemoveLabels
+	}
+	return nil
+}
+
+func (x *TaskUpdate) GetDelay() *durationpb.Duration {
+	if x != nil {
+		return x.Delay
+	}
+	return nil
+}
+
+func (x *TaskUpdate) GetExpiresAfter() *durationpb.Duration {
+	if x != nil {
+		return x.ExpiresAfter
+	}
+	return nil
+}
+
+// Response of UpdateTask.
+type UpdateTaskResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// WAITING or QUEUED.
+	State TaskState `protobuf:"varint,1,opt,name=state,proto3,enum=lineshaft.v1.TaskState" json:"state,omitempty"`
+	// Revision of this response.
+	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateTaskResponse) Reset() {
+	*x = UpdateTaskResponse{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateTaskResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateTaskResponse) ProtoMessage() {}
+
+func (x *UpdateTaskResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateTaskResponse.ProtoReflect.Descriptor instead.
+func (*UpdateTaskResponse) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *UpdateTaskResponse) GetState() TaskState {
+	if x != nil {
+		return x.State
+	}
+	return TaskState_TASK_STATE_UNSPECIFIED
+}
+
+func (x *UpdateTaskResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // Request of RetryTask.
 type RetryTaskRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2499,7 +2700,7 @@ type RetryTaskRequest struct {
 
 func (x *RetryTaskRequest) Reset() {
 	*x = RetryTaskRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[29]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2511,7 +2712,7 @@ func (x *RetryTaskRequest) String() string {
 func (*RetryTaskRequest) ProtoMessage() {}
 
 func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[29]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2524,7 +2725,7 @@ func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskRequest.ProtoReflect.Descriptor instead.
 func (*RetryTaskRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{29}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RetryTaskRequest) GetTaskId() string {
@@ -2566,7 +2767,7 @@ type RetryTaskResponse struct {
 
 func (x *RetryTaskResponse) Reset() {
 	*x = RetryTaskResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[30]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2578,7 +2779,7 @@ func (x *RetryTaskResponse) String() string {
 func (*RetryTaskResponse) ProtoMessage() {}
 
 func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[30]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2591,7 +2792,7 @@ func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskResponse.ProtoReflect.Descriptor instead.
 func (*RetryTaskResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{30}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RetryTaskResponse) GetTask() *SubmitTaskResponse {
@@ -2612,7 +2813,7 @@ type DeleteTasksRequest struct {
 
 func (x *DeleteTasksRequest) Reset() {
 	*x = DeleteTasksRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[31]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +2825,7 @@ func (x *DeleteTasksRequest) String() string {
 func (*DeleteTasksRequest) ProtoMessage() {}
 
 func (x *DeleteTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[31]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2838,7 @@ func (x *DeleteTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTasksRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTasksRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{31}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DeleteTasksRequest) GetFilter() *TaskFilter {
@@ -2660,7 +2861,7 @@ type DeleteTasksResponse struct {
 
 func (x *DeleteTasksResponse) Reset() {
 	*x = DeleteTasksResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[32]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2672,7 +2873,7 @@ func (x *DeleteTasksResponse) String() string {
 func (*DeleteTasksResponse) ProtoMessage() {}
 
 func (x *DeleteTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[32]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2685,7 +2886,7 @@ func (x *DeleteTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTasksResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTasksResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{32}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DeleteTasksResponse) GetDeleted() int64 {
@@ -2721,7 +2922,7 @@ type ReadOutputRequest struct {
 
 func (x *ReadOutputRequest) Reset() {
 	*x = ReadOutputRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[33]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2733,7 +2934,7 @@ func (x *ReadOutputRequest) String() string {
 func (*ReadOutputRequest) ProtoMessage() {}
 
 func (x *ReadOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[33]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2746,7 +2947,7 @@ func (x *ReadOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOutputRequest.ProtoReflect.Descriptor instead.
 func (*ReadOutputRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{33}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReadOutputRequest) GetTaskId() string {
@@ -2801,7 +3002,7 @@ type ReadOutputResponse struct {
 
 func (x *ReadOutputResponse) Reset() {
 	*x = ReadOutputResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[34]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2813,7 +3014,7 @@ func (x *ReadOutputResponse) String() string {
 func (*ReadOutputResponse) ProtoMessage() {}
 
 func (x *ReadOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[34]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2826,7 +3027,7 @@ func (x *ReadOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOutputResponse.ProtoReflect.Descriptor instead.
 func (*ReadOutputResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{34}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ReadOutputResponse) GetData() []byte {
@@ -3046,6 +3247,23 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\x05grace\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"_\n" +
 	"\x12CancelTaskResponse\x12-\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x17.lineshaft.v1.TaskStateR\x05state\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"^\n" +
+	"\x11UpdateTaskRequest\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x120\n" +
+	"\x06update\x18\x02 \x01(\v2\x18.lineshaft.v1.TaskUpdateR\x06update\"\x84\x03\n" +
+	"\n" +
+	"TaskUpdate\x122\n" +
+	"\bpriority\x18\x01 \x01(\x0e2\x16.lineshaft.v1.PriorityR\bpriority\x123\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12<\n" +
+	"\x06labels\x18\x03 \x03(\v2$.lineshaft.v1.TaskUpdate.LabelsEntryR\x06labels\x12#\n" +
+	"\rremove_labels\x18\x04 \x03(\tR\fremoveLabels\x12/\n" +
+	"\x05delay\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x12>\n" +
+	"\rexpires_after\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\fexpiresAfter\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"_\n" +
+	"\x12UpdateTaskResponse\x12-\n" +
+	"\x05state\x18\x01 \x01(\x0e2\x17.lineshaft.v1.TaskStateR\x05state\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"\xaf\x01\n" +
 	"\x10RetryTaskRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1d\n" +
@@ -3075,7 +3293,7 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\x1aESTIMATE_BASIS_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ESTIMATE_BASIS_FREE_SLOT\x10\x01\x12\x18\n" +
 	"\x14ESTIMATE_BASIS_DELAY\x10\x02\x12\x1c\n" +
-	"\x18ESTIMATE_BASIS_RUN_TIMES\x10\x032\xb1\b\n" +
+	"\x18ESTIMATE_BASIS_RUN_TIMES\x10\x032\x82\t\n" +
 	"\vTaskService\x12O\n" +
 	"\n" +
 	"SubmitTask\x12\x1f.lineshaft.v1.SubmitTaskRequest\x1a .lineshaft.v1.SubmitTaskResponse\x12a\n" +
@@ -3089,7 +3307,9 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\n" +
 	"WatchTasks\x12\x1f.lineshaft.v1.WatchTasksRequest\x1a .lineshaft.v1.WatchTasksResponse0\x01\x12O\n" +
 	"\n" +
-	"CancelTask\x12\x1f.lineshaft.v1.CancelTaskRequest\x1a .lineshaft.v1.CancelTaskResponse\x12L\n" +
+	"CancelTask\x12\x1f.lineshaft.v1.CancelTaskRequest\x1a .lineshaft.v1.CancelTaskResponse\x12O\n" +
+	"\n" +
+	"UpdateTask\x12\x1f.lineshaft.v1.UpdateTaskRequest\x1a .lineshaft.v1.UpdateTaskResponse\x12L\n" +
 	"\tRetryTask\x12\x1e.lineshaft.v1.RetryTaskRequest\x1a\x1f.lineshaft.v1.RetryTaskResponse\x12R\n" +
 	"\vDeleteTasks\x12 .lineshaft.v1.DeleteTasksRequest\x1a!.lineshaft.v1.DeleteTasksResponse\x12Q\n" +
 	"\n" +
@@ -3109,7 +3329,7 @@ func file_lineshaft_v1_task_service_proto_rawDescGZIP() []byte {
 }
 
 var file_lineshaft_v1_task_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_lineshaft_v1_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_lineshaft_v1_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_lineshaft_v1_task_service_proto_goTypes = []any{
 	(EstimateBasis)(0),               // 0: lineshaft.v1.EstimateBasis
 	(*SubmitTaskRequest)(nil),        // 1: lineshaft.v1.SubmitTaskRequest
@@ -3141,121 +3361,134 @@ var file_lineshaft_v1_task_service_proto_goTypes = []any{
 	(*WatchProgress)(nil),            // 27: lineshaft.v1.WatchProgress
 	(*CancelTaskRequest)(nil),        // 28: lineshaft.v1.CancelTaskRequest
 	(*CancelTaskResponse)(nil),       // 29: lineshaft.v1.CancelTaskResponse
-	(*RetryTaskRequest)(nil),         // 30: lineshaft.v1.RetryTaskRequest
-	(*RetryTaskResponse)(nil),        // 31: lineshaft.v1.RetryTaskResponse
-	(*DeleteTasksRequest)(nil),       // 32: lineshaft.v1.DeleteTasksRequest
-	(*DeleteTasksResponse)(nil),      // 33: lineshaft.v1.DeleteTasksResponse
-	(*ReadOutputRequest)(nil),        // 34: lineshaft.v1.ReadOutputRequest
-	(*ReadOutputResponse)(nil),       // 35: lineshaft.v1.ReadOutputResponse
-	nil,                              // 36: lineshaft.v1.SubmitTaskRequest.LabelsEntry
-	nil,                              // 37: lineshaft.v1.Rejection.MetadataEntry
-	(*Payload)(nil),                  // 38: lineshaft.v1.Payload
-	(Priority)(0),                    // 39: lineshaft.v1.Priority
-	(*durationpb.Duration)(nil),      // 40: google.protobuf.Duration
-	(*RetryPolicy)(nil),              // 41: lineshaft.v1.RetryPolicy
-	(Durability)(0),                  // 42: lineshaft.v1.Durability
-	(TraceMode)(0),                   // 43: lineshaft.v1.TraceMode
-	(*TaskLimit)(nil),                // 44: lineshaft.v1.TaskLimit
-	(OnUniqueConflict)(0),            // 45: lineshaft.v1.OnUniqueConflict
-	(OnParentFailure)(0),             // 46: lineshaft.v1.OnParentFailure
-	(TaskState)(0),                   // 47: lineshaft.v1.TaskState
-	(*TaskEvent)(nil),                // 48: lineshaft.v1.TaskEvent
-	(*Task)(nil),                     // 49: lineshaft.v1.Task
-	(*timestamppb.Timestamp)(nil),    // 50: google.protobuf.Timestamp
-	(*LimitHold)(nil),                // 51: lineshaft.v1.LimitHold
-	(*TaskFilter)(nil),               // 52: lineshaft.v1.TaskFilter
-	(CancelMode)(0),                  // 53: lineshaft.v1.CancelMode
-	(OutputStream)(0),                // 54: lineshaft.v1.OutputStream
+	(*UpdateTaskRequest)(nil),        // 30: lineshaft.v1.UpdateTaskRequest
+	(*TaskUpdate)(nil),               // 31: lineshaft.v1.TaskUpdate
+	(*UpdateTaskResponse)(nil),       // 32: lineshaft.v1.UpdateTaskResponse
+	(*RetryTaskRequest)(nil),         // 33: lineshaft.v1.RetryTaskRequest
+	(*RetryTaskResponse)(nil),        // 34: lineshaft.v1.RetryTaskResponse
+	(*DeleteTasksRequest)(nil),       // 35: lineshaft.v1.DeleteTasksRequest
+	(*DeleteTasksResponse)(nil),      // 36: lineshaft.v1.DeleteTasksResponse
+	(*ReadOutputRequest)(nil),        // 37: lineshaft.v1.ReadOutputRequest
+	(*ReadOutputResponse)(nil),       // 38: lineshaft.v1.ReadOutputResponse
+	nil,                              // 39: lineshaft.v1.SubmitTaskRequest.LabelsEntry
+	nil,                              // 40: lineshaft.v1.Rejection.MetadataEntry
+	nil,                              // 41: lineshaft.v1.TaskUpdate.LabelsEntry
+	(*Payload)(nil),                  // 42: lineshaft.v1.Payload
+	(Priority)(0),                    // 43: lineshaft.v1.Priority
+	(*durationpb.Duration)(nil),      // 44: google.protobuf.Duration
+	(*RetryPolicy)(nil),              // 45: lineshaft.v1.RetryPolicy
+	(Durability)(0),                  // 46: lineshaft.v1.Durability
+	(TraceMode)(0),                   // 47: lineshaft.v1.TraceMode
+	(*TaskLimit)(nil),                // 48: lineshaft.v1.TaskLimit
+	(OnUniqueConflict)(0),            // 49: lineshaft.v1.OnUniqueConflict
+	(OnParentFailure)(0),             // 50: lineshaft.v1.OnParentFailure
+	(TaskState)(0),                   // 51: lineshaft.v1.TaskState
+	(*TaskEvent)(nil),                // 52: lineshaft.v1.TaskEvent
+	(*Task)(nil),                     // 53: lineshaft.v1.Task
+	(*timestamppb.Timestamp)(nil),    // 54: google.protobuf.Timestamp
+	(*LimitHold)(nil),                // 55: lineshaft.v1.LimitHold
+	(*TaskFilter)(nil),               // 56: lineshaft.v1.TaskFilter
+	(CancelMode)(0),                  // 57: lineshaft.v1.CancelMode
+	(OutputStream)(0),                // 58: lineshaft.v1.OutputStream
 }
 var file_lineshaft_v1_task_service_proto_depIdxs = []int32{
-	38, // 0: lineshaft.v1.SubmitTaskRequest.payload:type_name -> lineshaft.v1.Payload
-	39, // 1: lineshaft.v1.SubmitTaskRequest.priority:type_name -> lineshaft.v1.Priority
-	36, // 2: lineshaft.v1.SubmitTaskRequest.labels:type_name -> lineshaft.v1.SubmitTaskRequest.LabelsEntry
-	40, // 3: lineshaft.v1.SubmitTaskRequest.timeout:type_name -> google.protobuf.Duration
-	41, // 4: lineshaft.v1.SubmitTaskRequest.retry:type_name -> lineshaft.v1.RetryPolicy
-	40, // 5: lineshaft.v1.SubmitTaskRequest.delay:type_name -> google.protobuf.Duration
-	42, // 6: lineshaft.v1.SubmitTaskRequest.durability:type_name -> lineshaft.v1.Durability
-	40, // 7: lineshaft.v1.SubmitTaskRequest.expires_after:type_name -> google.protobuf.Duration
-	43, // 8: lineshaft.v1.SubmitTaskRequest.trace_mode:type_name -> lineshaft.v1.TraceMode
+	42, // 0: lineshaft.v1.SubmitTaskRequest.payload:type_name -> lineshaft.v1.Payload
+	43, // 1: lineshaft.v1.SubmitTaskRequest.priority:type_name -> lineshaft.v1.Priority
+	39, // 2: lineshaft.v1.SubmitTaskRequest.labels:type_name -> lineshaft.v1.SubmitTaskRequest.LabelsEntry
+	44, // 3: lineshaft.v1.SubmitTaskRequest.timeout:type_name -> google.protobuf.Duration
+	45, // 4: lineshaft.v1.SubmitTaskRequest.retry:type_name -> lineshaft.v1.RetryPolicy
+	44, // 5: lineshaft.v1.SubmitTaskRequest.delay:type_name -> google.protobuf.Duration
+	46, // 6: lineshaft.v1.SubmitTaskRequest.durability:type_name -> lineshaft.v1.Durability
+	44, // 7: lineshaft.v1.SubmitTaskRequest.expires_after:type_name -> google.protobuf.Duration
+	47, // 8: lineshaft.v1.SubmitTaskRequest.trace_mode:type_name -> lineshaft.v1.TraceMode
 	2,  // 9: lineshaft.v1.SubmitTaskRequest.dependencies:type_name -> lineshaft.v1.Dependencies
-	44, // 10: lineshaft.v1.SubmitTaskRequest.limits:type_name -> lineshaft.v1.TaskLimit
-	45, // 11: lineshaft.v1.SubmitTaskRequest.on_unique_conflict:type_name -> lineshaft.v1.OnUniqueConflict
-	46, // 12: lineshaft.v1.Dependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
-	47, // 13: lineshaft.v1.SubmitTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	42, // 14: lineshaft.v1.SubmitTaskResponse.durability:type_name -> lineshaft.v1.Durability
+	48, // 10: lineshaft.v1.SubmitTaskRequest.limits:type_name -> lineshaft.v1.TaskLimit
+	49, // 11: lineshaft.v1.SubmitTaskRequest.on_unique_conflict:type_name -> lineshaft.v1.OnUniqueConflict
+	50, // 12: lineshaft.v1.Dependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
+	51, // 13: lineshaft.v1.SubmitTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	46, // 14: lineshaft.v1.SubmitTaskResponse.durability:type_name -> lineshaft.v1.Durability
 	1,  // 15: lineshaft.v1.BatchSubmitTasksRequest.tasks:type_name -> lineshaft.v1.SubmitTaskRequest
-	42, // 16: lineshaft.v1.BatchSubmitTasksResponse.durability:type_name -> lineshaft.v1.Durability
+	46, // 16: lineshaft.v1.BatchSubmitTasksResponse.durability:type_name -> lineshaft.v1.Durability
 	1,  // 17: lineshaft.v1.SubmitTasksRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
 	3,  // 18: lineshaft.v1.SubmitTasksResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
 	8,  // 19: lineshaft.v1.SubmitTasksResponse.rejected:type_name -> lineshaft.v1.Rejection
-	40, // 20: lineshaft.v1.Rejection.retry_after:type_name -> google.protobuf.Duration
-	37, // 21: lineshaft.v1.Rejection.metadata:type_name -> lineshaft.v1.Rejection.MetadataEntry
+	44, // 20: lineshaft.v1.Rejection.retry_after:type_name -> google.protobuf.Duration
+	40, // 21: lineshaft.v1.Rejection.metadata:type_name -> lineshaft.v1.Rejection.MetadataEntry
 	1,  // 22: lineshaft.v1.RunTaskRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
 	3,  // 23: lineshaft.v1.RunTaskResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
-	48, // 24: lineshaft.v1.RunTaskResponse.event:type_name -> lineshaft.v1.TaskEvent
-	49, // 25: lineshaft.v1.RunTaskResponse.task:type_name -> lineshaft.v1.Task
-	49, // 26: lineshaft.v1.GetTaskResponse.task:type_name -> lineshaft.v1.Task
-	47, // 27: lineshaft.v1.ExplainTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	52, // 24: lineshaft.v1.RunTaskResponse.event:type_name -> lineshaft.v1.TaskEvent
+	53, // 25: lineshaft.v1.RunTaskResponse.task:type_name -> lineshaft.v1.Task
+	53, // 26: lineshaft.v1.GetTaskResponse.task:type_name -> lineshaft.v1.Task
+	51, // 27: lineshaft.v1.ExplainTaskResponse.state:type_name -> lineshaft.v1.TaskState
 	15, // 28: lineshaft.v1.ExplainTaskResponse.blockers:type_name -> lineshaft.v1.Blocker
 	19, // 29: lineshaft.v1.ExplainTaskResponse.position:type_name -> lineshaft.v1.QueuePosition
-	50, // 30: lineshaft.v1.ExplainTaskResponse.estimated_start:type_name -> google.protobuf.Timestamp
+	54, // 30: lineshaft.v1.ExplainTaskResponse.estimated_start:type_name -> google.protobuf.Timestamp
 	0,  // 31: lineshaft.v1.ExplainTaskResponse.estimate_basis:type_name -> lineshaft.v1.EstimateBasis
-	50, // 32: lineshaft.v1.Blocker.delayed_until:type_name -> google.protobuf.Timestamp
-	50, // 33: lineshaft.v1.Blocker.retries_at:type_name -> google.protobuf.Timestamp
+	54, // 32: lineshaft.v1.Blocker.delayed_until:type_name -> google.protobuf.Timestamp
+	54, // 33: lineshaft.v1.Blocker.retries_at:type_name -> google.protobuf.Timestamp
 	17, // 34: lineshaft.v1.Blocker.parents:type_name -> lineshaft.v1.UnfinishedParents
 	18, // 35: lineshaft.v1.Blocker.pool_slots:type_name -> lineshaft.v1.TakenSlots
 	18, // 36: lineshaft.v1.Blocker.namespace_slots:type_name -> lineshaft.v1.TakenSlots
 	16, // 37: lineshaft.v1.Blocker.limit:type_name -> lineshaft.v1.LimitBlocker
-	51, // 38: lineshaft.v1.LimitBlocker.hold:type_name -> lineshaft.v1.LimitHold
-	52, // 39: lineshaft.v1.ListTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	49, // 40: lineshaft.v1.ListTasksResponse.tasks:type_name -> lineshaft.v1.Task
-	40, // 41: lineshaft.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
-	49, // 42: lineshaft.v1.WaitTaskResponse.task:type_name -> lineshaft.v1.Task
-	52, // 43: lineshaft.v1.WatchTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	40, // 44: lineshaft.v1.WatchTasksRequest.progress_interval:type_name -> google.protobuf.Duration
-	49, // 45: lineshaft.v1.WatchTasksResponse.snapshot_entry:type_name -> lineshaft.v1.Task
+	55, // 38: lineshaft.v1.LimitBlocker.hold:type_name -> lineshaft.v1.LimitHold
+	56, // 39: lineshaft.v1.ListTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	53, // 40: lineshaft.v1.ListTasksResponse.tasks:type_name -> lineshaft.v1.Task
+	44, // 41: lineshaft.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
+	53, // 42: lineshaft.v1.WaitTaskResponse.task:type_name -> lineshaft.v1.Task
+	56, // 43: lineshaft.v1.WatchTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	44, // 44: lineshaft.v1.WatchTasksRequest.progress_interval:type_name -> google.protobuf.Duration
+	53, // 45: lineshaft.v1.WatchTasksResponse.snapshot_entry:type_name -> lineshaft.v1.Task
 	26, // 46: lineshaft.v1.WatchTasksResponse.snapshot_complete:type_name -> lineshaft.v1.SnapshotComplete
-	48, // 47: lineshaft.v1.WatchTasksResponse.event:type_name -> lineshaft.v1.TaskEvent
+	52, // 47: lineshaft.v1.WatchTasksResponse.event:type_name -> lineshaft.v1.TaskEvent
 	27, // 48: lineshaft.v1.WatchTasksResponse.progress:type_name -> lineshaft.v1.WatchProgress
-	53, // 49: lineshaft.v1.CancelTaskRequest.mode:type_name -> lineshaft.v1.CancelMode
-	40, // 50: lineshaft.v1.CancelTaskRequest.grace:type_name -> google.protobuf.Duration
-	47, // 51: lineshaft.v1.CancelTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	38, // 52: lineshaft.v1.RetryTaskRequest.payload:type_name -> lineshaft.v1.Payload
-	39, // 53: lineshaft.v1.RetryTaskRequest.priority:type_name -> lineshaft.v1.Priority
-	3,  // 54: lineshaft.v1.RetryTaskResponse.task:type_name -> lineshaft.v1.SubmitTaskResponse
-	52, // 55: lineshaft.v1.DeleteTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	54, // 56: lineshaft.v1.ReadOutputRequest.stream:type_name -> lineshaft.v1.OutputStream
-	1,  // 57: lineshaft.v1.TaskService.SubmitTask:input_type -> lineshaft.v1.SubmitTaskRequest
-	4,  // 58: lineshaft.v1.TaskService.BatchSubmitTasks:input_type -> lineshaft.v1.BatchSubmitTasksRequest
-	6,  // 59: lineshaft.v1.TaskService.SubmitTasks:input_type -> lineshaft.v1.SubmitTasksRequest
-	9,  // 60: lineshaft.v1.TaskService.RunTask:input_type -> lineshaft.v1.RunTaskRequest
-	11, // 61: lineshaft.v1.TaskService.GetTask:input_type -> lineshaft.v1.GetTaskRequest
-	13, // 62: lineshaft.v1.TaskService.ExplainTask:input_type -> lineshaft.v1.ExplainTaskRequest
-	20, // 63: lineshaft.v1.TaskService.ListTasks:input_type -> lineshaft.v1.ListTasksRequest
-	22, // 64: lineshaft.v1.TaskService.WaitTask:input_type -> lineshaft.v1.WaitTaskRequest
-	24, // 65: lineshaft.v1.TaskService.WatchTasks:input_type -> lineshaft.v1.WatchTasksRequest
-	28, // 66: lineshaft.v1.TaskService.CancelTask:input_type -> lineshaft.v1.CancelTaskRequest
-	30, // 67: lineshaft.v1.TaskService.RetryTask:input_type -> lineshaft.v1.RetryTaskRequest
-	32, // 68: lineshaft.v1.TaskService.DeleteTasks:input_type -> lineshaft.v1.DeleteTasksRequest
-	34, // 69: lineshaft.v1.TaskService.ReadOutput:input_type -> lineshaft.v1.ReadOutputRequest
-	3,  // 70: lineshaft.v1.TaskService.SubmitTask:output_type -> lineshaft.v1.SubmitTaskResponse
-	5,  // 71: lineshaft.v1.TaskService.BatchSubmitTasks:output_type -> lineshaft.v1.BatchSubmitTasksResponse
-	7,  // 72: lineshaft.v1.TaskService.SubmitTasks:output_type -> lineshaft.v1.SubmitTasksResponse
-	10, // 73: lineshaft.v1.TaskService.RunTask:output_type -> lineshaft.v1.RunTaskResponse
-	12, // 74: lineshaft.v1.TaskService.GetTask:output_type -> lineshaft.v1.GetTaskResponse
-	14, // 75: lineshaft.v1.TaskService.ExplainTask:output_type -> lineshaft.v1.ExplainTaskResponse
-	21, // 76: lineshaft.v1.TaskService.ListTasks:output_type -> lineshaft.v1.ListTasksResponse
-	23, // 77: lineshaft.v1.TaskService.WaitTask:output_type -> lineshaft.v1.WaitTaskResponse
-	25, // 78: lineshaft.v1.TaskService.WatchTasks:output_type -> lineshaft.v1.WatchTasksResponse
-	29, // 79: lineshaft.v1.TaskService.CancelTask:output_type -> lineshaft.v1.CancelTaskResponse
-	31, // 80: lineshaft.v1.TaskService.RetryTask:output_type -> lineshaft.v1.RetryTaskResponse
-	33, // 81: lineshaft.v1.TaskService.DeleteTasks:output_type -> lineshaft.v1.DeleteTasksResponse
-	35, // 82: lineshaft.v1.TaskService.ReadOutput:output_type -> lineshaft.v1.ReadOutputResponse
-	70, // [70:83] is the sub-list for method output_type
-	57, // [57:70] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	57, // 49: lineshaft.v1.CancelTaskRequest.mode:type_name -> lineshaft.v1.CancelMode
+	44, // 50: lineshaft.v1.CancelTaskRequest.grace:type_name -> google.protobuf.Duration
+	51, // 51: lineshaft.v1.CancelTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	31, // 52: lineshaft.v1.UpdateTaskRequest.update:type_name -> lineshaft.v1.TaskUpdate
+	43, // 53: lineshaft.v1.TaskUpdate.priority:type_name -> lineshaft.v1.Priority
+	44, // 54: lineshaft.v1.TaskUpdate.timeout:type_name -> google.protobuf.Duration
+	41, // 55: lineshaft.v1.TaskUpdate.labels:type_name -> lineshaft.v1.TaskUpdate.LabelsEntry
+	44, // 56: lineshaft.v1.TaskUpdate.delay:type_name -> google.protobuf.Duration
+	44, // 57: lineshaft.v1.TaskUpdate.expires_after:type_name -> google.protobuf.Duration
+	51, // 58: lineshaft.v1.UpdateTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	42, // 59: lineshaft.v1.RetryTaskRequest.payload:type_name -> lineshaft.v1.Payload
+	43, // 60: lineshaft.v1.RetryTaskRequest.priority:type_name -> lineshaft.v1.Priority
+	3,  // 61: lineshaft.v1.RetryTaskResponse.task:type_name -> lineshaft.v1.SubmitTaskResponse
+	56, // 62: lineshaft.v1.DeleteTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	58, // 63: lineshaft.v1.ReadOutputRequest.stream:type_name -> lineshaft.v1.OutputStream
+	1,  // 64: lineshaft.v1.TaskService.SubmitTask:input_type -> lineshaft.v1.SubmitTaskRequest
+	4,  // 65: lineshaft.v1.TaskService.BatchSubmitTasks:input_type -> lineshaft.v1.BatchSubmitTasksRequest
+	6,  // 66: lineshaft.v1.TaskService.SubmitTasks:input_type -> lineshaft.v1.SubmitTasksRequest
+	9,  // 67: lineshaft.v1.TaskService.RunTask:input_type -> lineshaft.v1.RunTaskRequest
+	11, // 68: lineshaft.v1.TaskService.GetTask:input_type -> lineshaft.v1.GetTaskRequest
+	13, // 69: lineshaft.v1.TaskService.ExplainTask:input_type -> lineshaft.v1.ExplainTaskRequest
+	20, // 70: lineshaft.v1.TaskService.ListTasks:input_type -> lineshaft.v1.ListTasksRequest
+	22, // 71: lineshaft.v1.TaskService.WaitTask:input_type -> lineshaft.v1.WaitTaskRequest
+	24, // 72: lineshaft.v1.TaskService.WatchTasks:input_type -> lineshaft.v1.WatchTasksRequest
+	28, // 73: lineshaft.v1.TaskService.CancelTask:input_type -> lineshaft.v1.CancelTaskRequest
+	30, // 74: lineshaft.v1.TaskService.UpdateTask:input_type -> lineshaft.v1.UpdateTaskRequest
+	33, // 75: lineshaft.v1.TaskService.RetryTask:input_type -> lineshaft.v1.RetryTaskRequest
+	35, // 76: lineshaft.v1.TaskService.DeleteTasks:input_type -> lineshaft.v1.DeleteTasksRequest
+	37, // 77: lineshaft.v1.TaskService.ReadOutput:input_type -> lineshaft.v1.ReadOutputRequest
+	3,  // 78: lineshaft.v1.TaskService.SubmitTask:output_type -> lineshaft.v1.SubmitTaskResponse
+	5,  // 79: lineshaft.v1.TaskService.BatchSubmitTasks:output_type -> lineshaft.v1.BatchSubmitTasksResponse
+	7,  // 80: lineshaft.v1.TaskService.SubmitTasks:output_type -> lineshaft.v1.SubmitTasksResponse
+	10, // 81: lineshaft.v1.TaskService.RunTask:output_type -> lineshaft.v1.RunTaskResponse
+	12, // 82: lineshaft.v1.TaskService.GetTask:output_type -> lineshaft.v1.GetTaskResponse
+	14, // 83: lineshaft.v1.TaskService.ExplainTask:output_type -> lineshaft.v1.ExplainTaskResponse
+	21, // 84: lineshaft.v1.TaskService.ListTasks:output_type -> lineshaft.v1.ListTasksResponse
+	23, // 85: lineshaft.v1.TaskService.WaitTask:output_type -> lineshaft.v1.WaitTaskResponse
+	25, // 86: lineshaft.v1.TaskService.WatchTasks:output_type -> lineshaft.v1.WatchTasksResponse
+	29, // 87: lineshaft.v1.TaskService.CancelTask:output_type -> lineshaft.v1.CancelTaskResponse
+	32, // 88: lineshaft.v1.TaskService.UpdateTask:output_type -> lineshaft.v1.UpdateTaskResponse
+	34, // 89: lineshaft.v1.TaskService.RetryTask:output_type -> lineshaft.v1.RetryTaskResponse
+	36, // 90: lineshaft.v1.TaskService.DeleteTasks:output_type -> lineshaft.v1.DeleteTasksResponse
+	38, // 91: lineshaft.v1.TaskService.ReadOutput:output_type -> lineshaft.v1.ReadOutputResponse
+	78, // [78:92] is the sub-list for method output_type
+	64, // [64:78] is the sub-list for method input_type
+	64, // [64:64] is the sub-list for extension type_name
+	64, // [64:64] is the sub-list for extension extendee
+	0,  // [0:64] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_task_service_proto_init() }
@@ -3298,7 +3531,7 @@ func file_lineshaft_v1_task_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_task_service_proto_rawDesc), len(file_lineshaft_v1_task_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   37,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -29,6 +29,7 @@ const (
 	TaskService_WaitTask_FullMethodName         = "/lineshaft.v1.TaskService/WaitTask"
 	TaskService_WatchTasks_FullMethodName       = "/lineshaft.v1.TaskService/WatchTasks"
 	TaskService_CancelTask_FullMethodName       = "/lineshaft.v1.TaskService/CancelTask"
+	TaskService_UpdateTask_FullMethodName       = "/lineshaft.v1.TaskService/UpdateTask"
 	TaskService_RetryTask_FullMethodName        = "/lineshaft.v1.TaskService/RetryTask"
 	TaskService_DeleteTasks_FullMethodName      = "/lineshaft.v1.TaskService/DeleteTasks"
 	TaskService_ReadOutput_FullMethodName       = "/lineshaft.v1.TaskService/ReadOutput"
@@ -103,6 +104,11 @@ type TaskServiceClient interface {
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_FINISHED (FAILED_PRECONDITION),
 	// STORE_UNAVAILABLE (UNAVAILABLE).
 	CancelTask(ctx context.Context, in *CancelTaskRequest, opts ...grpc.CallOption) (*CancelTaskResponse, error)
+	// Changes a task that has never started. A QUEUED task is queued anew, behind the others of its priority, unless the update changes
+	// nothing. A task that was updated runs only with its new settings: the call fails if a worker has just started it.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_STARTED (FAILED_PRECONDITION), TASK_FINISHED
+	// (FAILED_PRECONDITION), STORE_UNAVAILABLE (UNAVAILABLE).
+	UpdateTask(ctx context.Context, in *UpdateTaskRequest, opts ...grpc.CallOption) (*UpdateTaskResponse, error)
 	// Submits an ended task again: with its handler, payload, priority and all other options, but without its delay, its
 	// batch, its schedule and its parents. The new task has an ID of its own and names the ended one in `retry_of`, which stays as it is.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_NOT_FINISHED (FAILED_PRECONDITION), and those of
@@ -247,6 +253,16 @@ func (c *taskServiceClient) CancelTask(ctx context.Context, in *CancelTaskReques
 	return out, nil
 }
 
+func (c *taskServiceClient) UpdateTask(ctx context.Context, in *UpdateTaskRequest, opts ...grpc.CallOption) (*UpdateTaskResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateTaskResponse)
+	err := c.cc.Invoke(ctx, TaskService_UpdateTask_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *taskServiceClient) RetryTask(ctx context.Context, in *RetryTaskRequest, opts ...grpc.CallOption) (*RetryTaskResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RetryTaskResponse)
@@ -355,6 +371,11 @@ type TaskServiceServer interface {
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_FINISHED (FAILED_PRECONDITION),
 	// STORE_UNAVAILABLE (UNAVAILABLE).
 	CancelTask(context.Context, *CancelTaskRequest) (*CancelTaskResponse, error)
+	// Changes a task that has never started. A QUEUED task is queued anew, behind the others of its priority, unless the update changes
+	// nothing. A task that was updated runs only with its new settings: the call fails if a worker has just started it.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_STARTED (FAILED_PRECONDITION), TASK_FINISHED
+	// (FAILED_PRECONDITION), STORE_UNAVAILABLE (UNAVAILABLE).
+	UpdateTask(context.Context, *UpdateTaskRequest) (*UpdateTaskResponse, error)
 	// Submits an ended task again: with its handler, payload, priority and all other options, but without its delay, its
 	// batch, its schedule and its parents. The new task has an ID of its own and names the ended one in `retry_of`, which stays as it is.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_NOT_FINISHED (FAILED_PRECONDITION), and those of
@@ -407,6 +428,9 @@ func (UnimplementedTaskServiceServer) WatchTasks(*WatchTasksRequest, grpc.Server
 }
 func (UnimplementedTaskServiceServer) CancelTask(context.Context, *CancelTaskRequest) (*CancelTaskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelTask not implemented")
+}
+func (UnimplementedTaskServiceServer) UpdateTask(context.Context, *UpdateTaskRequest) (*UpdateTaskResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateTask not implemented")
 }
 func (UnimplementedTaskServiceServer) RetryTask(context.Context, *RetryTaskRequest) (*RetryTaskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RetryTask not implemented")
@@ -593,6 +617,24 @@ func _TaskService_CancelTask_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TaskService_UpdateTask_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateTaskRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TaskServiceServer).UpdateTask(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TaskService_UpdateTask_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TaskServiceServer).UpdateTask(ctx, req.(*UpdateTaskRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _TaskService_RetryTask_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RetryTaskRequest)
 	if err := dec(in); err != nil {
@@ -674,6 +716,10 @@ var TaskService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CancelTask",
 			Handler:    _TaskService_CancelTask_Handler,
+		},
+		{
+			MethodName: "UpdateTask",
+			Handler:    _TaskService_UpdateTask_Handler,
 		},
 		{
 			MethodName: "RetryTask",

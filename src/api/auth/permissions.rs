@@ -49,7 +49,7 @@ use CallKind::{Streaming, Unary};
 use Permission::{AllNamespaces, AnyNamespace, Authenticated, Public};
 use Role::{Admin, Operator, Submitter, Viewer, Worker};
 
-const TABLE: [(&str, Permission, CallKind); 63] = [
+const TABLE: [(&str, Permission, CallKind); 64] = [
     ("/lineshaft.v1.TaskService/SubmitTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/BatchSubmitTasks", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/SubmitTasks", AnyNamespace(Submitter), Streaming),
@@ -60,6 +60,7 @@ const TABLE: [(&str, Permission, CallKind); 63] = [
     ("/lineshaft.v1.TaskService/WaitTask", AnyNamespace(Viewer), Streaming),
     ("/lineshaft.v1.TaskService/WatchTasks", AnyNamespace(Viewer), Streaming),
     ("/lineshaft.v1.TaskService/CancelTask", AnyNamespace(Submitter), Unary),
+    ("/lineshaft.v1.TaskService/UpdateTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/RetryTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/DeleteTasks", AnyNamespace(Operator), Unary),
     ("/lineshaft.v1.TaskService/ReadOutput", AnyNamespace(Viewer), Streaming),

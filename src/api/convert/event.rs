@@ -4,7 +4,7 @@ use crate::model::{TaskChange, TaskEvent};
 use crate::proto::v1;
 
 use super::numbers::to_i32;
-use super::task::{batch_id, cancel_receipt, cancel_request, failure, hold, priority, resource_usage, state};
+use super::task::{batch_id, cancel_receipt, cancel_request, failure, hold, labels, priority, resource_usage, state};
 use super::time::timestamp;
 
 pub fn event(event: &TaskEvent) -> v1::TaskEvent {
@@ -28,7 +28,11 @@ pub fn event(event: &TaskEvent) -> v1::TaskEvent {
         TaskChange::Submitted { spec } => {
             converted.previous_state = 0;
             converted.not_before = spec.extras().delay.map(|delay| timestamp(event.at.after(delay)));
-            converted.labels = options.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+            converted.labels = labels(options);
+        }
+        TaskChange::Updated { .. } => {
+            converted.updated = true;
+            converted.labels = labels(options);
         }
         TaskChange::Started { worker, .. } => converted.worker = worker.to_string(),
         TaskChange::Completed { usage, .. } => converted.resource_usage = Some(resource_usage(usage)),

@@ -23,6 +23,8 @@ pub enum MessagePath {
     Hello,
     /// The field `completion` of the request.
     Completion,
+    /// The field `update` of the request.
+    Update,
     /// The field `spec.task` of the request.
     ScheduleTask,
     /// An item of the field `tasks` of the request.
@@ -42,6 +44,7 @@ impl fmt::Display for MessagePath {
             Self::Task => f.write_str("task."),
             Self::Hello => f.write_str("hello."),
             Self::Completion => f.write_str("completion."),
+            Self::Update => f.write_str("update."),
             Self::ScheduleTask => f.write_str("spec.task."),
             Self::BatchItem(index) => write!(f, "tasks[{index}]."),
         }

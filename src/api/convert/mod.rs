@@ -22,6 +22,7 @@ pub mod system;
 pub mod task;
 mod task_limit;
 pub mod time;
+pub mod update;
 pub mod worker;
 pub mod worker_page;
 

@@ -186,6 +186,7 @@ pub fn convert(
         retry_of: None,
         dependencies: dependencies.map(Arc::new),
         unique: unique.map(Box::new),
+        updated: false,
     };
     let options = Arc::clone(&shared.options);
     if let Some(request_id) = request_id {

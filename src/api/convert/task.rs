@@ -1,5 +1,6 @@
 //! Tasks and the messages they consist of.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::model::{
@@ -78,7 +79,7 @@ pub fn task(task: Task, include: Include) -> v1::Task {
         priority: priority(options.priority),
         state: state(status.state),
         display_name: options.display_name.to_string(),
-        labels: options.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+        labels: labels(options),
         batch_id: batch_id(options),
         request_id: spec.extras().request_id().unwrap_or_default().to_owned(),
         attempt: to_i32(status.attempt),
@@ -116,6 +117,10 @@ pub fn task(task: Task, include: Include) -> v1::Task {
         unique_key: spec.extras().unique.as_ref().map(|unique| unique.key.to_string()).unwrap_or_default(),
         artifacts: Vec::new(),
     }
+}
+
+pub fn labels(options: &TaskOptions) -> BTreeMap<String, String> {
+    options.labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
 }
 
 pub fn retry(policy: &RetryPolicy) -> v1::RetryPolicy {

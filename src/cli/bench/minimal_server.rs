@@ -217,6 +217,10 @@ impl TaskService for Service {
         unsupported()
     }
 
+    async fn update_task(&self, _: Request<UpdateTaskRequest>) -> Result<Response<UpdateTaskResponse>, Status> {
+        unsupported()
+    }
+
     async fn retry_task(&self, _: Request<RetryTaskRequest>) -> Result<Response<RetryTaskResponse>, Status> {
         unsupported()
     }

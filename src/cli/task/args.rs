@@ -229,10 +229,15 @@ pub fn label(text: &str) -> Result<(String, String), String> {
 
 /// The labels by their keys. A task has one value of each.
 pub fn unique(labels: Vec<(String, String)>) -> Result<BTreeMap<String, String>, CliError> {
+    unique_of("--label", labels)
+}
+
+/// As [`unique`], of another option.
+pub fn unique_of(option: &str, labels: Vec<(String, String)>) -> Result<BTreeMap<String, String>, CliError> {
     let mut found = BTreeMap::new();
     for (key, value) in labels {
         if found.contains_key(&key) {
-            return Err(CliError::Usage(format!("--label {key:?} is given more than once")));
+            return Err(CliError::Usage(format!("{option} {key:?} is given more than once")));
         }
         found.insert(key, value);
     }

@@ -13,6 +13,7 @@ pub mod print;
 mod retry;
 mod run;
 mod submit;
+mod update;
 mod wait;
 mod watch;
 
@@ -34,6 +35,7 @@ pub use print::is_terminal;
 pub use watch::drain_token;
 
 use filter::{Filter, Period};
+use update::Changes;
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -148,6 +150,16 @@ pub enum Command {
         #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
         grace: Option<Duration>,
     },
+    /// Change tasks that have not started
+    ///
+    /// A queued task is queued anew, behind the others of its priority.
+    Update {
+        /// Task ID
+        #[arg(value_name = "ID", required = true, add = complete::tasks())]
+        ids: Vec<String>,
+        #[command(flatten)]
+        changes: Changes,
+    },
     /// Submit ended tasks again, as new tasks, and print their IDs
     ///
     /// The new tasks have the same handler, payload and options. With a filter, those that have failed and match now.
@@ -244,6 +256,7 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
                 ids => cancel::named(ids, request, &client, printer).await,
             }
         }
+        Command::Update { ids, changes } => update::named(ids, changes.request()?, &client, printer).await,
         Command::Retry { filter, period, yes, json, with_priority } => {
             let filter = confirmed(filter.request(period)?, yes, "retries all failed tasks")?;
             let request = retry::request(json, with_priority)?;

@@ -53,6 +53,7 @@ impl Core {
                 None => Holds::of_submitted(event.state, extras),
             },
             has_attempt: false,
+            has_started: false,
             expires,
             payload_stored,
         };
@@ -65,11 +66,11 @@ impl Core {
     /// Adds a task to the table and to the structures of its state. Returns the index.
     pub(super) fn add_task(&mut self, entry: TaskEntry, entered: Entered, hold: Option<&LimitHold>) -> u32 {
         let expires_at = entry.spec.extras().expires_after.filter(|_| entry.expires);
-        let (submission, expires_at) = (entry.submission, expires_at.map(|after| entry.submitted_at.after(after)));
+        let expires_at = expires_at.map(|after| entry.submitted_at.after(after));
         let is_unfinished = !entry.state.is_terminal();
         let index = self.tasks.insert(entry);
-        if let Some(at) = expires_at {
-            self.timers.add(Timer { at, index, purpose: Purpose::Expiry(submission) });
+        if let (Some(at), Some(key)) = (expires_at, self.tasks.expiry_key(index)) {
+            self.timers.add(Timer { at, index, purpose: Purpose::Expiry(key) });
         }
         self.enter_state(index, &entered);
         if is_unfinished {
@@ -90,6 +91,9 @@ impl Core {
                 self.finished.remove(&task.spec.options.namespace, task.stored_bytes, &self.tasks);
             }
             return;
+        }
+        if let TaskChange::Updated { delay, expires_after } = event.change {
+            return self.apply_updated(index, event, delay, expires_after);
         }
         self.count(index, event);
         let Some(task) = self.tasks.get_mut(index) else { return };
@@ -117,6 +121,7 @@ impl Core {
         let reason = if event.hold.is_some() { Hold::Limit } else { Hold::BackOff };
         task.holds = Holds::one_if(event.state == TaskState::Waiting, reason);
         task.has_attempt &= event.state == TaskState::Running;
+        task.has_started |= event.state == TaskState::Running;
         if let TaskChange::Started { lease: Lease::Remote { fence }, .. } = event.change
             && !had_attempt
         {
@@ -173,14 +178,16 @@ impl Core {
 
     /// The task cannot expire any more: it has started, has ended, or its timer has fired.
     pub(super) fn disarm_expiry(&mut self, index: u32) {
-        let Some(task) = self.tasks.get_mut(index).filter(|task| task.expires) else { return };
-        task.expires = false;
+        if !self.tasks.get(index).is_some_and(|task| task.expires) {
+            return;
+        }
+        self.tasks.remove_expiry(index);
         let tasks = &self.tasks;
         self.timers.mark_stale(|timer| Self::is_armed(tasks, timer));
     }
 
     /// Removes the task from the counts and structures of its former state.
-    fn leave_state(&mut self, index: u32, previous: TaskState, was_dispatched: bool, held: Holds) {
+    pub(super) fn leave_state(&mut self, index: u32, previous: TaskState, was_dispatched: bool, held: Holds) {
         let Some(task) = self.tasks.get(index) else { return };
         let pool = usize::from(task.pool);
         if let Some(count) = self.pools[pool].count_mut(previous) {
@@ -208,7 +215,7 @@ impl Core {
     }
 
     /// Adds the task to the counts and structures of its state.
-    fn enter_state(&mut self, index: u32, entered: &Entered) {
+    pub(super) fn enter_state(&mut self, index: u32, entered: &Entered) {
         let Entered { stamp, revision, eligible_at, interrupted } = *entered;
         let Some(task) = self.tasks.get_mut(index) else { return };
         let pool = &mut self.pools[usize::from(task.pool)];

@@ -78,6 +78,10 @@ impl Core {
         // The order in which they take notice of their parents.
         children.sort_unstable_by_key(|child| child.submission);
         for child in children {
+            let Some(task) = self.tasks.get_mut(child.index) else { continue };
+            // Whether a task with a delay has taken notice of their ends is not known. It does so again.
+            let may_wait = task.state == TaskState::Waiting && !task.has_started && !task.holds.contains(Hold::Limit);
+            task.holds = task.holds.and(Holds::one_if(may_wait, Hold::Parents));
             let Some(task) = self.tasks.get(child.index) else { continue };
             let (spec, waits) = (task.spec.clone(), child.waits(&self.tasks));
             for (parent, _) in self.parents_of_new(&spec) {

@@ -52,6 +52,17 @@ impl Holds {
         Self(self.0 & !(hold as u8))
     }
 
+    /// The one that it has of these.
+    #[must_use]
+    pub fn only(self, hold: Hold) -> Self {
+        Self(self.0 & hold as u8)
+    }
+
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Without those that a timer releases.
     #[must_use]
     pub fn untimed(self) -> Self {

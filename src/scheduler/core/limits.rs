@@ -60,7 +60,7 @@ impl Core {
     }
 
     /// The limit that keeps a task from being QUEUED. `own`: what it has and gives back.
-    fn limit_hold(&self, options: &TaskOptions, turn: Turn, own: Usage) -> Option<Box<LimitHold>> {
+    pub(super) fn limit_hold(&self, options: &TaskOptions, turn: Turn, own: Usage) -> Option<Box<LimitHold>> {
         self.limit_holds(options, turn, own).next().map(Box::new)
     }
 
@@ -149,6 +149,27 @@ impl Core {
         let options = &task.spec.options;
         for limit in &options.limits {
             limits.add(limit.id(&options.namespace), Usage::of(task.state));
+        }
+        park(limits, index, task, hold);
+    }
+
+    /// Takes what a task has of its limits, before its priority changes, and returns what it had.
+    pub(super) fn leave_limits(&mut self, index: u32) {
+        let Self { tasks, limits, now, .. } = self;
+        let Some(task) = tasks.get(index) else { return };
+        for limit in &task.spec.options.limits {
+            let id = limit.id(&task.spec.options.namespace);
+            limits.change(id, turn(index, task), Usage::of(task.state), Usage::Nothing, *now);
+        }
+    }
+
+    /// Gives a task what it needs of its limits, after [`Core::leave_limits`].
+    pub(super) fn enter_limits(&mut self, index: u32, hold: Option<&LimitHold>) {
+        let Self { tasks, limits, now, .. } = self;
+        let Some(task) = tasks.get(index) else { return };
+        for limit in &task.spec.options.limits {
+            let id = limit.id(&task.spec.options.namespace);
+            limits.change(id, turn(index, task), Usage::Nothing, Usage::of(task.state), *now);
         }
         park(limits, index, task, hold);
     }

@@ -47,6 +47,7 @@ mod table;
 mod timers;
 mod unique_keys;
 mod unique_table;
+mod update;
 mod uploads;
 
 #[cfg(test)]
@@ -79,6 +80,8 @@ mod staleness_tests;
 mod tests;
 #[cfg(test)]
 mod unique_keys_tests;
+#[cfg(test)]
+mod update_tests;
 #[cfg(test)]
 mod uploads_tests;
 

@@ -1,4 +1,4 @@
-//! Ending tasks from outside: cancel and expiry.
+//! Ending tasks from outside, by cancel and expiry, and taking dispatched attempts back.
 //!
 //! A pool may have started a dispatched attempt without having reported it yet. So the core first asks the pool for
 //! the attempt (`Decisions::recalls`), and decides in [`Core::recalled`], which has the pool's answer. Meanwhile the
@@ -71,7 +71,7 @@ impl Core {
     }
 
     /// Asks the pool for a dispatched attempt.
-    fn recall(&mut self, index: u32, reason: RecallReason, out: &mut Decisions) {
+    pub(super) fn recall(&mut self, index: u32, reason: RecallReason, out: &mut Decisions) {
         let (Some(ticket), Some(task)) = (self.ticket_of(index), self.tasks.get(index)) else { return };
         let recall = Recall { submission: task.submission, reason };
         match self.recalls.entry(ticket.fence) {
@@ -108,7 +108,8 @@ impl Core {
                 self.cancel_unfinished(index, *request, out);
             }
             RecallReason::Expiry if won => self.end_expired(now, index, out),
-            RecallReason::Expiry | RecallReason::Replace(_) => {}
+            RecallReason::Update(changed) if won && is_current => self.emit_updated(now, index, *changed, out),
+            RecallReason::Expiry | RecallReason::Replace(_) | RecallReason::Update(_) => {}
         }
     }
 

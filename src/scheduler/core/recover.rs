@@ -87,6 +87,7 @@ impl Core {
             state: task.state,
             holds,
             has_attempt: remote.is_some(),
+            has_started: task.has_started,
             payload_stored,
         };
         entry.add_stored(stored_bytes);

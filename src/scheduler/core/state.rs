@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 
@@ -97,11 +98,21 @@ pub(super) struct Recall {
     pub reason: RecallReason,
 }
 
+/// What an update makes of a task.
+#[derive(Debug)]
+pub(super) struct Changed {
+    pub options: Arc<TaskOptions>,
+    pub delay: Option<Duration>,
+    pub expires_after: Option<Duration>,
+}
+
 #[derive(Debug)]
 pub(super) enum RecallReason {
     Cancel(Box<CancelRequest>),
     /// A new task replaces it. It goes on if it has started.
     Replace(Box<CancelRequest>),
+    /// An update, unless it has started.
+    Update(Box<Changed>),
     Expiry,
 }
 
@@ -297,7 +308,7 @@ impl Core {
     pub(super) fn is_armed(tasks: &TaskTable, timer: Timer) -> bool {
         tasks.get(timer.index).is_some_and(|task| match timer.purpose {
             Purpose::Hold(stamp) => task.stamp == stamp && task.holds.has_timer(),
-            Purpose::Expiry(submission) => task.submission == submission && task.expires,
+            Purpose::Expiry(key) => tasks.expiry_key(timer.index) == Some(key),
         })
     }
 

@@ -5,7 +5,7 @@
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::DefaultHashBuilder;
+use hashbrown::{DefaultHashBuilder, HashMap};
 
 use crate::model::{CancelRequest, Revision, TaskId, TaskSpec, TaskState, Timestamp};
 
@@ -13,6 +13,7 @@ use super::hash_index::HashIndex;
 use super::holds::Holds;
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "there is one byte of each task for each")]
 pub struct TaskEntry {
     /// Without the payload if the payload budget was used up. Payload, arguments and trace context are dropped
     /// when the task ends.
@@ -41,6 +42,8 @@ pub struct TaskEntry {
     pub holds: Holds,
     /// QUEUED and dispatched to the pool, or RUNNING, and not on a server before a restart.
     pub has_attempt: bool,
+    /// Whether an attempt has ever started, also one that does not count.
+    pub has_started: bool,
     /// The task fails at a certain time if it has not started; there is a timer.
     pub expires: bool,
     /// The payload is in the store only.
@@ -75,6 +78,8 @@ pub struct TaskTable {
     free: Vec<u32>,
     by_id: HashIndex,
     hasher: DefaultHashBuilder,
+    /// Stamps of the timers of tasks whose expiry was updated, by index; other tasks have the revision of the submission instead.
+    expiry_stamps: HashMap<u32, u64>,
     /// Entries read so far, to show that the cost of a command does not grow with the number of tasks.
     #[cfg(test)]
     reads: std::cell::Cell<u64>,
@@ -148,6 +153,28 @@ impl TaskTable {
     pub fn find(&self, id: &TaskId) -> Option<u32> {
         let hash = self.hasher.hash_one(id);
         self.by_id.find(hash, |index| self.get(*index).is_some_and(|entry| entry.spec.id == *id))
+    }
+
+    /// The key of the timer that lets a task expire.
+    pub fn expiry_key(&self, index: u32) -> Option<u64> {
+        let task = self.get(index).filter(|task| task.expires)?;
+        // The lowest bit keeps stamps and revisions apart.
+        Some(self.expiry_stamps.get(&index).map_or(task.submission.0 << 1, |stamp| stamp << 1 | 1))
+    }
+
+    /// Lets a task expire by a new timer, and returns its key.
+    pub fn renew_expiry(&mut self, index: u32, stamp: u64) -> Option<u64> {
+        self.get_mut(index)?.expires = true;
+        self.expiry_stamps.insert(index, stamp);
+        self.expiry_key(index)
+    }
+
+    /// The task does not expire any more.
+    pub fn remove_expiry(&mut self, index: u32) {
+        self.expiry_stamps.remove(&index);
+        if let Some(task) = self.get_mut(index) {
+            task.expires = false;
+        }
     }
 
     /// Adds a task, whose ID must be new, and returns its index.

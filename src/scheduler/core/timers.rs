@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use crate::model::{Revision, Timestamp};
+use crate::model::Timestamp;
 
 /// Stale timers that are kept in addition to as many as there are live ones.
 const STALE_MAX: usize = 1_024;
@@ -24,8 +24,8 @@ pub struct Timer {
 pub enum Purpose {
     /// Releases a hold of the task with this stamp.
     Hold(u64),
-    /// Fails the task with this submission, because it has not started.
-    Expiry(Revision),
+    /// Fails the task with this key of its expiry, because it has not started.
+    Expiry(u64),
 }
 
 #[derive(Debug, Default)]

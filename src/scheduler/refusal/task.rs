@@ -172,7 +172,7 @@ impl Coded for ParentNotFound {
     }
 }
 
-/// The task has ended, so that it cannot be cancelled.
+/// The task has ended, so that it can be neither cancelled nor updated.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("task `{task}` has already ended in state {}", state.name())]
 pub struct TaskFinished {
@@ -187,6 +187,26 @@ impl Coded for TaskFinished {
 
     fn details(&self) -> Details {
         let precondition = (format!("task:{}", self.task), format!("must not be {}", self.state.name()));
+        Details { precondition: Some(precondition), ..Details::default() }.with_metadata("state", self.state.name())
+    }
+}
+
+/// The task has started, so that it cannot be updated.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("task `{task}` has already started: it is {}", state.name())]
+pub struct TaskStarted {
+    pub task: TaskId,
+    /// RUNNING; WAITING or QUEUED before a further attempt.
+    pub state: TaskState,
+}
+
+impl Coded for TaskStarted {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::TaskStarted
+    }
+
+    fn details(&self) -> Details {
+        let precondition = (format!("task:{}", self.task), "must not have started".to_owned());
         Details { precondition: Some(precondition), ..Details::default() }.with_metadata("state", self.state.name())
     }
 }

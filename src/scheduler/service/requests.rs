@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use crate::model::limits::GRACE_DEFAULT;
 use crate::model::{
-    CancelMode, CancelRequest, Durability, HandlerName, PoolKind, PoolName, Revision, TaskState, Timestamp,
+    CancelMode, CancelRequest, Durability, HandlerName, PoolKind, PoolName, Revision, TaskId, TaskState, TaskUpdate,
+    Timestamp,
 };
 use crate::scheduler::core::{Decisions, PoolView, Submission, Submitted, Verdict};
 use crate::scheduler::message::{PendingReply, Reply, Request, send};
-use crate::scheduler::refusal::{Internal, Refusal, StoreUnavailable};
+use crate::scheduler::refusal::{Internal, Refusal, StoreUnavailable, TaskStarted};
 use crate::scheduler::views::{CancelCommand, PoolMetrics};
 
 use super::pending::{Change, Changed};
@@ -22,11 +23,12 @@ fn depends_on_state(refusal: &Refusal) -> bool {
     use Refusal::{
         BatchClosed, BatchExists, BatchFinished, BatchNotFinished, BatchNotFound, EtagMismatch, HandlerNotUploaded,
         ParentNotFound, RequestIdReused, ScheduleBusy, ScheduleConfigured, ScheduleExists, ScheduleNotFound,
-        TaskFinished, TaskNotFound, TooManySchedules, UniqueKeyTaken, UnknownHandler,
+        TaskFinished, TaskNotFound, TaskStarted, TooManySchedules, UniqueKeyTaken, UnknownHandler,
     };
     matches!(
         refusal,
         TaskFinished(_)
+            | TaskStarted(_)
             | RequestIdReused(_)
             | UniqueKeyTaken(_)
             | ParentNotFound(_)
@@ -61,6 +63,10 @@ impl Service {
             }
             Request::Cancel { cancel, reply } => {
                 let result = self.check_store().and_then(|()| self.cancel(now, cancel, out));
+                self.reply_when_durable(reply, result);
+            }
+            Request::Update { task, update, reply } => {
+                let result = self.check_store().and_then(|()| self.update_task(now, &task, &update, out));
                 self.reply_when_durable(reply, result);
             }
             Request::Delete { filter, reply } => self.delete(filter, reply),
@@ -162,6 +168,27 @@ impl Service {
             }
         });
         Ok((state, self.core.revision()))
+    }
+
+    fn update_task(
+        &mut self,
+        now: Timestamp,
+        id: &TaskId,
+        update: &TaskUpdate,
+        out: &mut Decisions,
+    ) -> Result<(TaskState, Revision), Refusal> {
+        let shared = self.shared.clone();
+        let intern = |options| shared.options.lock().intern(options);
+        if let Some(state) = self.core.update_task(now, id, update, intern, out)? {
+            return Ok((state, self.core.revision()));
+        }
+        let before = self.core.revision();
+        self.recall(now, out);
+        match self.core.task(id) {
+            Some((state, _)) if self.core.revision() > before => Ok((state, self.core.revision())),
+            // The worker that has started it has not reported that yet.
+            _ => Err(TaskStarted { task: id.clone(), state: TaskState::Running }.into()),
+        }
     }
 
     /// Lets the workers of a pool follow its durable settings.

@@ -26,6 +26,7 @@ mod submission_times;
 mod sum;
 mod tokens;
 mod unwritten;
+mod updated_spec;
 mod worker;
 mod writer;
 

@@ -9,8 +9,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::index_check::ExpectedEntries;
 use super::rows::{self, COLUMNS, RowReader, add_result, corrupt_task};
 use super::schema::Meta;
-use crate::model::{Output, Revision, Task, TaskId};
+use crate::model::{Output, Revision, Task, TaskId, TaskOptions};
 use crate::store::error::StoreError;
+use crate::store::record::SpecRecord;
 use crate::store::sqlite::sqlite_error;
 
 /// Number of columns of a task and its payload; the columns of the result follow.
@@ -73,6 +74,20 @@ pub(super) fn get(
     let corrupt = |corruption| corrupt_task(path, "results", id, corruption);
     add_result(seq, &mut task.status, row, RESULT_AT).map_err(corrupt)?;
     Ok(Some(task))
+}
+
+/// The stored spec of the task in this row, and its options.
+pub(super) fn spec_record(
+    connection: &Connection,
+    path: &Path,
+    seq: u64,
+) -> Result<(SpecRecord, Arc<TaskOptions>), StoreError> {
+    let failed = |error| sqlite_error("read", path, &error);
+    let sql = select_rows(Bodies { payloads: false, results: false }, "t.seq = ?1");
+    let mut statement = connection.prepare_cached(&sql).map_err(failed)?;
+    let mut rows = statement.query([seq.cast_signed()]).map_err(failed)?;
+    let missing = || StoreError::corrupt(path, "table tasks", format!("row {seq} is missing"));
+    RowReader::new(path).spec_record(rows.next().map_err(failed)?.ok_or_else(missing)?)
 }
 
 /// Bytes of the bodies of a task that [`get`] reads beside its row. Does not read them.

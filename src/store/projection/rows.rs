@@ -25,7 +25,7 @@ const INLINE_BYTES_MAX: usize = 1024;
 pub(super) const COLUMNS: &str = "t.seq, t.id, t.namespace, t.priority, t.pool, t.handler, t.batch, t.submitted_at, \
      t.options, t.spec, t.spec_crc, t.state, t.finished_at, t.status, t.status_crc";
 
-/// The columns of a row that never change.
+/// The columns of a row that only an update of the task changes.
 pub(super) struct SpecRow {
     pub(super) id: String,
     pub(super) spec: Vec<u8>,
@@ -36,8 +36,17 @@ pub(super) struct SpecRow {
 
 impl SpecRow {
     pub(super) fn new(seq: u64, spec: &Arc<TaskSpec>, submitted_at: u64, options: &[u8]) -> Self {
-        let id = spec.id.to_string();
-        let mut record = SpecRecord::from(spec);
+        Self::of_record(seq, (&spec.id, spec.into()), submitted_at, (&spec.options, options))
+    }
+
+    /// `options`: with their bytes.
+    pub(super) fn of_record(
+        seq: u64,
+        (id, mut record): (&TaskId, SpecRecord),
+        submitted_at: u64,
+        (shared, options): (&TaskOptions, &[u8]),
+    ) -> Self {
+        let id = id.to_string();
         let mut payload = None;
         if record.payload.len() > INLINE_BYTES_MAX {
             record.payload_separate = true;
@@ -45,7 +54,6 @@ impl SpecRow {
             payload = Some((body.clone(), body_checksum(seq, &body)));
         }
         let bytes = record.encode_to_vec();
-        let shared = &spec.options;
         let columns = SpecColumns {
             id: &id,
             namespace: shared.namespace.as_str(),
@@ -175,6 +183,13 @@ impl<'a> RowReader<'a> {
         let seq = self.seq(row)?;
         let parsed = self.parse(seq, row).map_err(|corruption| self.corrupt(seq, row, corruption))?;
         Ok((seq, parsed.task))
+    }
+
+    /// The record of the spec from [`COLUMNS`], with a payload that is stored in the row, and the options.
+    pub(super) fn spec_record(&mut self, row: &Row<'_>) -> Result<(SpecRecord, Arc<TaskOptions>), StoreError> {
+        let (seq, task) = self.task(row)?;
+        let record = blob(row, 9).and_then(|spec| Ok(SpecRecord::decode(spec)?));
+        Ok((record.map_err(|corruption| self.corrupt(seq, row, corruption))?, task.spec.options.clone()))
     }
 
     /// One task from [`COLUMNS`], and its payload without a copy; a large result is missing.

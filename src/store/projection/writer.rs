@@ -10,6 +10,7 @@ use rusqlite::{Connection, params};
 
 use super::entities::Pending;
 use super::kinds::Kinds;
+use super::query::spec_record;
 use super::requests::{NewRequest, RequestTable};
 use super::rows::{
     SpecRow, body_checksum, is_inline, options_bytes, output_bytes, output_key, result_bytes, status_of, status_row,
@@ -18,6 +19,7 @@ use super::schema::Meta;
 use super::subjects::store_subjects;
 use super::submission_times::SubmissionTimes;
 use super::tokens::PendingTokens;
+use super::updated_spec::UpdatedSpec;
 use crate::model::batch::BatchKeyRef;
 use crate::model::batch_state::{batch_of, fold_batch, fold_task_into_batch};
 use crate::model::schedule_state::{fold_schedule, fold_task_into_schedule, schedule_of};
@@ -26,7 +28,7 @@ use crate::model::{
     TaskState, TaskStatus,
 };
 use crate::store::error::StoreError;
-use crate::store::record::{Subjects, advance, output_of, submitted};
+use crate::store::record::{SpecRecord, Subjects, advance, output_of, submitted};
 use crate::store::sqlite::sqlite_error;
 use crate::store::traits::Commit;
 
@@ -107,6 +109,8 @@ struct PendingTask {
 struct PendingRow {
     origin: Origin,
     status: TaskStatus,
+    /// The new spec of a stored row.
+    updated: Option<Box<UpdatedSpec>>,
     outputs: Vec<(u32, Output)>,
 }
 
@@ -302,7 +306,7 @@ impl Writer {
                 changes.requests.extend(NewRequest::of(event, spec));
                 let (seq, status) = (event.revision.0, submitted(event));
                 let origin = Origin::New(Arc::clone(spec));
-                task.row = Some((seq, Box::new(PendingRow { origin, status, outputs: Vec::new() })));
+                task.row = Some((seq, Box::new(PendingRow { origin, status, updated: None, outputs: Vec::new() })));
                 changes.rows += 1;
             }
             TaskChange::Deleted => {
@@ -321,7 +325,8 @@ impl Writer {
                 }
             }
             _ => {
-                let Some((_, row)) = &mut task.row else { return Ok(false) };
+                let Some((seq, row)) = &mut task.row else { return Ok(false) };
+                row.update(event, || spec_record(&self.connection, &self.path, *seq))?;
                 advance(&mut row.status, event);
                 if let Some(output) = output_of(event) {
                     row.outputs.push((event.attempt, output.clone()));
@@ -348,7 +353,7 @@ impl Writer {
             Some(row) => Some(row),
             None => status_of(&self.connection, &self.path, id)?.map(|(seq, status)| {
                 let origin = Origin::Stored(stored(status.state));
-                (seq, Box::new(PendingRow { origin, status, outputs: Vec::new() }))
+                (seq, Box::new(PendingRow { origin, status, updated: None, outputs: Vec::new() }))
             }),
         };
         Ok(PendingTask { deleted: None, row })
@@ -367,11 +372,32 @@ impl Writer {
 }
 
 impl PendingRow {
+    /// Replaces what an update of the task has changed.
+    fn update(
+        &mut self,
+        event: &TaskEvent,
+        stored_spec: impl FnOnce() -> Result<(SpecRecord, Arc<TaskOptions>), StoreError>,
+    ) -> Result<(), StoreError> {
+        let TaskChange::Updated { delay, expires_after } = event.change else { return Ok(()) };
+        match (&mut self.origin, &mut self.updated) {
+            (Origin::New(spec), _) => Arc::make_mut(spec).update(Arc::clone(&event.options), delay, expires_after),
+            (Origin::Stored(_), Some(updated)) => updated.update(event),
+            (Origin::Stored(stored), none) => {
+                let (record, options) = stored_spec()?;
+                // The event has the new ones.
+                stored.options = options;
+                none.insert(Box::new(UpdatedSpec::new(event, record))).update(event);
+            }
+        }
+        Ok(())
+    }
+
     /// The row as it is stored now.
     fn written(mut self: Box<Self>) -> Box<Self> {
-        let options = match self.origin {
-            Origin::New(spec) => Arc::clone(&spec.options),
-            Origin::Stored(stored) => stored.options,
+        let options = match (self.updated.take(), self.origin) {
+            (Some(updated), _) => updated.options,
+            (None, Origin::New(spec)) => Arc::clone(&spec.options),
+            (None, Origin::Stored(stored)) => stored.options,
         };
         self.origin = Origin::Stored(StoredRow { state: self.status.state, options });
         self.outputs = Vec::new();
@@ -486,7 +512,7 @@ fn insert(tables: &mut Tables<'_>, rows: &[NumberedRow<'_>]) -> rusqlite::Result
     Ok(inserted)
 }
 
-fn update(tables: &Tables<'_>, rows: &[NumberedRow<'_>]) -> rusqlite::Result<()> {
+fn update(tables: &mut Tables<'_>, rows: &[NumberedRow<'_>]) -> rusqlite::Result<()> {
     let mut task = tables
         .connection
         .prepare_cached("UPDATE tasks SET state = ?2, finished_at = ?3, status = ?4, status_crc = ?5 WHERE seq = ?1")?;
@@ -502,6 +528,9 @@ fn update(tables: &Tables<'_>, rows: &[NumberedRow<'_>]) -> rusqlite::Result<()>
         if state != stored.state {
             let kind = tables.kinds.get(&stored.options);
             task_state.execute(params![kind, stored.state as u8, key, state as u8])?;
+        }
+        if let Some(updated) = &row.updated {
+            updated.write(tables.connection, tables.kinds, *seq, &row.status, &stored.options)?;
         }
     }
     Ok(())

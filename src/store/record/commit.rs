@@ -4,6 +4,7 @@
 //! the first is the commit's key, and the rest follow it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use prost::Message;
@@ -18,7 +19,7 @@ use super::schedule::ScheduleEventRecord;
 use super::task::{OptionsRecord, SpecRecord};
 use super::task_limit::{LimitChargeRecord, LimitHoldRecord};
 use super::values::{
-    FailureRecord, OutputRecord, PayloadRecord, ReceiptRecord, RequestRecord, UsageRecord, unknown, variant,
+    FailureRecord, OutputRecord, PayloadRecord, ReceiptRecord, RequestRecord, UsageRecord, nanos, unknown, variant,
 };
 use crate::model::{
     Event, Failure, InterruptCause, Lease, LimitCharge, Output, ResourceUsage, Revision, TaskChange, TaskEvent, TaskId,
@@ -64,7 +65,7 @@ struct EventRecord {
     /// Of `Started`: the epoch of the server whose worker runs the attempt.
     #[prost(uint64, tag = "9")]
     epoch: u64,
-    #[prost(oneof = "ChangeRecord", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 22")]
+    #[prost(oneof = "ChangeRecord", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 22, 25")]
     change: Option<ChangeRecord>,
     /// Of `Started`: the fence of an attempt that a remote worker holds; 0 otherwise.
     #[prost(uint64, tag = "20")]
@@ -116,6 +117,17 @@ enum ChangeRecord {
     Deleted(bool),
     #[prost(bool, tag = "22")]
     Held(bool),
+    #[prost(message, tag = "25")]
+    Updated(UpdatedRecord),
+}
+
+/// In nanoseconds.
+#[derive(Clone, PartialEq, Message)]
+struct UpdatedRecord {
+    #[prost(uint64, optional, tag = "1")]
+    delay: Option<u64>,
+    #[prost(uint64, optional, tag = "2")]
+    expires_after: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -278,6 +290,9 @@ fn change_record<'a>(change: &'a TaskChange, event_options: u32, dictionary: &mu
             let options = (options != event_options).then_some(options);
             ChangeRecord::Submitted(Box::new(SubmittedRecord { spec: Some(spec.into()), options }))
         }
+        TaskChange::Updated { delay, expires_after } => {
+            ChangeRecord::Updated(UpdatedRecord { delay: delay.map(nanos), expires_after: expires_after.map(nanos) })
+        }
         TaskChange::Eligible => ChangeRecord::Eligible(true),
         TaskChange::Held => ChangeRecord::Held(true),
         TaskChange::Started { worker, .. } => ChangeRecord::Started(worker.to_string()),
@@ -392,6 +407,10 @@ fn task_model(
 fn change_model(record: ChangeRecord, lease: Lease, charges: Box<[LimitCharge]>) -> Result<TaskChange, Corruption> {
     Ok(match record {
         ChangeRecord::Submitted(_) => return Err(missing("task options")),
+        ChangeRecord::Updated(UpdatedRecord { delay, expires_after }) => TaskChange::Updated {
+            delay: delay.map(Duration::from_nanos),
+            expires_after: expires_after.map(Duration::from_nanos),
+        },
         ChangeRecord::Eligible(_) => TaskChange::Eligible,
         ChangeRecord::Held(_) => TaskChange::Held,
         ChangeRecord::Started(worker) => TaskChange::Started { worker: worker.into(), lease, charges },

@@ -1,5 +1,6 @@
 //! How an event changes a task. Pure functions, shared by both projections and by recovery.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{Lease, Output, ResourceUsage, Task, TaskChange, TaskEvent, TaskState, TaskStatus};
@@ -12,6 +13,9 @@ pub fn fold(task: &mut Option<Task>, event: &TaskEvent) {
         TaskChange::Deleted => *task = None,
         _ => {
             if let Some(task) = task {
+                if let TaskChange::Updated { delay, expires_after } = event.change {
+                    Arc::make_mut(&mut task.spec).update(event.options.clone(), delay, expires_after);
+                }
                 advance(&mut task.status, event);
             }
         }
@@ -43,6 +47,14 @@ pub fn advance(status: &mut TaskStatus, event: &TaskEvent) {
     status.produced_bytes += event.content_bytes() as u64;
     match &event.change {
         TaskChange::Submitted { .. } | TaskChange::Deleted => {}
+        TaskChange::Updated { delay, .. } => {
+            status.since = event.at;
+            if event.state == TaskState::Waiting {
+                status.eligible_at = status.submitted_at.after(delay.unwrap_or_default());
+            } else if event.previous == TaskState::Waiting {
+                status.eligible_at = event.at;
+            }
+        }
         TaskChange::Held => status.since = event.at,
         TaskChange::Eligible => status.eligible_at = event.at,
         TaskChange::Started { worker, lease, .. } => {

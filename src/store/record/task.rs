@@ -186,6 +186,8 @@ pub struct SpecRecord {
     unique_key: Option<String>,
     #[prost(uint32, tag = "17")]
     on_unique_conflict: u32,
+    #[prost(bool, tag = "18")]
+    updated: bool,
 }
 
 impl From<&Arc<TaskSpec>> for SpecRecord {
@@ -210,11 +212,19 @@ impl From<&Arc<TaskSpec>> for SpecRecord {
             dependencies: extras.dependencies.as_deref().map(Into::into),
             unique_key: extras.unique.as_ref().map(|unique| unique.key.to_string()),
             on_unique_conflict: extras.unique.as_ref().map_or(0, |unique| unique.on_conflict as u32),
+            updated: extras.updated,
         }
     }
 }
 
 impl SpecRecord {
+    /// As [`TaskSpec::update`], without the options.
+    pub fn update(&mut self, delay: Option<Duration>, expires_after: Option<Duration>) {
+        (self.delay, self.not_before) = (delay.map(nanos), None);
+        (self.expires_after, self.expires_at) = (expires_after.map(nanos), None);
+        self.updated = true;
+    }
+
     pub fn into_model(
         self,
         id: TaskId,
@@ -234,6 +244,7 @@ impl SpecRecord {
             retry_of: self.retry_of.as_deref().map(|task| name(task, TaskId::parse)).transpose()?,
             dependencies: self.dependencies.map(DependenciesRecord::into_model).transpose()?.map(Arc::new),
             unique: self.unique_key.map(|key| unique_key(key, self.on_unique_conflict)).transpose()?,
+            updated: self.updated,
         };
         Ok(TaskSpec { id, options, payload: Vec::from(self.payload).into(), extras: extras.boxed() })
     }

@@ -169,6 +169,7 @@ impl History {
         let (previous, attempt) = found.unwrap_or((TaskState::Queued, 0));
         let (state, attempt, change) = match found {
             None => self.submission(&task, size),
+            Some((TaskState::Waiting | TaskState::Queued, 0)) if action % 16 == 11 => self.update(&task, size),
             Some((TaskState::Waiting, attempt)) if action.is_multiple_of(2) => {
                 (TaskState::Queued, attempt, TaskChange::Eligible)
             }
@@ -216,6 +217,16 @@ impl History {
         }));
     }
 
+    fn update(&mut self, task: &TaskId, size: u8) -> (TaskState, u32, TaskChange) {
+        let shared = self.options.get_mut(&number_of(task)).unwrap();
+        let TaskOptions { priority, labels, timeout, .. } = options(size);
+        *shared = Arc::new(TaskOptions { priority, labels, timeout, ..TaskOptions::clone(shared) });
+        let delay = size.is_multiple_of(2).then(|| Duration::from_secs(size.into()));
+        let expires_after = size.is_multiple_of(3).then(|| Duration::from_hours(25));
+        let state = if size.is_multiple_of(4) { TaskState::Queued } else { TaskState::Waiting };
+        (state, 0, TaskChange::Updated { delay, expires_after })
+    }
+
     fn update_pool(&mut self, pool: u8, size: u8) {
         let (revision, at) = self.next();
         let pool = PoolName::parse(&format!("pool-{}", pool % 2)).unwrap();
@@ -260,6 +271,7 @@ impl History {
             retry_of: (size % 8 == 1).then(|| task.clone()),
             dependencies: size.is_multiple_of(5).then(|| Arc::new(dependencies(size))),
             unique: size.is_multiple_of(6).then(|| Box::new(unique_key(size))),
+            updated: false,
         };
         let spec = TaskSpec {
             id: task.clone(),

@@ -293,7 +293,8 @@ impl CommitMeter {
 fn is_counted(change: &TaskChange) -> bool {
     !matches!(
         change,
-        TaskChange::Eligible
+        TaskChange::Updated { .. }
+            | TaskChange::Eligible
             | TaskChange::Held
             | TaskChange::Started { .. }
             | TaskChange::Interrupted { .. }

@@ -93,12 +93,13 @@ const VIEWER: [&str; 19] = [
     "ListSchedules",
     "PreviewSchedule",
 ];
-const SUBMITTER: [&str; 15] = [
+const SUBMITTER: [&str; 16] = [
     "SubmitTask",
     "BatchSubmitTasks",
     "SubmitTasks",
     "RunTask",
     "CancelTask",
+    "UpdateTask",
     "RetryTask",
     "CreateBatch",
     "CloseBatch",

@@ -1,4 +1,4 @@
-//! TaskService: submit, run, read, watch, cancel and delete tasks.
+//! TaskService: submit, run, read, watch, cancel, update and delete tasks.
 
 pub(super) mod cancel;
 mod explain;
@@ -8,6 +8,7 @@ mod retry;
 mod send_span;
 mod submit;
 mod submit_stream;
+mod update;
 mod watch;
 
 use std::time::Duration;
@@ -167,6 +168,19 @@ impl TaskService for Tasks {
         let submitted = retry::retry(&handle, request.into_inner(), &caller).await;
         audit::submission(&caller, "RetryTask", |task| task.id.to_string(), &submitted);
         submitted.map(|task| Response::new(v1::RetryTaskResponse { task: Some(task.into()) }))
+    }
+
+    async fn update_task(
+        &self,
+        request: Request<v1::UpdateTaskRequest>,
+    ) -> Result<Response<v1::UpdateTaskResponse>, Status> {
+        let caller = self.callers.extract(&request)?;
+        let request = request.into_inner();
+        let task_id = audit::name(&request.task_id);
+        let handle = self.handle.used_by(caller.sharer.clone());
+        let response = update::update(&handle, &request, &caller).await;
+        audit::record(&caller, "UpdateTask", task_id, &response);
+        response.map(Response::new)
     }
 
     async fn delete_tasks(

@@ -67,6 +67,10 @@ impl History {
             TaskChange::Eligible | TaskChange::Held | TaskChange::Started { .. } => {
                 assert!(!self.is_held(spec), "{event:?} before the end of all parents");
             }
+            TaskChange::Updated { .. } => {
+                let waits_for_others = event.state == TaskState::Waiting && event.hold.is_none();
+                assert!(waits_for_others || !self.is_held(spec), "{event:?} before the end of all parents");
+            }
             TaskChange::Failed { failure, .. } if failure.reason == FailureReason::DependencyFailed => {
                 assert!(rule == Some(OnParentFailure::Fail) && self.is_doomed(spec) && !task.has_started, "{event:?}");
             }

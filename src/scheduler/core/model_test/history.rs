@@ -14,6 +14,7 @@ use super::batches::KnownBatch;
 use super::cores::{CRASHES_MAX, is_remote_name};
 use super::limits::no_task_overtakes_one_that_waits_for_the_same_limit;
 use super::schedules::KnownSchedule;
+use super::updates::only_a_task_that_has_not_started_is_updated;
 
 pub const RETENTION: Retention = Retention {
     count: 4,
@@ -54,9 +55,11 @@ pub struct Known {
     /// When the present state began.
     pub since: Timestamp,
     /// Until when it waits, if it is WAITING; see [`Start`].
-    waits_until: Timestamp,
+    pub waits_until: Timestamp,
     pub place: QueuePosition,
     pub has_started: bool,
+    /// Revision of the submission or the update that has set the expiry.
+    pub expiry_set: Revision,
     /// Number of the present or last attempt.
     pub attempt: u32,
     /// Fence and worker of the last start in a remote pool.
@@ -92,7 +95,7 @@ impl Start {
 impl Known {
     pub fn expires_at(&self, start: Start) -> Option<Timestamp> {
         let after = self.spec.extras().expires_after.filter(|_| !self.has_started)?;
-        Some(start.due(self.submitted_at.after(after), self.submitted_at, self.submission))
+        Some(start.due(self.submitted_at.after(after), self.submitted_at, self.expiry_set))
     }
 
     pub fn waits_until(&self, start: Start) -> Timestamp {
@@ -168,6 +171,7 @@ impl History {
             waits_until: event.at.after(spec.extras().delay.unwrap_or_default()),
             place: QueuePosition { is_new: true, since: event.revision },
             has_started: false,
+            expiry_set: event.revision,
             attempt: 0,
             remote_start: None,
             losses: 0,
@@ -191,6 +195,7 @@ impl History {
         only_a_task_that_ran_alone_is_blamed_for_a_crash(task, event, cause);
         only_attempts_of_the_server_end_with_it(task, event);
         a_task_fails_when_its_workers_were_lost_too_often_in_a_row(task, event);
+        only_a_task_that_has_not_started_is_updated(task, event);
         let was = std::mem::replace(&mut task.state, event.state);
         task.at = event.at;
         task.is_held = event.hold.is_some();
@@ -210,11 +215,12 @@ impl History {
         task.is_cancelled |= matches!(event.change, TaskChange::CancelRequested { .. });
         match event.change {
             TaskChange::Retrying { not_before, .. } => task.waits_until = not_before,
+            TaskChange::Updated { delay, expires_after } => task.update(event, delay, expires_after),
             // The delay or the back-off has passed, wherever the clock is set to later.
             TaskChange::Held | TaskChange::Started { .. } => task.waits_until = Timestamp::ZERO,
             _ => {}
         }
-        if was != event.state {
+        if was != event.state || matches!(event.change, TaskChange::Updated { .. }) {
             let is_new = !matches!(event.change, TaskChange::Interrupted { .. });
             task.since = event.at;
             task.place = QueuePosition { is_new, since: event.revision };

@@ -19,6 +19,7 @@ mod steps;
 mod store;
 mod submissions;
 mod unique_keys;
+mod updates;
 mod workers;
 mod world;
 

@@ -40,6 +40,11 @@ pub enum Step {
         pick: usize,
         force: bool,
     },
+    /// Changes a task that may have started.
+    Update {
+        pick: usize,
+        change: TaskChanges,
+    },
     Advance {
         ms: u64,
     },
@@ -135,6 +140,17 @@ pub struct NewTask {
     pub unique: Option<(u8, u8)>,
 }
 
+/// What an update changes. Times count from now.
+#[derive(Clone, Debug)]
+pub struct TaskChanges {
+    pub priority: Option<usize>,
+    /// Bytes of a new label.
+    pub label: Option<usize>,
+    pub delay_ms: Option<u64>,
+    /// 0: never.
+    pub expires_ms: Option<u64>,
+}
+
 /// How a submission names a parent.
 #[derive(Clone, Copy, Debug)]
 pub enum ParentName {
@@ -179,6 +195,12 @@ fn schedule_step(task: impl Strategy<Value = NewTask> + Clone + 'static) -> impl
         1 => key().prop_map(|(namespace, schedule)| Step::DeleteSchedule(namespace, schedule)),
         1 => (key(), any::<bool>()).prop_map(|(key, overlap)| Step::TriggerSchedule { key, overlap }),
     ]
+}
+
+fn task_changes() -> impl Strategy<Value = TaskChanges> {
+    let times = || proptest::option::weighted(0.3, prop_oneof![1 => Just(0_u64), 3 => 1..3_000_u64]);
+    let changes = (proptest::option::of(0..4_usize), proptest::option::weighted(0.3, 1..250_usize), times(), times());
+    changes.prop_map(|(priority, label, delay_ms, expires_ms)| TaskChanges { priority, label, delay_ms, expires_ms })
 }
 
 fn new_task() -> impl Strategy<Value = NewTask> + Clone + 'static {
@@ -255,6 +277,7 @@ pub fn step() -> impl Strategy<Value = (Step, bool)> {
         2 => any::<usize>().prop_map(|pick| Step::Report { pick }),
         10 => (any::<usize>(), 0..10_u8).prop_map(|(pick, how)| Step::End { pick, how }),
         3 => (any::<usize>(), prop::bool::weighted(0.3)).prop_map(|(pick, force)| Step::Cancel { pick, force }),
+        3 => (any::<usize>(), task_changes()).prop_map(|(pick, change)| Step::Update { pick, change }),
         3 => prop_oneof![2 => 1..3_000_u64, 1 => 3_000..60_000_u64].prop_map(|ms| Step::Advance { ms }),
         2 => (0..POOLS.len(), any::<Option<bool>>(), proptest::option::of(1..4_usize))
             .prop_map(|(pool, paused, size)| Step::UpdatePool { pool, paused, size }),

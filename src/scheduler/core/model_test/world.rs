@@ -133,6 +133,7 @@ impl World {
             Step::Report { pick } => self.report(pick),
             Step::End { pick, how } => self.end(pick, how),
             Step::Cancel { pick, force } => self.cancel(pick, force),
+            Step::Update { pick, change } => self.update_task(pick, &change),
             Step::Advance { .. } => {}
             Step::UpdatePool { pool, paused, size } => self.update_pool(pool, paused, size),
             Step::RegisterHandlers { pool, handlers } => self.register_handlers(pool, &handlers),

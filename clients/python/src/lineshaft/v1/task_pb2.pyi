@@ -387,7 +387,7 @@ class Artifact(_message.Message):
     def __init__(self, name: _Optional[str] = ..., content_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ..., link: _Optional[str] = ...) -> None: ...
 
 class TaskEvent(_message.Message):
-    __slots__ = ("revision", "time", "task_id", "state", "previous_state", "attempt", "failure", "worker", "not_before", "cancel", "handler", "pool", "priority", "batch_id", "namespace", "deleted", "labels", "resource_usage", "resume_token", "limit_hold")
+    __slots__ = ("revision", "time", "task_id", "state", "previous_state", "attempt", "failure", "worker", "not_before", "cancel", "handler", "pool", "priority", "batch_id", "namespace", "deleted", "labels", "resource_usage", "resume_token", "limit_hold", "updated")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -415,6 +415,7 @@ class TaskEvent(_message.Message):
     RESOURCE_USAGE_FIELD_NUMBER: _ClassVar[int]
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
     LIMIT_HOLD_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_FIELD_NUMBER: _ClassVar[int]
     revision: int
     time: _timestamp_pb2.Timestamp
     task_id: str
@@ -435,7 +436,8 @@ class TaskEvent(_message.Message):
     resource_usage: ResourceUsage
     resume_token: str
     limit_hold: LimitHold
-    def __init__(self, revision: _Optional[int] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., task_id: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., previous_state: _Optional[_Union[TaskState, str]] = ..., attempt: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., worker: _Optional[str] = ..., not_before: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., cancel: _Optional[_Union[CancelReceipt, _Mapping]] = ..., handler: _Optional[str] = ..., pool: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., batch_id: _Optional[str] = ..., namespace: _Optional[str] = ..., deleted: bool = ..., labels: _Optional[_Mapping[str, str]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., resume_token: _Optional[str] = ..., limit_hold: _Optional[_Union[LimitHold, _Mapping]] = ...) -> None: ...
+    updated: bool
+    def __init__(self, revision: _Optional[int] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., task_id: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., previous_state: _Optional[_Union[TaskState, str]] = ..., attempt: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., worker: _Optional[str] = ..., not_before: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., cancel: _Optional[_Union[CancelReceipt, _Mapping]] = ..., handler: _Optional[str] = ..., pool: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., batch_id: _Optional[str] = ..., namespace: _Optional[str] = ..., deleted: bool = ..., labels: _Optional[_Mapping[str, str]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., resume_token: _Optional[str] = ..., limit_hold: _Optional[_Union[LimitHold, _Mapping]] = ..., updated: bool = ...) -> None: ...
 
 class TaskFilter(_message.Message):
     __slots__ = ("task_ids", "batch_id", "labels", "states", "pool", "handler", "namespace", "priorities", "submitted_after", "submitted_before")

@@ -392,6 +392,45 @@ class CancelTaskResponse(_message.Message):
     revision: int
     def __init__(self, state: _Optional[_Union[_task_pb2.TaskState, str]] = ..., revision: _Optional[int] = ...) -> None: ...
 
+class UpdateTaskRequest(_message.Message):
+    __slots__ = ("task_id", "update")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    update: TaskUpdate
+    def __init__(self, task_id: _Optional[str] = ..., update: _Optional[_Union[TaskUpdate, _Mapping]] = ...) -> None: ...
+
+class TaskUpdate(_message.Message):
+    __slots__ = ("priority", "timeout", "labels", "remove_labels", "delay", "expires_after")
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_LABELS_FIELD_NUMBER: _ClassVar[int]
+    DELAY_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AFTER_FIELD_NUMBER: _ClassVar[int]
+    priority: _task_pb2.Priority
+    timeout: _duration_pb2.Duration
+    labels: _containers.ScalarMap[str, str]
+    remove_labels: _containers.RepeatedScalarFieldContainer[str]
+    delay: _duration_pb2.Duration
+    expires_after: _duration_pb2.Duration
+    def __init__(self, priority: _Optional[_Union[_task_pb2.Priority, str]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., remove_labels: _Optional[_Iterable[str]] = ..., delay: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., expires_after: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class UpdateTaskResponse(_message.Message):
+    __slots__ = ("state", "revision")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    state: _task_pb2.TaskState
+    revision: int
+    def __init__(self, state: _Optional[_Union[_task_pb2.TaskState, str]] = ..., revision: _Optional[int] = ...) -> None: ...
+
 class RetryTaskRequest(_message.Message):
     __slots__ = ("task_id", "request_id", "payload", "priority")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]

@@ -253,6 +253,7 @@ export interface TaskEvent {
   resourceUsage: ResourceUsage | undefined;
   resumeToken: string;
   limitHold: LimitHold | undefined;
+  updated: boolean;
 }
 
 export interface TaskEvent_LabelsEntry {
@@ -2184,6 +2185,7 @@ function createBaseTaskEvent(): TaskEvent {
     resourceUsage: undefined,
     resumeToken: "",
     limitHold: undefined,
+    updated: false,
   };
 }
 
@@ -2251,6 +2253,9 @@ export const TaskEvent: MessageFns<TaskEvent> = {
     }
     if (message.limitHold !== undefined) {
       LimitHold.encode(message.limitHold, writer.uint32(170).fork()).join();
+    }
+    if (message.updated !== false) {
+      writer.uint32(176).bool(message.updated);
     }
     return writer;
   },
@@ -2431,6 +2436,14 @@ export const TaskEvent: MessageFns<TaskEvent> = {
             message.limitHold = LimitHold.decode(reader, reader.uint32());
             continue;
           }
+          case 22: {
+            if (tag !== 176) {
+              break;
+            }
+
+            message.updated = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2484,6 +2497,7 @@ export const TaskEvent: MessageFns<TaskEvent> = {
     message.limitHold = (object.limitHold !== undefined && object.limitHold !== null)
       ? LimitHold.fromPartial(object.limitHold)
       : undefined;
+    message.updated = object.updated ?? false;
     return message;
   },
 };
