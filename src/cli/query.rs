@@ -7,7 +7,7 @@ use crate::model::Timestamp;
 use crate::proto::v1::{self, Priority, TaskState};
 
 /// Names of the words that the server applies.
-pub const NAMES: &str = "state, priority, handler, pool, namespace, batch, label, id, since and until";
+pub const NAMES: &str = "state, priority, handler, pool, namespace, batch, label, id, failure-group, since and until";
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Query {
@@ -55,6 +55,7 @@ impl Query {
             "pool" => set_once(name, &mut filter.pool, value)?,
             "namespace" => set_once(name, &mut filter.namespace, value)?,
             "batch" => set_once(name, &mut filter.batch_id, value)?,
+            "failure-group" => set_once(name, &mut filter.failure_group, value)?,
             "id" => filter.task_ids.push(value.to_owned()),
             "label" => {
                 let (key, value) = value.split_once('=').ok_or("label: must be label=KEY=VALUE")?;

@@ -85,6 +85,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// The last line of the detail, which mostly says what has failed.
+    pub fn last_line(&self) -> &str {
+        self.detail.trim_end().lines().last().unwrap_or_default()
+    }
+
     /// Retryable unless the reason implies that another attempt would fail too.
     pub fn new(reason: FailureReason, message: impl Into<String>) -> Self {
         let retryable = !matches!(

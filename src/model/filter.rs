@@ -2,6 +2,7 @@
 
 use super::clock::Timestamp;
 use super::event::{TaskChange, TaskEvent};
+use super::failure_group::FailureGroupId;
 use super::id::{BatchId, HandlerName, Namespace, PoolName, TaskId};
 use super::limits::NAME_BYTES_MAX;
 use super::priority::Priority;
@@ -28,6 +29,8 @@ pub struct TaskFilter {
     pub submitted_from: Option<Timestamp>,
     /// Submitted before this time. Ignored for events.
     pub submitted_until: Option<Timestamp>,
+    /// FAILED with a failure of this group.
+    pub failure_group: Option<FailureGroupId>,
 }
 
 impl TaskFilter {
@@ -46,13 +49,26 @@ impl TaskFilter {
         (self.states.is_empty() || state_matches())
             && (self.ids.is_empty() || self.ids.contains(&event.task))
             && self.matches_options(&event.options)
+            && self.failure_group.is_none_or(|group| match &event.change {
+                TaskChange::Failed { failure, .. } => FailureGroupId::of(&event.options.handler, failure) == group,
+                _ => false,
+            })
     }
 
     pub fn matches_task(&self, task: &Task) -> bool {
-        self.matches(&task.spec, task.status.state, task.status.submitted_at)
+        self.matches_all_but_failure(&task.spec, task.status.state, task.status.submitted_at)
+            && self.failure_group.is_none_or(|group| {
+                let failure = task.status.failure.as_deref().filter(|_| task.status.state == TaskState::Failed);
+                failure.is_some_and(|failure| FailureGroupId::of(&task.spec.options.handler, failure) == group)
+            })
     }
 
+    /// As [`TaskFilter::matches_task`], where failures are not known: a filter with a group of failures matches nothing.
     pub fn matches(&self, spec: &TaskSpec, state: TaskState, submitted_at: Timestamp) -> bool {
+        self.failure_group.is_none() && self.matches_all_but_failure(spec, state, submitted_at)
+    }
+
+    fn matches_all_but_failure(&self, spec: &TaskSpec, state: TaskState, submitted_at: Timestamp) -> bool {
         (self.states.is_empty() || self.states.contains(&state))
             && (self.ids.is_empty() || self.ids.contains(&spec.id))
             && self.matches_period(submitted_at)

@@ -17,6 +17,7 @@ mod duration_stats;
 pub mod error;
 pub mod event;
 pub mod failure;
+mod failure_group;
 pub mod filter;
 pub mod id;
 pub mod key_file;
@@ -65,6 +66,7 @@ pub use event::{
     Event, HandlerChange, HandlerEvent, InterruptCause, Lease, PoolChange, PoolEvent, TaskChange, TaskEvent,
 };
 pub use failure::{Failure, FailureReason};
+pub use failure_group::FailureGroupId;
 pub use filter::TaskFilter;
 pub use id::{BatchId, HandlerName, LimitName, Namespace, PoolName, Revision, ScheduleId, TaskId};
 pub use memory::{MemoryAccount, MemoryFull, MemoryPart, Reservation, Share, Whose};

@@ -155,7 +155,7 @@ async fn artifacts_are_removed_with_their_task() {
         server.wait_finished(id).await;
     }
     let filter = v1::TaskFilter { task_ids: vec!["deleted".to_owned()], ..v1::TaskFilter::default() };
-    server.tasks().delete_tasks(v1::DeleteTasksRequest { filter: Some(filter) }).await.unwrap();
+    server.tasks().delete_tasks(v1::DeleteTasksRequest { filter: Some(filter), ..Default::default() }).await.unwrap();
     wait_for_objects(&server, 2).await;
     assert_eq!(read(&server, "kept", "x", 0, 0).await.unwrap(), b"x\n");
     let removed = "lineshaft_artifact_removed_total{reason=\"task_deleted\"} 2";

@@ -324,7 +324,7 @@ async fn a_deleted_batch_takes_its_tasks_with_it() {
     assert_eq!(fixture.get("b").await.unwrap().total, 0);
     // A batch goes with its last task, also by another call.
     let filter = Some(v1::TaskFilter { batch_id: "kept".into(), ..Default::default() });
-    fixture.server.tasks().delete_tasks(v1::DeleteTasksRequest { filter }).await.unwrap();
+    fixture.server.tasks().delete_tasks(v1::DeleteTasksRequest { filter, validate_only: false }).await.unwrap();
     assert_eq!(reason(&fixture.get("kept").await.unwrap_err()), "BATCH_NOT_FOUND");
 }
 

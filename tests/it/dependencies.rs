@@ -168,7 +168,11 @@ async fn a_parent_is_kept_until_its_children_have_ended() {
     };
     assert_eq!(reason(&get("x").await.unwrap_err()), "TASK_NOT_FOUND");
     let filter = v1::TaskFilter { task_ids: vec!["parent".to_owned()], ..Default::default() };
-    let deleted = server.tasks().delete_tasks(v1::DeleteTasksRequest { filter: Some(filter) }).await.unwrap();
+    let deleted = server
+        .tasks()
+        .delete_tasks(v1::DeleteTasksRequest { filter: Some(filter), validate_only: false })
+        .await
+        .unwrap();
     assert_eq!(deleted.into_inner().deleted, 0);
     assert_eq!(get("parent").await.unwrap(), TaskState::Completed);
     cancel(&server, "gate").await;

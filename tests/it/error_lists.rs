@@ -17,7 +17,7 @@ const SERVICES: [(&str, &str); 5] = [
 ];
 
 /// Calls with one response: good ones and bad ones.
-const CALLS: [(&str, &str); 47] = [
+const CALLS: [(&str, &str); 49] = [
     ("SubmitTask", r#"{"handler":"compute"}"#),
     ("SubmitTask", r#"{"handler":"nosuch"}"#),
     ("SubmitTask", r#"{"handler":"compute","pool":"nosuch"}"#),
@@ -34,6 +34,8 @@ const CALLS: [(&str, &str); 47] = [
     ("ExplainTask", "{}"),
     ("ListTasks", "{}"),
     ("ListTasks", r#"{"pageSize":-1}"#),
+    ("ListFailureGroups", "{}"),
+    ("ListFailureGroups", r#"{"filter":{"failureGroup":"x"}}"#),
     ("WaitTask", r#"{"taskId":"running","timeout":"0.01s"}"#),
     ("WaitTask", r#"{"taskId":"nosuch"}"#),
     ("CancelTask", r#"{"taskId":"done"}"#),
@@ -67,11 +69,14 @@ const CALLS: [(&str, &str); 47] = [
     ("Drain", r#"{"limit":"-1s"}"#),
 ];
 
-const STREAMS: [&str; 9] = [
+const STREAMS: [&str; 12] = [
     "SubmitTasks",
     "RunTask",
     "WatchTasks",
     "ReadOutput",
+    "CancelTasks",
+    "UpdateTasks",
+    "RetryTasks",
     "StreamPoolMetrics",
     "PutHandler",
     "Work",
@@ -121,6 +126,10 @@ async fn outcome<T>(stream: Result<tonic::Response<tonic::Streaming<T>>, Status>
     Ok(())
 }
 
+fn finished() -> v1::TaskFilter {
+    v1::TaskFilter { states: vec![TaskState::Completed.into()], ..Default::default() }
+}
+
 async fn stream(server: &Server, rpc: &str) -> Result<(), Status> {
     let short = Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 });
     match rpc {
@@ -136,6 +145,18 @@ async fn stream(server: &Server, rpc: &str) -> Result<(), Status> {
         "ReadOutput" => {
             let request = v1::ReadOutputRequest { task_id: "done".to_owned(), attempt: 7, ..Default::default() };
             outcome(server.tasks().read_output(request).await).await
+        }
+        "CancelTasks" => {
+            let request = v1::CancelTasksRequest { filter: Some(finished()), ..Default::default() };
+            outcome(server.tasks().cancel_tasks(request).await).await
+        }
+        "UpdateTasks" => {
+            let request = v1::UpdateTasksRequest { filter: Some(finished()), ..Default::default() };
+            outcome(server.tasks().update_tasks(request).await).await
+        }
+        "RetryTasks" => {
+            let request = v1::RetryTasksRequest { filter: Some(finished()), ..Default::default() };
+            outcome(server.tasks().retry_tasks(request).await).await
         }
         "StreamPoolMetrics" => {
             let request = v1::StreamPoolMetricsRequest { interval: short, ..v1::StreamPoolMetricsRequest::default() };
@@ -209,7 +230,11 @@ async fn every_error_is_in_the_list_of_its_rpc_while_serving_and_draining() {
         if id == "other" {
             server.wait_for_state(id, TaskState::Cancelled).await;
             let filter = v1::TaskFilter { task_ids: vec![id.to_owned()], ..v1::TaskFilter::default() };
-            let deleted = server.tasks().delete_tasks(v1::DeleteTasksRequest { filter: Some(filter) }).await.unwrap();
+            let deleted = server
+                .tasks()
+                .delete_tasks(v1::DeleteTasksRequest { filter: Some(filter), validate_only: false })
+                .await
+                .unwrap();
             assert_eq!(deleted.into_inner().deleted, 1);
         }
     }

@@ -30,6 +30,7 @@ mod error_lists;
 mod explain;
 #[cfg(feature = "export")]
 mod export;
+mod failure_groups;
 mod guarantees;
 mod half_open;
 mod health_endpoints;
@@ -43,6 +44,7 @@ mod library;
 mod lifecycle;
 mod log;
 mod malformed_requests;
+mod many_tasks;
 mod map;
 mod memory;
 mod metrics;

@@ -269,7 +269,7 @@ async fn calls_that_make_room_work_while_submissions_have_used_up_the_memory() {
         server.tasks().cancel_task(cancel).await.unwrap();
     }
     let filter = v1::TaskFilter { task_ids: vec![deleted], ..Default::default() };
-    let delete = v1::DeleteTasksRequest { filter: Some(filter) };
+    let delete = v1::DeleteTasksRequest { filter: Some(filter), validate_only: false };
     assert_eq!(server.tasks().delete_tasks(delete).await.unwrap().into_inner().deleted, 1);
     let refused = server.tasks().submit_task(noop()).await.unwrap_err();
     assert_eq!(reason(&refused), "MEMORY_FULL", "the memory is still used up: {refused:?}");

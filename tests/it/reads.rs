@@ -38,7 +38,7 @@ async fn a_task_is_read_in_its_present_state_while_the_tables_cannot_be_written(
         assert_eq!((found.state(), &*found.batch_id, found.result.is_some()), (TaskState::Completed, "many", true));
     }
     let filter = v1::TaskFilter { task_ids: vec![old.clone()], ..Default::default() };
-    let delete = v1::DeleteTasksRequest { filter: Some(filter) };
+    let delete = v1::DeleteTasksRequest { filter: Some(filter), validate_only: false };
     assert_eq!(server.tasks().delete_tasks(delete).await.unwrap().into_inner().deleted, 1);
     let missing = server.tasks().get_task(v1::GetTaskRequest { task_id: old.clone(), include_payload: false }).await;
     assert_eq!(reason(&missing.unwrap_err()), "TASK_NOT_FOUND");

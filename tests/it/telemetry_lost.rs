@@ -31,7 +31,7 @@ async fn under_load(endpoint: &str, protocol: &str) -> (Duration, String) {
     server.wait_finished(&last).await;
     let filter = v1::TaskFilter { states: vec![TaskState::Completed as i32], ..v1::TaskFilter::default() };
     eventually(async || {
-        let request = v1::DeleteTasksRequest { filter: Some(filter.clone()) };
+        let request = v1::DeleteTasksRequest { filter: Some(filter.clone()), validate_only: false };
         client.delete_tasks(request).await.unwrap();
         let left = client.list_tasks(v1::ListTasksRequest::default()).await.unwrap().into_inner().tasks;
         check(left.is_empty(), || format!("{} tasks have not completed", left.len()))

@@ -6,14 +6,13 @@ import { asCli, asCurl, asPython, quote, submissionJson } from "../src/command";
 import { asText, hex, isImage } from "../src/content";
 import { duration } from "../src/data/convert";
 import { deniesMethod } from "../src/data/denial";
-import { fingerprint, group } from "../src/data/failures";
 import { fromQuery, isSet, toProto, toQuery, withWords } from "../src/data/filter";
 import { History, joined, KEPT, sampleOf } from "../src/data/history";
 import { groupHolds } from "../src/data/holds";
 import { fieldsOf, payloadOf, valuesOf } from "../src/data/schema_form";
 import { BusyHistory, WORKER_SECONDS } from "../src/data/workers";
 import { PoolMetricsSchema, PoolSampleSchema, WorkerSchema } from "../src/gen/lineshaft/v1/pool_service_pb";
-import { FailureReason, Priority, TaskEventSchema, TaskSchema, TaskState } from "../src/gen/lineshaft/v1/task_pb";
+import { Priority, TaskEventSchema, TaskSchema, TaskState } from "../src/gen/lineshaft/v1/task_pb";
 import { phasesOfEvents, phasesOfTask } from "../src/timeline";
 
 const pool = (second: number, completed: number, since = 0, name = "default") =>
@@ -253,24 +252,6 @@ test("only a denial of the method itself hides it", () => {
   expect(deniesMethod(error(Code.PermissionDenied, "FOREIGN_ORIGIN", {}))).toBe(false);
   expect(deniesMethod(error(Code.Unavailable, "PERMISSION_DENIED", {}))).toBe(false);
   expect(deniesMethod(new ConnectError("refused", Code.PermissionDenied))).toBe(false);
-});
-
-test("failures that differ in numbers, names and IDs are one group", () => {
-  const failed = (taskId: string, second: number, message: string, handler = "import") =>
-    create(TaskSchema, { taskId, handler, finishedAt: timestampFromMs(second * 1000), failure: { reason: FailureReason.HANDLER_ERROR, message } });
-  const groups = group([
-    failed("c", 30, 'row 17 of "b.csv" has 3 columns'),
-    failed("b", 20, "disk full"),
-    failed("a", 10, 'row 4 of "a.csv" has 12 columns'),
-    failed("d", 5, 'row 4 of "a.csv" has 12 columns', "other"),
-    create(TaskSchema, { taskId: "running" }),
-  ]);
-  expect(groups.map(({ newestId, count, oldest, newest }) => [newestId, count, oldest, newest])).toEqual([
-    ["c", 2, 10_000, 30_000],
-    ["b", 1, 20_000, 20_000],
-    ["d", 1, 5_000, 5_000],
-  ]);
-  expect(fingerprint("task 01a2223c-531e-739c-bd43-efd6b4ea989b at 0xff10 after 1.5s")).toBe("task # at # after #s");
 });
 
 test("tasks that wait for the same limit are one group", () => {

@@ -2283,8 +2283,10 @@ type TaskFilter struct {
 	SubmittedAfter *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=submitted_after,json=submittedAfter,proto3" json:"submitted_after,omitempty"`
 	// Submitted before this time. Applies to lists and snapshots only.
 	SubmittedBefore *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=submitted_before,json=submittedBefore,proto3" json:"submitted_before,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// FAILED with a failure of this group, an ID from ListFailureGroups. In a watch, the events in which tasks fail so.
+	FailureGroup  string `protobuf:"bytes,11,opt,name=failure_group,json=failureGroup,proto3" json:"failure_group,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TaskFilter) Reset() {
@@ -2385,6 +2387,122 @@ func (x *TaskFilter) GetSubmittedBefore() *timestamppb.Timestamp {
 		return x.SubmittedBefore
 	}
 	return nil
+}
+
+func (x *TaskFilter) GetFailureGroup() string {
+	if x != nil {
+		return x.FailureGroup
+	}
+	return ""
+}
+
+// FAILED tasks of one handler with one cause.
+type FailureGroup struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ID for `failure_group` of a filter: 16 hexadecimal digits. The same failures have the same ID on every server of this version.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Handler name.
+	Handler string `protobuf:"bytes,2,opt,name=handler,proto3" json:"handler,omitempty"`
+	// Failure reason.
+	Reason FailureReason `protobuf:"varint,3,opt,name=reason,proto3,enum=lineshaft.v1.FailureReason" json:"reason,omitempty"`
+	// Message of the newest failure, and the last line of its detail if it has one; at most 512 bytes.
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// Number of tasks.
+	Count int64 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
+	// When the first of them failed.
+	FirstAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=first_at,json=firstAt,proto3" json:"first_at,omitempty"`
+	// When the last of them failed.
+	LastAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_at,json=lastAt,proto3" json:"last_at,omitempty"`
+	// ID of the one that failed last.
+	ExampleTaskId string `protobuf:"bytes,8,opt,name=example_task_id,json=exampleTaskId,proto3" json:"example_task_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailureGroup) Reset() {
+	*x = FailureGroup{}
+	mi := &file_lineshaft_v1_task_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailureGroup) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailureGroup) ProtoMessage() {}
+
+func (x *FailureGroup) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailureGroup.ProtoReflect.Descriptor instead.
+func (*FailureGroup) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *FailureGroup) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *FailureGroup) GetHandler() string {
+	if x != nil {
+		return x.Handler
+	}
+	return ""
+}
+
+func (x *FailureGroup) GetReason() FailureReason {
+	if x != nil {
+		return x.Reason
+	}
+	return FailureReason_FAILURE_REASON_UNSPECIFIED
+}
+
+func (x *FailureGroup) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *FailureGroup) GetCount() int64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *FailureGroup) GetFirstAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FirstAt
+	}
+	return nil
+}
+
+func (x *FailureGroup) GetLastAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastAt
+	}
+	return nil
+}
+
+func (x *FailureGroup) GetExampleTaskId() string {
+	if x != nil {
+		return x.ExampleTaskId
+	}
+	return ""
 }
 
 var File_lineshaft_v1_task_proto protoreflect.FileDescriptor
@@ -2550,7 +2668,7 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\aupdated\x18\x16 \x01(\bR\aupdated\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xfc\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa1\x04\n" +
 	"\n" +
 	"TaskFilter\x12\x19\n" +
 	"\btask_ids\x18\x01 \x03(\tR\ataskIds\x12\x19\n" +
@@ -2565,10 +2683,20 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"priorities\x12C\n" +
 	"\x0fsubmitted_after\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x0esubmittedAfter\x12E\n" +
 	"\x10submitted_before\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\x0fsubmittedBefore\x1a9\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x0fsubmittedBefore\x12#\n" +
+	"\rfailure_group\x18\v \x01(\tR\ffailureGroup\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*u\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb1\x02\n" +
+	"\fFailureGroup\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\ahandler\x18\x02 \x01(\tR\ahandler\x123\n" +
+	"\x06reason\x18\x03 \x01(\x0e2\x1b.lineshaft.v1.FailureReasonR\x06reason\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12\x14\n" +
+	"\x05count\x18\x05 \x01(\x03R\x05count\x125\n" +
+	"\bfirst_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\afirstAt\x123\n" +
+	"\alast_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x06lastAt\x12&\n" +
+	"\x0fexample_task_id\x18\b \x01(\tR\rexampleTaskId*u\n" +
 	"\bPriority\x12\x18\n" +
 	"\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPRIORITY_LOW\x10\x01\x12\x13\n" +
@@ -2650,7 +2778,7 @@ func file_lineshaft_v1_task_proto_rawDescGZIP() []byte {
 }
 
 var file_lineshaft_v1_task_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_lineshaft_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_lineshaft_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_lineshaft_v1_task_proto_goTypes = []any{
 	(Priority)(0),                 // 0: lineshaft.v1.Priority
 	(TaskState)(0),                // 1: lineshaft.v1.TaskState
@@ -2677,40 +2805,41 @@ var file_lineshaft_v1_task_proto_goTypes = []any{
 	(*Artifact)(nil),              // 22: lineshaft.v1.Artifact
 	(*TaskEvent)(nil),             // 23: lineshaft.v1.TaskEvent
 	(*TaskFilter)(nil),            // 24: lineshaft.v1.TaskFilter
-	nil,                           // 25: lineshaft.v1.Task.LabelsEntry
-	nil,                           // 26: lineshaft.v1.TaskEvent.LabelsEntry
-	nil,                           // 27: lineshaft.v1.TaskFilter.LabelsEntry
-	(*structpb.Value)(nil),        // 28: google.protobuf.Value
-	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*FailureGroup)(nil),          // 25: lineshaft.v1.FailureGroup
+	nil,                           // 26: lineshaft.v1.Task.LabelsEntry
+	nil,                           // 27: lineshaft.v1.TaskEvent.LabelsEntry
+	nil,                           // 28: lineshaft.v1.TaskFilter.LabelsEntry
+	(*structpb.Value)(nil),        // 29: google.protobuf.Value
+	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
 }
 var file_lineshaft_v1_task_proto_depIdxs = []int32{
-	28, // 0: lineshaft.v1.Payload.json:type_name -> google.protobuf.Value
-	29, // 1: lineshaft.v1.RetryPolicy.delay:type_name -> google.protobuf.Duration
-	29, // 2: lineshaft.v1.RetryPolicy.max_delay:type_name -> google.protobuf.Duration
+	29, // 0: lineshaft.v1.Payload.json:type_name -> google.protobuf.Value
+	30, // 1: lineshaft.v1.RetryPolicy.delay:type_name -> google.protobuf.Duration
+	30, // 2: lineshaft.v1.RetryPolicy.max_delay:type_name -> google.protobuf.Duration
 	13, // 3: lineshaft.v1.TaskLimit.rate:type_name -> lineshaft.v1.StartRate
-	29, // 4: lineshaft.v1.StartRate.interval:type_name -> google.protobuf.Duration
+	30, // 4: lineshaft.v1.StartRate.interval:type_name -> google.protobuf.Duration
 	15, // 5: lineshaft.v1.LimitHold.places:type_name -> lineshaft.v1.PlacesTaken
 	16, // 6: lineshaft.v1.LimitHold.rate:type_name -> lineshaft.v1.RateReached
-	30, // 7: lineshaft.v1.RateReached.until:type_name -> google.protobuf.Timestamp
+	31, // 7: lineshaft.v1.RateReached.until:type_name -> google.protobuf.Timestamp
 	2,  // 8: lineshaft.v1.Failure.reason:type_name -> lineshaft.v1.FailureReason
-	29, // 9: lineshaft.v1.ResourceUsage.queue_time:type_name -> google.protobuf.Duration
-	29, // 10: lineshaft.v1.ResourceUsage.run_time:type_name -> google.protobuf.Duration
-	29, // 11: lineshaft.v1.ResourceUsage.cpu_time:type_name -> google.protobuf.Duration
-	30, // 12: lineshaft.v1.CancelReceipt.requested_at:type_name -> google.protobuf.Timestamp
-	30, // 13: lineshaft.v1.CancelReceipt.stopped_at:type_name -> google.protobuf.Timestamp
+	30, // 9: lineshaft.v1.ResourceUsage.queue_time:type_name -> google.protobuf.Duration
+	30, // 10: lineshaft.v1.ResourceUsage.run_time:type_name -> google.protobuf.Duration
+	30, // 11: lineshaft.v1.ResourceUsage.cpu_time:type_name -> google.protobuf.Duration
+	31, // 12: lineshaft.v1.CancelReceipt.requested_at:type_name -> google.protobuf.Timestamp
+	31, // 13: lineshaft.v1.CancelReceipt.stopped_at:type_name -> google.protobuf.Timestamp
 	5,  // 14: lineshaft.v1.CancelReceipt.method:type_name -> lineshaft.v1.StopMethod
 	7,  // 15: lineshaft.v1.TaskDependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
 	0,  // 16: lineshaft.v1.Task.priority:type_name -> lineshaft.v1.Priority
 	1,  // 17: lineshaft.v1.Task.state:type_name -> lineshaft.v1.TaskState
-	25, // 18: lineshaft.v1.Task.labels:type_name -> lineshaft.v1.Task.LabelsEntry
+	26, // 18: lineshaft.v1.Task.labels:type_name -> lineshaft.v1.Task.LabelsEntry
 	11, // 19: lineshaft.v1.Task.retry:type_name -> lineshaft.v1.RetryPolicy
-	29, // 20: lineshaft.v1.Task.timeout:type_name -> google.protobuf.Duration
-	30, // 21: lineshaft.v1.Task.submitted_at:type_name -> google.protobuf.Timestamp
-	30, // 22: lineshaft.v1.Task.eligible_at:type_name -> google.protobuf.Timestamp
-	30, // 23: lineshaft.v1.Task.started_at:type_name -> google.protobuf.Timestamp
-	30, // 24: lineshaft.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
-	30, // 25: lineshaft.v1.Task.expires_at:type_name -> google.protobuf.Timestamp
+	30, // 20: lineshaft.v1.Task.timeout:type_name -> google.protobuf.Duration
+	31, // 21: lineshaft.v1.Task.submitted_at:type_name -> google.protobuf.Timestamp
+	31, // 22: lineshaft.v1.Task.eligible_at:type_name -> google.protobuf.Timestamp
+	31, // 23: lineshaft.v1.Task.started_at:type_name -> google.protobuf.Timestamp
+	31, // 24: lineshaft.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
+	31, // 25: lineshaft.v1.Task.expires_at:type_name -> google.protobuf.Timestamp
 	17, // 26: lineshaft.v1.Task.failure:type_name -> lineshaft.v1.Failure
 	10, // 27: lineshaft.v1.Task.payload:type_name -> lineshaft.v1.Payload
 	10, // 28: lineshaft.v1.Task.result:type_name -> lineshaft.v1.Payload
@@ -2721,26 +2850,29 @@ var file_lineshaft_v1_task_proto_depIdxs = []int32{
 	12, // 33: lineshaft.v1.Task.limits:type_name -> lineshaft.v1.TaskLimit
 	14, // 34: lineshaft.v1.Task.limit_hold:type_name -> lineshaft.v1.LimitHold
 	22, // 35: lineshaft.v1.Task.artifacts:type_name -> lineshaft.v1.Artifact
-	30, // 36: lineshaft.v1.TaskEvent.time:type_name -> google.protobuf.Timestamp
+	31, // 36: lineshaft.v1.TaskEvent.time:type_name -> google.protobuf.Timestamp
 	1,  // 37: lineshaft.v1.TaskEvent.state:type_name -> lineshaft.v1.TaskState
 	1,  // 38: lineshaft.v1.TaskEvent.previous_state:type_name -> lineshaft.v1.TaskState
 	17, // 39: lineshaft.v1.TaskEvent.failure:type_name -> lineshaft.v1.Failure
-	30, // 40: lineshaft.v1.TaskEvent.not_before:type_name -> google.protobuf.Timestamp
+	31, // 40: lineshaft.v1.TaskEvent.not_before:type_name -> google.protobuf.Timestamp
 	19, // 41: lineshaft.v1.TaskEvent.cancel:type_name -> lineshaft.v1.CancelReceipt
 	0,  // 42: lineshaft.v1.TaskEvent.priority:type_name -> lineshaft.v1.Priority
-	26, // 43: lineshaft.v1.TaskEvent.labels:type_name -> lineshaft.v1.TaskEvent.LabelsEntry
+	27, // 43: lineshaft.v1.TaskEvent.labels:type_name -> lineshaft.v1.TaskEvent.LabelsEntry
 	18, // 44: lineshaft.v1.TaskEvent.resource_usage:type_name -> lineshaft.v1.ResourceUsage
 	14, // 45: lineshaft.v1.TaskEvent.limit_hold:type_name -> lineshaft.v1.LimitHold
-	27, // 46: lineshaft.v1.TaskFilter.labels:type_name -> lineshaft.v1.TaskFilter.LabelsEntry
+	28, // 46: lineshaft.v1.TaskFilter.labels:type_name -> lineshaft.v1.TaskFilter.LabelsEntry
 	1,  // 47: lineshaft.v1.TaskFilter.states:type_name -> lineshaft.v1.TaskState
 	0,  // 48: lineshaft.v1.TaskFilter.priorities:type_name -> lineshaft.v1.Priority
-	30, // 49: lineshaft.v1.TaskFilter.submitted_after:type_name -> google.protobuf.Timestamp
-	30, // 50: lineshaft.v1.TaskFilter.submitted_before:type_name -> google.protobuf.Timestamp
-	51, // [51:51] is the sub-list for method output_type
-	51, // [51:51] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	31, // 49: lineshaft.v1.TaskFilter.submitted_after:type_name -> google.protobuf.Timestamp
+	31, // 50: lineshaft.v1.TaskFilter.submitted_before:type_name -> google.protobuf.Timestamp
+	2,  // 51: lineshaft.v1.FailureGroup.reason:type_name -> lineshaft.v1.FailureReason
+	31, // 52: lineshaft.v1.FailureGroup.first_at:type_name -> google.protobuf.Timestamp
+	31, // 53: lineshaft.v1.FailureGroup.last_at:type_name -> google.protobuf.Timestamp
+	54, // [54:54] is the sub-list for method output_type
+	54, // [54:54] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_task_proto_init() }
@@ -2766,7 +2898,7 @@ func file_lineshaft_v1_task_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_task_proto_rawDesc), len(file_lineshaft_v1_task_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1929,6 +1929,125 @@ func (x *ListTasksResponse) GetResumeToken() string {
 	return ""
 }
 
+// Request of ListFailureGroups.
+type ListFailureGroupsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tasks to group. Unset: all FAILED tasks. `states` must be empty.
+	Filter        *TaskFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFailureGroupsRequest) Reset() {
+	*x = ListFailureGroupsRequest{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFailureGroupsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFailureGroupsRequest) ProtoMessage() {}
+
+func (x *ListFailureGroupsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFailureGroupsRequest.ProtoReflect.Descriptor instead.
+func (*ListFailureGroupsRequest) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListFailureGroupsRequest) GetFilter() *TaskFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+// Response of ListFailureGroups.
+type ListFailureGroupsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1,000 groups, those with the most tasks first.
+	Groups []*FailureGroup `protobuf:"bytes,1,rep,name=groups,proto3" json:"groups,omitempty"`
+	// Number of tasks that were grouped.
+	Tasks int64 `protobuf:"varint,2,opt,name=tasks,proto3" json:"tasks,omitempty"`
+	// Whether older FAILED tasks match, too.
+	AtLeast bool `protobuf:"varint,3,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	// Revision of this response.
+	Revision      uint64 `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListFailureGroupsResponse) Reset() {
+	*x = ListFailureGroupsResponse{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListFailureGroupsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListFailureGroupsResponse) ProtoMessage() {}
+
+func (x *ListFailureGroupsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListFailureGroupsResponse.ProtoReflect.Descriptor instead.
+func (*ListFailureGroupsResponse) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListFailureGroupsResponse) GetGroups() []*FailureGroup {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *ListFailureGroupsResponse) GetTasks() int64 {
+	if x != nil {
+		return x.Tasks
+	}
+	return 0
+}
+
+func (x *ListFailureGroupsResponse) GetAtLeast() bool {
+	if x != nil {
+		return x.AtLeast
+	}
+	return false
+}
+
+func (x *ListFailureGroupsResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // Request of WaitTask.
 type WaitTaskRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1942,7 +2061,7 @@ type WaitTaskRequest struct {
 
 func (x *WaitTaskRequest) Reset() {
 	*x = WaitTaskRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[21]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2073,7 @@ func (x *WaitTaskRequest) String() string {
 func (*WaitTaskRequest) ProtoMessage() {}
 
 func (x *WaitTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[21]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2086,7 @@ func (x *WaitTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitTaskRequest.ProtoReflect.Descriptor instead.
 func (*WaitTaskRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{21}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WaitTaskRequest) GetTaskId() string {
@@ -1999,7 +2118,7 @@ type WaitTaskResponse struct {
 
 func (x *WaitTaskResponse) Reset() {
 	*x = WaitTaskResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[22]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2011,7 +2130,7 @@ func (x *WaitTaskResponse) String() string {
 func (*WaitTaskResponse) ProtoMessage() {}
 
 func (x *WaitTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[22]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2024,7 +2143,7 @@ func (x *WaitTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitTaskResponse.ProtoReflect.Descriptor instead.
 func (*WaitTaskResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{22}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WaitTaskResponse) GetTask() *Task {
@@ -2066,7 +2185,7 @@ type WatchTasksRequest struct {
 
 func (x *WatchTasksRequest) Reset() {
 	*x = WatchTasksRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2078,7 +2197,7 @@ func (x *WatchTasksRequest) String() string {
 func (*WatchTasksRequest) ProtoMessage() {}
 
 func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2091,7 +2210,7 @@ func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTasksRequest.ProtoReflect.Descriptor instead.
 func (*WatchTasksRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{23}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WatchTasksRequest) GetFilter() *TaskFilter {
@@ -2140,7 +2259,7 @@ type WatchTasksResponse struct {
 
 func (x *WatchTasksResponse) Reset() {
 	*x = WatchTasksResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +2271,7 @@ func (x *WatchTasksResponse) String() string {
 func (*WatchTasksResponse) ProtoMessage() {}
 
 func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2165,7 +2284,7 @@ func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTasksResponse.ProtoReflect.Descriptor instead.
 func (*WatchTasksResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{24}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WatchTasksResponse) GetKind() isWatchTasksResponse_Kind {
@@ -2257,7 +2376,7 @@ type SnapshotComplete struct {
 
 func (x *SnapshotComplete) Reset() {
 	*x = SnapshotComplete{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[25]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2269,7 +2388,7 @@ func (x *SnapshotComplete) String() string {
 func (*SnapshotComplete) ProtoMessage() {}
 
 func (x *SnapshotComplete) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[25]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2282,7 +2401,7 @@ func (x *SnapshotComplete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotComplete.ProtoReflect.Descriptor instead.
 func (*SnapshotComplete) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{25}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SnapshotComplete) GetRevision() uint64 {
@@ -2312,7 +2431,7 @@ type WatchProgress struct {
 
 func (x *WatchProgress) Reset() {
 	*x = WatchProgress{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[26]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2324,7 +2443,7 @@ func (x *WatchProgress) String() string {
 func (*WatchProgress) ProtoMessage() {}
 
 func (x *WatchProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[26]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2337,7 +2456,7 @@ func (x *WatchProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchProgress.ProtoReflect.Descriptor instead.
 func (*WatchProgress) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{26}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WatchProgress) GetRevision() uint64 {
@@ -2371,7 +2490,7 @@ type CancelTaskRequest struct {
 
 func (x *CancelTaskRequest) Reset() {
 	*x = CancelTaskRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[27]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2383,7 +2502,7 @@ func (x *CancelTaskRequest) String() string {
 func (*CancelTaskRequest) ProtoMessage() {}
 
 func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[27]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2396,7 +2515,7 @@ func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskRequest.ProtoReflect.Descriptor instead.
 func (*CancelTaskRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{27}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CancelTaskRequest) GetTaskId() string {
@@ -2440,7 +2559,7 @@ type CancelTaskResponse struct {
 
 func (x *CancelTaskResponse) Reset() {
 	*x = CancelTaskResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[28]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2452,7 +2571,7 @@ func (x *CancelTaskResponse) String() string {
 func (*CancelTaskResponse) ProtoMessage() {}
 
 func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[28]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2465,7 +2584,7 @@ func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskResponse.ProtoReflect.Descriptor instead.
 func (*CancelTaskResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{28}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CancelTaskResponse) GetState() TaskState {
@@ -2495,7 +2614,7 @@ type UpdateTaskRequest struct {
 
 func (x *UpdateTaskRequest) Reset() {
 	*x = UpdateTaskRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[29]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2507,7 +2626,7 @@ func (x *UpdateTaskRequest) String() string {
 func (*UpdateTaskRequest) ProtoMessage() {}
 
 func (x *UpdateTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[29]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2520,7 +2639,7 @@ func (x *UpdateTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTaskRequest.ProtoReflect.Descriptor instead.
 func (*UpdateTaskRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{29}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *UpdateTaskRequest) GetTaskId() string {
@@ -2558,7 +2677,7 @@ type TaskUpdate struct {
 
 func (x *TaskUpdate) Reset() {
 	*x = TaskUpdate{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[30]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2570,7 +2689,7 @@ func (x *TaskUpdate) String() string {
 func (*TaskUpdate) ProtoMessage() {}
 
 func (x *TaskUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[30]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2583,7 +2702,7 @@ func (x *TaskUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskUpdate.ProtoReflect.Descriptor instead.
 func (*TaskUpdate) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{30}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *TaskUpdate) GetPriority() Priority {
@@ -2641,7 +2760,7 @@ type UpdateTaskResponse struct {
 
 func (x *UpdateTaskResponse) Reset() {
 	*x = UpdateTaskResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[31]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2653,7 +2772,7 @@ func (x *UpdateTaskResponse) String() string {
 func (*UpdateTaskResponse) ProtoMessage() {}
 
 func (x *UpdateTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[31]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2666,7 +2785,7 @@ func (x *UpdateTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTaskResponse.ProtoReflect.Descriptor instead.
 func (*UpdateTaskResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{31}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *UpdateTaskResponse) GetState() TaskState {
@@ -2700,7 +2819,7 @@ type RetryTaskRequest struct {
 
 func (x *RetryTaskRequest) Reset() {
 	*x = RetryTaskRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[32]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2712,7 +2831,7 @@ func (x *RetryTaskRequest) String() string {
 func (*RetryTaskRequest) ProtoMessage() {}
 
 func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[32]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2725,7 +2844,7 @@ func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskRequest.ProtoReflect.Descriptor instead.
 func (*RetryTaskRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{32}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RetryTaskRequest) GetTaskId() string {
@@ -2767,7 +2886,7 @@ type RetryTaskResponse struct {
 
 func (x *RetryTaskResponse) Reset() {
 	*x = RetryTaskResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[33]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2779,7 +2898,7 @@ func (x *RetryTaskResponse) String() string {
 func (*RetryTaskResponse) ProtoMessage() {}
 
 func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[33]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2792,7 +2911,7 @@ func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskResponse.ProtoReflect.Descriptor instead.
 func (*RetryTaskResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{33}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *RetryTaskResponse) GetTask() *SubmitTaskResponse {
@@ -2802,18 +2921,459 @@ func (x *RetryTaskResponse) GetTask() *SubmitTaskResponse {
 	return nil
 }
 
+// Request of CancelTasks.
+type CancelTasksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tasks to cancel. Unset: all unfinished tasks.
+	Filter *TaskFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// As in CancelTaskRequest.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// As in CancelTaskRequest.
+	Mode CancelMode `protobuf:"varint,3,opt,name=mode,proto3,enum=lineshaft.v1.CancelMode" json:"mode,omitempty"`
+	// As in CancelTaskRequest.
+	Grace *durationpb.Duration `protobuf:"bytes,4,opt,name=grace,proto3" json:"grace,omitempty"`
+	// Only count the tasks that match.
+	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelTasksRequest) Reset() {
+	*x = CancelTasksRequest{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelTasksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelTasksRequest) ProtoMessage() {}
+
+func (x *CancelTasksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelTasksRequest.ProtoReflect.Descriptor instead.
+func (*CancelTasksRequest) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *CancelTasksRequest) GetFilter() *TaskFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *CancelTasksRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *CancelTasksRequest) GetMode() CancelMode {
+	if x != nil {
+		return x.Mode
+	}
+	return CancelMode_CANCEL_MODE_UNSPECIFIED
+}
+
+func (x *CancelTasksRequest) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
+}
+
+func (x *CancelTasksRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// Progress of CancelTasks. The numbers are those since the beginning of the call.
+type CancelTasksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tasks that match. They are counted first.
+	Matched int64 `protobuf:"varint,1,opt,name=matched,proto3" json:"matched,omitempty"`
+	// Tasks that were cancelled or asked to stop.
+	Cancelled int64 `protobuf:"varint,2,opt,name=cancelled,proto3" json:"cancelled,omitempty"`
+	// Of these, tasks that were asked to stop and had not ended.
+	Stopping int64 `protobuf:"varint,3,opt,name=stopping,proto3" json:"stopping,omitempty"`
+	// Tasks that ended or were deleted meanwhile.
+	Skipped       int64 `protobuf:"varint,4,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelTasksResponse) Reset() {
+	*x = CancelTasksResponse{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelTasksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelTasksResponse) ProtoMessage() {}
+
+func (x *CancelTasksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelTasksResponse.ProtoReflect.Descriptor instead.
+func (*CancelTasksResponse) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *CancelTasksResponse) GetMatched() int64 {
+	if x != nil {
+		return x.Matched
+	}
+	return 0
+}
+
+func (x *CancelTasksResponse) GetCancelled() int64 {
+	if x != nil {
+		return x.Cancelled
+	}
+	return 0
+}
+
+func (x *CancelTasksResponse) GetStopping() int64 {
+	if x != nil {
+		return x.Stopping
+	}
+	return 0
+}
+
+func (x *CancelTasksResponse) GetSkipped() int64 {
+	if x != nil {
+		return x.Skipped
+	}
+	return 0
+}
+
+// Request of UpdateTasks.
+type UpdateTasksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tasks to update. Unset: all WAITING and QUEUED tasks.
+	Filter *TaskFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// What to change. Required. Its times count from the beginning of the call.
+	Update *TaskUpdate `protobuf:"bytes,2,opt,name=update,proto3" json:"update,omitempty"`
+	// Only count the tasks that match.
+	ValidateOnly  bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateTasksRequest) Reset() {
+	*x = UpdateTasksRequest{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateTasksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateTasksRequest) ProtoMessage() {}
+
+func (x *UpdateTasksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateTasksRequest.ProtoReflect.Descriptor instead.
+func (*UpdateTasksRequest) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *UpdateTasksRequest) GetFilter() *TaskFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *UpdateTasksRequest) GetUpdate() *TaskUpdate {
+	if x != nil {
+		return x.Update
+	}
+	return nil
+}
+
+func (x *UpdateTasksRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// Progress of UpdateTasks. The numbers are those since the beginning of the call.
+type UpdateTasksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// WAITING and QUEUED tasks that match, also those that have started before. They are counted first.
+	Matched int64 `protobuf:"varint,1,opt,name=matched,proto3" json:"matched,omitempty"`
+	// Tasks that were updated, or are as wanted already.
+	Updated int64 `protobuf:"varint,2,opt,name=updated,proto3" json:"updated,omitempty"`
+	// Tasks that have started, or ended or were deleted meanwhile.
+	Skipped       int64 `protobuf:"varint,3,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateTasksResponse) Reset() {
+	*x = UpdateTasksResponse{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateTasksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateTasksResponse) ProtoMessage() {}
+
+func (x *UpdateTasksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateTasksResponse.ProtoReflect.Descriptor instead.
+func (*UpdateTasksResponse) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *UpdateTasksResponse) GetMatched() int64 {
+	if x != nil {
+		return x.Matched
+	}
+	return 0
+}
+
+func (x *UpdateTasksResponse) GetUpdated() int64 {
+	if x != nil {
+		return x.Updated
+	}
+	return 0
+}
+
+func (x *UpdateTasksResponse) GetSkipped() int64 {
+	if x != nil {
+		return x.Skipped
+	}
+	return 0
+}
+
+// Request of RetryTasks.
+type RetryTasksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tasks to submit again. Without `states`, only FAILED ones.
+	Filter *TaskFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Makes the call safe to repeat: each task is submitted again once for a request ID, and those that it submitted are not. 1 to 64
+	// characters of [A-Za-z0-9._:-]; empty: every call submits all tasks again.
+	RequestId string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Payload of the new tasks. Unset: that of the ended ones.
+	Payload *Payload `protobuf:"bytes,3,opt,name=payload,proto3" json:"payload,omitempty"`
+	// Priority of the new tasks. Unset: that of the ended ones.
+	Priority Priority `protobuf:"varint,4,opt,name=priority,proto3,enum=lineshaft.v1.Priority" json:"priority,omitempty"`
+	// Only count the tasks that match.
+	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryTasksRequest) Reset() {
+	*x = RetryTasksRequest{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryTasksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryTasksRequest) ProtoMessage() {}
+
+func (x *RetryTasksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryTasksRequest.ProtoReflect.Descriptor instead.
+func (*RetryTasksRequest) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *RetryTasksRequest) GetFilter() *TaskFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *RetryTasksRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *RetryTasksRequest) GetPayload() *Payload {
+	if x != nil {
+		return x.Payload
+	}
+	return nil
+}
+
+func (x *RetryTasksRequest) GetPriority() Priority {
+	if x != nil {
+		return x.Priority
+	}
+	return Priority_PRIORITY_UNSPECIFIED
+}
+
+func (x *RetryTasksRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// Progress of RetryTasks. The numbers are those since the beginning of the call.
+type RetryTasksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tasks that match. They are counted first.
+	Matched int64 `protobuf:"varint,1,opt,name=matched,proto3" json:"matched,omitempty"`
+	// Tasks that were submitted again.
+	Retried int64 `protobuf:"varint,2,opt,name=retried,proto3" json:"retried,omitempty"`
+	// Tasks that were deleted meanwhile, whose unique key another task has, or that an earlier call with the request ID has submitted.
+	Skipped int64 `protobuf:"varint,3,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	// IDs of the new tasks since the last message.
+	TaskIds       []string `protobuf:"bytes,4,rep,name=task_ids,json=taskIds,proto3" json:"task_ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetryTasksResponse) Reset() {
+	*x = RetryTasksResponse{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetryTasksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetryTasksResponse) ProtoMessage() {}
+
+func (x *RetryTasksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetryTasksResponse.ProtoReflect.Descriptor instead.
+func (*RetryTasksResponse) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *RetryTasksResponse) GetMatched() int64 {
+	if x != nil {
+		return x.Matched
+	}
+	return 0
+}
+
+func (x *RetryTasksResponse) GetRetried() int64 {
+	if x != nil {
+		return x.Retried
+	}
+	return 0
+}
+
+func (x *RetryTasksResponse) GetSkipped() int64 {
+	if x != nil {
+		return x.Skipped
+	}
+	return 0
+}
+
+func (x *RetryTasksResponse) GetTaskIds() []string {
+	if x != nil {
+		return x.TaskIds
+	}
+	return nil
+}
+
 // Request of DeleteTasks.
 type DeleteTasksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Tasks to delete. Unset: all finished tasks.
-	Filter        *TaskFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	Filter *TaskFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Only count the finished tasks that match. The parents of unfinished tasks count too, although they would be kept.
+	ValidateOnly  bool `protobuf:"varint,2,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeleteTasksRequest) Reset() {
 	*x = DeleteTasksRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[34]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2825,7 +3385,7 @@ func (x *DeleteTasksRequest) String() string {
 func (*DeleteTasksRequest) ProtoMessage() {}
 
 func (x *DeleteTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[34]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2838,7 +3398,7 @@ func (x *DeleteTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTasksRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTasksRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{34}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *DeleteTasksRequest) GetFilter() *TaskFilter {
@@ -2848,10 +3408,17 @@ func (x *DeleteTasksRequest) GetFilter() *TaskFilter {
 	return nil
 }
 
+func (x *DeleteTasksRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
 // Response of DeleteTasks.
 type DeleteTasksResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Number of deleted tasks.
+	// Number of deleted tasks; with `validate_only` of those that match.
 	Deleted int64 `protobuf:"varint,1,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	// Revision of this response.
 	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -2861,7 +3428,7 @@ type DeleteTasksResponse struct {
 
 func (x *DeleteTasksResponse) Reset() {
 	*x = DeleteTasksResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[35]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2873,7 +3440,7 @@ func (x *DeleteTasksResponse) String() string {
 func (*DeleteTasksResponse) ProtoMessage() {}
 
 func (x *DeleteTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[35]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2886,7 +3453,7 @@ func (x *DeleteTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTasksResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTasksResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{35}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DeleteTasksResponse) GetDeleted() int64 {
@@ -2922,7 +3489,7 @@ type ReadOutputRequest struct {
 
 func (x *ReadOutputRequest) Reset() {
 	*x = ReadOutputRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[36]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2934,7 +3501,7 @@ func (x *ReadOutputRequest) String() string {
 func (*ReadOutputRequest) ProtoMessage() {}
 
 func (x *ReadOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[36]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2947,7 +3514,7 @@ func (x *ReadOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOutputRequest.ProtoReflect.Descriptor instead.
 func (*ReadOutputRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{36}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ReadOutputRequest) GetTaskId() string {
@@ -3002,7 +3569,7 @@ type ReadOutputResponse struct {
 
 func (x *ReadOutputResponse) Reset() {
 	*x = ReadOutputResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[37]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3014,7 +3581,7 @@ func (x *ReadOutputResponse) String() string {
 func (*ReadOutputResponse) ProtoMessage() {}
 
 func (x *ReadOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[37]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3027,7 +3594,7 @@ func (x *ReadOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOutputResponse.ProtoReflect.Descriptor instead.
 func (*ReadOutputResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{37}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ReadOutputResponse) GetData() []byte {
@@ -3215,7 +3782,14 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\x05tasks\x18\x01 \x03(\v2\x12.lineshaft.v1.TaskR\x05tasks\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12!\n" +
-	"\fresume_token\x18\x04 \x01(\tR\vresumeToken\"_\n" +
+	"\fresume_token\x18\x04 \x01(\tR\vresumeToken\"L\n" +
+	"\x18ListFailureGroupsRequest\x120\n" +
+	"\x06filter\x18\x01 \x01(\v2\x18.lineshaft.v1.TaskFilterR\x06filter\"\x9c\x01\n" +
+	"\x19ListFailureGroupsResponse\x122\n" +
+	"\x06groups\x18\x01 \x03(\v2\x1a.lineshaft.v1.FailureGroupR\x06groups\x12\x14\n" +
+	"\x05tasks\x18\x02 \x01(\x03R\x05tasks\x12\x19\n" +
+	"\bat_least\x18\x03 \x01(\bR\aatLeast\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\"_\n" +
 	"\x0fWaitTaskRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"r\n" +
@@ -3272,9 +3846,41 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\apayload\x18\x03 \x01(\v2\x15.lineshaft.v1.PayloadR\apayload\x122\n" +
 	"\bpriority\x18\x04 \x01(\x0e2\x16.lineshaft.v1.PriorityR\bpriority\"I\n" +
 	"\x11RetryTaskResponse\x124\n" +
-	"\x04task\x18\x01 \x01(\v2 .lineshaft.v1.SubmitTaskResponseR\x04task\"F\n" +
+	"\x04task\x18\x01 \x01(\v2 .lineshaft.v1.SubmitTaskResponseR\x04task\"\xe2\x01\n" +
+	"\x12CancelTasksRequest\x120\n" +
+	"\x06filter\x18\x01 \x01(\v2\x18.lineshaft.v1.TaskFilterR\x06filter\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12,\n" +
+	"\x04mode\x18\x03 \x01(\x0e2\x18.lineshaft.v1.CancelModeR\x04mode\x12/\n" +
+	"\x05grace\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"\x83\x01\n" +
+	"\x13CancelTasksResponse\x12\x18\n" +
+	"\amatched\x18\x01 \x01(\x03R\amatched\x12\x1c\n" +
+	"\tcancelled\x18\x02 \x01(\x03R\tcancelled\x12\x1a\n" +
+	"\bstopping\x18\x03 \x01(\x03R\bstopping\x12\x18\n" +
+	"\askipped\x18\x04 \x01(\x03R\askipped\"\x9d\x01\n" +
+	"\x12UpdateTasksRequest\x120\n" +
+	"\x06filter\x18\x01 \x01(\v2\x18.lineshaft.v1.TaskFilterR\x06filter\x120\n" +
+	"\x06update\x18\x02 \x01(\v2\x18.lineshaft.v1.TaskUpdateR\x06update\x12#\n" +
+	"\rvalidate_only\x18\x03 \x01(\bR\fvalidateOnly\"c\n" +
+	"\x13UpdateTasksResponse\x12\x18\n" +
+	"\amatched\x18\x01 \x01(\x03R\amatched\x12\x18\n" +
+	"\aupdated\x18\x02 \x01(\x03R\aupdated\x12\x18\n" +
+	"\askipped\x18\x03 \x01(\x03R\askipped\"\xee\x01\n" +
+	"\x11RetryTasksRequest\x120\n" +
+	"\x06filter\x18\x01 \x01(\v2\x18.lineshaft.v1.TaskFilterR\x06filter\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\x12/\n" +
+	"\apayload\x18\x03 \x01(\v2\x15.lineshaft.v1.PayloadR\apayload\x122\n" +
+	"\bpriority\x18\x04 \x01(\x0e2\x16.lineshaft.v1.PriorityR\bpriority\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"}\n" +
+	"\x12RetryTasksResponse\x12\x18\n" +
+	"\amatched\x18\x01 \x01(\x03R\amatched\x12\x18\n" +
+	"\aretried\x18\x02 \x01(\x03R\aretried\x12\x18\n" +
+	"\askipped\x18\x03 \x01(\x03R\askipped\x12\x19\n" +
+	"\btask_ids\x18\x04 \x03(\tR\ataskIds\"k\n" +
 	"\x12DeleteTasksRequest\x120\n" +
-	"\x06filter\x18\x01 \x01(\v2\x18.lineshaft.v1.TaskFilterR\x06filter\"K\n" +
+	"\x06filter\x18\x01 \x01(\v2\x18.lineshaft.v1.TaskFilterR\x06filter\x12#\n" +
+	"\rvalidate_only\x18\x02 \x01(\bR\fvalidateOnly\"K\n" +
 	"\x13DeleteTasksResponse\x12\x18\n" +
 	"\adeleted\x18\x01 \x01(\x03R\adeleted\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"\xaa\x01\n" +
@@ -3293,7 +3899,7 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\x1aESTIMATE_BASIS_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ESTIMATE_BASIS_FREE_SLOT\x10\x01\x12\x18\n" +
 	"\x14ESTIMATE_BASIS_DELAY\x10\x02\x12\x1c\n" +
-	"\x18ESTIMATE_BASIS_RUN_TIMES\x10\x032\x82\t\n" +
+	"\x18ESTIMATE_BASIS_RUN_TIMES\x10\x032\xe7\v\n" +
 	"\vTaskService\x12O\n" +
 	"\n" +
 	"SubmitTask\x12\x1f.lineshaft.v1.SubmitTaskRequest\x1a .lineshaft.v1.SubmitTaskResponse\x12a\n" +
@@ -3302,7 +3908,8 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\aRunTask\x12\x1c.lineshaft.v1.RunTaskRequest\x1a\x1d.lineshaft.v1.RunTaskResponse0\x01\x12F\n" +
 	"\aGetTask\x12\x1c.lineshaft.v1.GetTaskRequest\x1a\x1d.lineshaft.v1.GetTaskResponse\x12R\n" +
 	"\vExplainTask\x12 .lineshaft.v1.ExplainTaskRequest\x1a!.lineshaft.v1.ExplainTaskResponse\x12L\n" +
-	"\tListTasks\x12\x1e.lineshaft.v1.ListTasksRequest\x1a\x1f.lineshaft.v1.ListTasksResponse\x12I\n" +
+	"\tListTasks\x12\x1e.lineshaft.v1.ListTasksRequest\x1a\x1f.lineshaft.v1.ListTasksResponse\x12d\n" +
+	"\x11ListFailureGroups\x12&.lineshaft.v1.ListFailureGroupsRequest\x1a'.lineshaft.v1.ListFailureGroupsResponse\x12I\n" +
 	"\bWaitTask\x12\x1d.lineshaft.v1.WaitTaskRequest\x1a\x1e.lineshaft.v1.WaitTaskResponse\x12Q\n" +
 	"\n" +
 	"WatchTasks\x12\x1f.lineshaft.v1.WatchTasksRequest\x1a .lineshaft.v1.WatchTasksResponse0\x01\x12O\n" +
@@ -3310,7 +3917,11 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"CancelTask\x12\x1f.lineshaft.v1.CancelTaskRequest\x1a .lineshaft.v1.CancelTaskResponse\x12O\n" +
 	"\n" +
 	"UpdateTask\x12\x1f.lineshaft.v1.UpdateTaskRequest\x1a .lineshaft.v1.UpdateTaskResponse\x12L\n" +
-	"\tRetryTask\x12\x1e.lineshaft.v1.RetryTaskRequest\x1a\x1f.lineshaft.v1.RetryTaskResponse\x12R\n" +
+	"\tRetryTask\x12\x1e.lineshaft.v1.RetryTaskRequest\x1a\x1f.lineshaft.v1.RetryTaskResponse\x12T\n" +
+	"\vCancelTasks\x12 .lineshaft.v1.CancelTasksRequest\x1a!.lineshaft.v1.CancelTasksResponse0\x01\x12T\n" +
+	"\vUpdateTasks\x12 .lineshaft.v1.UpdateTasksRequest\x1a!.lineshaft.v1.UpdateTasksResponse0\x01\x12Q\n" +
+	"\n" +
+	"RetryTasks\x12\x1f.lineshaft.v1.RetryTasksRequest\x1a .lineshaft.v1.RetryTasksResponse0\x01\x12R\n" +
 	"\vDeleteTasks\x12 .lineshaft.v1.DeleteTasksRequest\x1a!.lineshaft.v1.DeleteTasksResponse\x12Q\n" +
 	"\n" +
 	"ReadOutput\x12\x1f.lineshaft.v1.ReadOutputRequest\x1a .lineshaft.v1.ReadOutputResponse0\x01B\xb8\x01\n" +
@@ -3329,166 +3940,193 @@ func file_lineshaft_v1_task_service_proto_rawDescGZIP() []byte {
 }
 
 var file_lineshaft_v1_task_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_lineshaft_v1_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_lineshaft_v1_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_lineshaft_v1_task_service_proto_goTypes = []any{
-	(EstimateBasis)(0),               // 0: lineshaft.v1.EstimateBasis
-	(*SubmitTaskRequest)(nil),        // 1: lineshaft.v1.SubmitTaskRequest
-	(*Dependencies)(nil),             // 2: lineshaft.v1.Dependencies
-	(*SubmitTaskResponse)(nil),       // 3: lineshaft.v1.SubmitTaskResponse
-	(*BatchSubmitTasksRequest)(nil),  // 4: lineshaft.v1.BatchSubmitTasksRequest
-	(*BatchSubmitTasksResponse)(nil), // 5: lineshaft.v1.BatchSubmitTasksResponse
-	(*SubmitTasksRequest)(nil),       // 6: lineshaft.v1.SubmitTasksRequest
-	(*SubmitTasksResponse)(nil),      // 7: lineshaft.v1.SubmitTasksResponse
-	(*Rejection)(nil),                // 8: lineshaft.v1.Rejection
-	(*RunTaskRequest)(nil),           // 9: lineshaft.v1.RunTaskRequest
-	(*RunTaskResponse)(nil),          // 10: lineshaft.v1.RunTaskResponse
-	(*GetTaskRequest)(nil),           // 11: lineshaft.v1.GetTaskRequest
-	(*GetTaskResponse)(nil),          // 12: lineshaft.v1.GetTaskResponse
-	(*ExplainTaskRequest)(nil),       // 13: lineshaft.v1.ExplainTaskRequest
-	(*ExplainTaskResponse)(nil),      // 14: lineshaft.v1.ExplainTaskResponse
-	(*Blocker)(nil),                  // 15: lineshaft.v1.Blocker
-	(*LimitBlocker)(nil),             // 16: lineshaft.v1.LimitBlocker
-	(*UnfinishedParents)(nil),        // 17: lineshaft.v1.UnfinishedParents
-	(*TakenSlots)(nil),               // 18: lineshaft.v1.TakenSlots
-	(*QueuePosition)(nil),            // 19: lineshaft.v1.QueuePosition
-	(*ListTasksRequest)(nil),         // 20: lineshaft.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),        // 21: lineshaft.v1.ListTasksResponse
-	(*WaitTaskRequest)(nil),          // 22: lineshaft.v1.WaitTaskRequest
-	(*WaitTaskResponse)(nil),         // 23: lineshaft.v1.WaitTaskResponse
-	(*WatchTasksRequest)(nil),        // 24: lineshaft.v1.WatchTasksRequest
-	(*WatchTasksResponse)(nil),       // 25: lineshaft.v1.WatchTasksResponse
-	(*SnapshotComplete)(nil),         // 26: lineshaft.v1.SnapshotComplete
-	(*WatchProgress)(nil),            // 27: lineshaft.v1.WatchProgress
-	(*CancelTaskRequest)(nil),        // 28: lineshaft.v1.CancelTaskRequest
-	(*CancelTaskResponse)(nil),       // 29: lineshaft.v1.CancelTaskResponse
-	(*UpdateTaskRequest)(nil),        // 30: lineshaft.v1.UpdateTaskRequest
-	(*TaskUpdate)(nil),               // 31: lineshaft.v1.TaskUpdate
-	(*UpdateTaskResponse)(nil),       // 32: lineshaft.v1.UpdateTaskResponse
-	(*RetryTaskRequest)(nil),         // 33: lineshaft.v1.RetryTaskRequest
-	(*RetryTaskResponse)(nil),        // 34: lineshaft.v1.RetryTaskResponse
-	(*DeleteTasksRequest)(nil),       // 35: lineshaft.v1.DeleteTasksRequest
-	(*DeleteTasksResponse)(nil),      // 36: lineshaft.v1.DeleteTasksResponse
-	(*ReadOutputRequest)(nil),        // 37: lineshaft.v1.ReadOutputRequest
-	(*ReadOutputResponse)(nil),       // 38: lineshaft.v1.ReadOutputResponse
-	nil,                              // 39: lineshaft.v1.SubmitTaskRequest.LabelsEntry
-	nil,                              // 40: lineshaft.v1.Rejection.MetadataEntry
-	nil,                              // 41: lineshaft.v1.TaskUpdate.LabelsEntry
-	(*Payload)(nil),                  // 42: lineshaft.v1.Payload
-	(Priority)(0),                    // 43: lineshaft.v1.Priority
-	(*durationpb.Duration)(nil),      // 44: google.protobuf.Duration
-	(*RetryPolicy)(nil),              // 45: lineshaft.v1.RetryPolicy
-	(Durability)(0),                  // 46: lineshaft.v1.Durability
-	(TraceMode)(0),                   // 47: lineshaft.v1.TraceMode
-	(*TaskLimit)(nil),                // 48: lineshaft.v1.TaskLimit
-	(OnUniqueConflict)(0),            // 49: lineshaft.v1.OnUniqueConflict
-	(OnParentFailure)(0),             // 50: lineshaft.v1.OnParentFailure
-	(TaskState)(0),                   // 51: lineshaft.v1.TaskState
-	(*TaskEvent)(nil),                // 52: lineshaft.v1.TaskEvent
-	(*Task)(nil),                     // 53: lineshaft.v1.Task
-	(*timestamppb.Timestamp)(nil),    // 54: google.protobuf.Timestamp
-	(*LimitHold)(nil),                // 55: lineshaft.v1.LimitHold
-	(*TaskFilter)(nil),               // 56: lineshaft.v1.TaskFilter
-	(CancelMode)(0),                  // 57: lineshaft.v1.CancelMode
-	(OutputStream)(0),                // 58: lineshaft.v1.OutputStream
+	(EstimateBasis)(0),                // 0: lineshaft.v1.EstimateBasis
+	(*SubmitTaskRequest)(nil),         // 1: lineshaft.v1.SubmitTaskRequest
+	(*Dependencies)(nil),              // 2: lineshaft.v1.Dependencies
+	(*SubmitTaskResponse)(nil),        // 3: lineshaft.v1.SubmitTaskResponse
+	(*BatchSubmitTasksRequest)(nil),   // 4: lineshaft.v1.BatchSubmitTasksRequest
+	(*BatchSubmitTasksResponse)(nil),  // 5: lineshaft.v1.BatchSubmitTasksResponse
+	(*SubmitTasksRequest)(nil),        // 6: lineshaft.v1.SubmitTasksRequest
+	(*SubmitTasksResponse)(nil),       // 7: lineshaft.v1.SubmitTasksResponse
+	(*Rejection)(nil),                 // 8: lineshaft.v1.Rejection
+	(*RunTaskRequest)(nil),            // 9: lineshaft.v1.RunTaskRequest
+	(*RunTaskResponse)(nil),           // 10: lineshaft.v1.RunTaskResponse
+	(*GetTaskRequest)(nil),            // 11: lineshaft.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),           // 12: lineshaft.v1.GetTaskResponse
+	(*ExplainTaskRequest)(nil),        // 13: lineshaft.v1.ExplainTaskRequest
+	(*ExplainTaskResponse)(nil),       // 14: lineshaft.v1.ExplainTaskResponse
+	(*Blocker)(nil),                   // 15: lineshaft.v1.Blocker
+	(*LimitBlocker)(nil),              // 16: lineshaft.v1.LimitBlocker
+	(*UnfinishedParents)(nil),         // 17: lineshaft.v1.UnfinishedParents
+	(*TakenSlots)(nil),                // 18: lineshaft.v1.TakenSlots
+	(*QueuePosition)(nil),             // 19: lineshaft.v1.QueuePosition
+	(*ListTasksRequest)(nil),          // 20: lineshaft.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),         // 21: lineshaft.v1.ListTasksResponse
+	(*ListFailureGroupsRequest)(nil),  // 22: lineshaft.v1.ListFailureGroupsRequest
+	(*ListFailureGroupsResponse)(nil), // 23: lineshaft.v1.ListFailureGroupsResponse
+	(*WaitTaskRequest)(nil),           // 24: lineshaft.v1.WaitTaskRequest
+	(*WaitTaskResponse)(nil),          // 25: lineshaft.v1.WaitTaskResponse
+	(*WatchTasksRequest)(nil),         // 26: lineshaft.v1.WatchTasksRequest
+	(*WatchTasksResponse)(nil),        // 27: lineshaft.v1.WatchTasksResponse
+	(*SnapshotComplete)(nil),          // 28: lineshaft.v1.SnapshotComplete
+	(*WatchProgress)(nil),             // 29: lineshaft.v1.WatchProgress
+	(*CancelTaskRequest)(nil),         // 30: lineshaft.v1.CancelTaskRequest
+	(*CancelTaskResponse)(nil),        // 31: lineshaft.v1.CancelTaskResponse
+	(*UpdateTaskRequest)(nil),         // 32: lineshaft.v1.UpdateTaskRequest
+	(*TaskUpdate)(nil),                // 33: lineshaft.v1.TaskUpdate
+	(*UpdateTaskResponse)(nil),        // 34: lineshaft.v1.UpdateTaskResponse
+	(*RetryTaskRequest)(nil),          // 35: lineshaft.v1.RetryTaskRequest
+	(*RetryTaskResponse)(nil),         // 36: lineshaft.v1.RetryTaskResponse
+	(*CancelTasksRequest)(nil),        // 37: lineshaft.v1.CancelTasksRequest
+	(*CancelTasksResponse)(nil),       // 38: lineshaft.v1.CancelTasksResponse
+	(*UpdateTasksRequest)(nil),        // 39: lineshaft.v1.UpdateTasksRequest
+	(*UpdateTasksResponse)(nil),       // 40: lineshaft.v1.UpdateTasksResponse
+	(*RetryTasksRequest)(nil),         // 41: lineshaft.v1.RetryTasksRequest
+	(*RetryTasksResponse)(nil),        // 42: lineshaft.v1.RetryTasksResponse
+	(*DeleteTasksRequest)(nil),        // 43: lineshaft.v1.DeleteTasksRequest
+	(*DeleteTasksResponse)(nil),       // 44: lineshaft.v1.DeleteTasksResponse
+	(*ReadOutputRequest)(nil),         // 45: lineshaft.v1.ReadOutputRequest
+	(*ReadOutputResponse)(nil),        // 46: lineshaft.v1.ReadOutputResponse
+	nil,                               // 47: lineshaft.v1.SubmitTaskRequest.LabelsEntry
+	nil,                               // 48: lineshaft.v1.Rejection.MetadataEntry
+	nil,                               // 49: lineshaft.v1.TaskUpdate.LabelsEntry
+	(*Payload)(nil),                   // 50: lineshaft.v1.Payload
+	(Priority)(0),                     // 51: lineshaft.v1.Priority
+	(*durationpb.Duration)(nil),       // 52: google.protobuf.Duration
+	(*RetryPolicy)(nil),               // 53: lineshaft.v1.RetryPolicy
+	(Durability)(0),                   // 54: lineshaft.v1.Durability
+	(TraceMode)(0),                    // 55: lineshaft.v1.TraceMode
+	(*TaskLimit)(nil),                 // 56: lineshaft.v1.TaskLimit
+	(OnUniqueConflict)(0),             // 57: lineshaft.v1.OnUniqueConflict
+	(OnParentFailure)(0),              // 58: lineshaft.v1.OnParentFailure
+	(TaskState)(0),                    // 59: lineshaft.v1.TaskState
+	(*TaskEvent)(nil),                 // 60: lineshaft.v1.TaskEvent
+	(*Task)(nil),                      // 61: lineshaft.v1.Task
+	(*timestamppb.Timestamp)(nil),     // 62: google.protobuf.Timestamp
+	(*LimitHold)(nil),                 // 63: lineshaft.v1.LimitHold
+	(*TaskFilter)(nil),                // 64: lineshaft.v1.TaskFilter
+	(*FailureGroup)(nil),              // 65: lineshaft.v1.FailureGroup
+	(CancelMode)(0),                   // 66: lineshaft.v1.CancelMode
+	(OutputStream)(0),                 // 67: lineshaft.v1.OutputStream
 }
 var file_lineshaft_v1_task_service_proto_depIdxs = []int32{
-	42, // 0: lineshaft.v1.SubmitTaskRequest.payload:type_name -> lineshaft.v1.Payload
-	43, // 1: lineshaft.v1.SubmitTaskRequest.priority:type_name -> lineshaft.v1.Priority
-	39, // 2: lineshaft.v1.SubmitTaskRequest.labels:type_name -> lineshaft.v1.SubmitTaskRequest.LabelsEntry
-	44, // 3: lineshaft.v1.SubmitTaskRequest.timeout:type_name -> google.protobuf.Duration
-	45, // 4: lineshaft.v1.SubmitTaskRequest.retry:type_name -> lineshaft.v1.RetryPolicy
-	44, // 5: lineshaft.v1.SubmitTaskRequest.delay:type_name -> google.protobuf.Duration
-	46, // 6: lineshaft.v1.SubmitTaskRequest.durability:type_name -> lineshaft.v1.Durability
-	44, // 7: lineshaft.v1.SubmitTaskRequest.expires_after:type_name -> google.protobuf.Duration
-	47, // 8: lineshaft.v1.SubmitTaskRequest.trace_mode:type_name -> lineshaft.v1.TraceMode
+	50, // 0: lineshaft.v1.SubmitTaskRequest.payload:type_name -> lineshaft.v1.Payload
+	51, // 1: lineshaft.v1.SubmitTaskRequest.priority:type_name -> lineshaft.v1.Priority
+	47, // 2: lineshaft.v1.SubmitTaskRequest.labels:type_name -> lineshaft.v1.SubmitTaskRequest.LabelsEntry
+	52, // 3: lineshaft.v1.SubmitTaskRequest.timeout:type_name -> google.protobuf.Duration
+	53, // 4: lineshaft.v1.SubmitTaskRequest.retry:type_name -> lineshaft.v1.RetryPolicy
+	52, // 5: lineshaft.v1.SubmitTaskRequest.delay:type_name -> google.protobuf.Duration
+	54, // 6: lineshaft.v1.SubmitTaskRequest.durability:type_name -> lineshaft.v1.Durability
+	52, // 7: lineshaft.v1.SubmitTaskRequest.expires_after:type_name -> google.protobuf.Duration
+	55, // 8: lineshaft.v1.SubmitTaskRequest.trace_mode:type_name -> lineshaft.v1.TraceMode
 	2,  // 9: lineshaft.v1.SubmitTaskRequest.dependencies:type_name -> lineshaft.v1.Dependencies
-	48, // 10: lineshaft.v1.SubmitTaskRequest.limits:type_name -> lineshaft.v1.TaskLimit
-	49, // 11: lineshaft.v1.SubmitTaskRequest.on_unique_conflict:type_name -> lineshaft.v1.OnUniqueConflict
-	50, // 12: lineshaft.v1.Dependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
-	51, // 13: lineshaft.v1.SubmitTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	46, // 14: lineshaft.v1.SubmitTaskResponse.durability:type_name -> lineshaft.v1.Durability
+	56, // 10: lineshaft.v1.SubmitTaskRequest.limits:type_name -> lineshaft.v1.TaskLimit
+	57, // 11: lineshaft.v1.SubmitTaskRequest.on_unique_conflict:type_name -> lineshaft.v1.OnUniqueConflict
+	58, // 12: lineshaft.v1.Dependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
+	59, // 13: lineshaft.v1.SubmitTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	54, // 14: lineshaft.v1.SubmitTaskResponse.durability:type_name -> lineshaft.v1.Durability
 	1,  // 15: lineshaft.v1.BatchSubmitTasksRequest.tasks:type_name -> lineshaft.v1.SubmitTaskRequest
-	46, // 16: lineshaft.v1.BatchSubmitTasksResponse.durability:type_name -> lineshaft.v1.Durability
+	54, // 16: lineshaft.v1.BatchSubmitTasksResponse.durability:type_name -> lineshaft.v1.Durability
 	1,  // 17: lineshaft.v1.SubmitTasksRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
 	3,  // 18: lineshaft.v1.SubmitTasksResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
 	8,  // 19: lineshaft.v1.SubmitTasksResponse.rejected:type_name -> lineshaft.v1.Rejection
-	44, // 20: lineshaft.v1.Rejection.retry_after:type_name -> google.protobuf.Duration
-	40, // 21: lineshaft.v1.Rejection.metadata:type_name -> lineshaft.v1.Rejection.MetadataEntry
+	52, // 20: lineshaft.v1.Rejection.retry_after:type_name -> google.protobuf.Duration
+	48, // 21: lineshaft.v1.Rejection.metadata:type_name -> lineshaft.v1.Rejection.MetadataEntry
 	1,  // 22: lineshaft.v1.RunTaskRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
 	3,  // 23: lineshaft.v1.RunTaskResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
-	52, // 24: lineshaft.v1.RunTaskResponse.event:type_name -> lineshaft.v1.TaskEvent
-	53, // 25: lineshaft.v1.RunTaskResponse.task:type_name -> lineshaft.v1.Task
-	53, // 26: lineshaft.v1.GetTaskResponse.task:type_name -> lineshaft.v1.Task
-	51, // 27: lineshaft.v1.ExplainTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	60, // 24: lineshaft.v1.RunTaskResponse.event:type_name -> lineshaft.v1.TaskEvent
+	61, // 25: lineshaft.v1.RunTaskResponse.task:type_name -> lineshaft.v1.Task
+	61, // 26: lineshaft.v1.GetTaskResponse.task:type_name -> lineshaft.v1.Task
+	59, // 27: lineshaft.v1.ExplainTaskResponse.state:type_name -> lineshaft.v1.TaskState
 	15, // 28: lineshaft.v1.ExplainTaskResponse.blockers:type_name -> lineshaft.v1.Blocker
 	19, // 29: lineshaft.v1.ExplainTaskResponse.position:type_name -> lineshaft.v1.QueuePosition
-	54, // 30: lineshaft.v1.ExplainTaskResponse.estimated_start:type_name -> google.protobuf.Timestamp
+	62, // 30: lineshaft.v1.ExplainTaskResponse.estimated_start:type_name -> google.protobuf.Timestamp
 	0,  // 31: lineshaft.v1.ExplainTaskResponse.estimate_basis:type_name -> lineshaft.v1.EstimateBasis
-	54, // 32: lineshaft.v1.Blocker.delayed_until:type_name -> google.protobuf.Timestamp
-	54, // 33: lineshaft.v1.Blocker.retries_at:type_name -> google.protobuf.Timestamp
+	62, // 32: lineshaft.v1.Blocker.delayed_until:type_name -> google.protobuf.Timestamp
+	62, // 33: lineshaft.v1.Blocker.retries_at:type_name -> google.protobuf.Timestamp
 	17, // 34: lineshaft.v1.Blocker.parents:type_name -> lineshaft.v1.UnfinishedParents
 	18, // 35: lineshaft.v1.Blocker.pool_slots:type_name -> lineshaft.v1.TakenSlots
 	18, // 36: lineshaft.v1.Blocker.namespace_slots:type_name -> lineshaft.v1.TakenSlots
 	16, // 37: lineshaft.v1.Blocker.limit:type_name -> lineshaft.v1.LimitBlocker
-	55, // 38: lineshaft.v1.LimitBlocker.hold:type_name -> lineshaft.v1.LimitHold
-	56, // 39: lineshaft.v1.ListTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	53, // 40: lineshaft.v1.ListTasksResponse.tasks:type_name -> lineshaft.v1.Task
-	44, // 41: lineshaft.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
-	53, // 42: lineshaft.v1.WaitTaskResponse.task:type_name -> lineshaft.v1.Task
-	56, // 43: lineshaft.v1.WatchTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	44, // 44: lineshaft.v1.WatchTasksRequest.progress_interval:type_name -> google.protobuf.Duration
-	53, // 45: lineshaft.v1.WatchTasksResponse.snapshot_entry:type_name -> lineshaft.v1.Task
-	26, // 46: lineshaft.v1.WatchTasksResponse.snapshot_complete:type_name -> lineshaft.v1.SnapshotComplete
-	52, // 47: lineshaft.v1.WatchTasksResponse.event:type_name -> lineshaft.v1.TaskEvent
-	27, // 48: lineshaft.v1.WatchTasksResponse.progress:type_name -> lineshaft.v1.WatchProgress
-	57, // 49: lineshaft.v1.CancelTaskRequest.mode:type_name -> lineshaft.v1.CancelMode
-	44, // 50: lineshaft.v1.CancelTaskRequest.grace:type_name -> google.protobuf.Duration
-	51, // 51: lineshaft.v1.CancelTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	31, // 52: lineshaft.v1.UpdateTaskRequest.update:type_name -> lineshaft.v1.TaskUpdate
-	43, // 53: lineshaft.v1.TaskUpdate.priority:type_name -> lineshaft.v1.Priority
-	44, // 54: lineshaft.v1.TaskUpdate.timeout:type_name -> google.protobuf.Duration
-	41, // 55: lineshaft.v1.TaskUpdate.labels:type_name -> lineshaft.v1.TaskUpdate.LabelsEntry
-	44, // 56: lineshaft.v1.TaskUpdate.delay:type_name -> google.protobuf.Duration
-	44, // 57: lineshaft.v1.TaskUpdate.expires_after:type_name -> google.protobuf.Duration
-	51, // 58: lineshaft.v1.UpdateTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	42, // 59: lineshaft.v1.RetryTaskRequest.payload:type_name -> lineshaft.v1.Payload
-	43, // 60: lineshaft.v1.RetryTaskRequest.priority:type_name -> lineshaft.v1.Priority
-	3,  // 61: lineshaft.v1.RetryTaskResponse.task:type_name -> lineshaft.v1.SubmitTaskResponse
-	56, // 62: lineshaft.v1.DeleteTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	58, // 63: lineshaft.v1.ReadOutputRequest.stream:type_name -> lineshaft.v1.OutputStream
-	1,  // 64: lineshaft.v1.TaskService.SubmitTask:input_type -> lineshaft.v1.SubmitTaskRequest
-	4,  // 65: lineshaft.v1.TaskService.BatchSubmitTasks:input_type -> lineshaft.v1.BatchSubmitTasksRequest
-	6,  // 66: lineshaft.v1.TaskService.SubmitTasks:input_type -> lineshaft.v1.SubmitTasksRequest
-	9,  // 67: lineshaft.v1.TaskService.RunTask:input_type -> lineshaft.v1.RunTaskRequest
-	11, // 68: lineshaft.v1.TaskService.GetTask:input_type -> lineshaft.v1.GetTaskRequest
-	13, // 69: lineshaft.v1.TaskService.ExplainTask:input_type -> lineshaft.v1.ExplainTaskRequest
-	20, // 70: lineshaft.v1.TaskService.ListTasks:input_type -> lineshaft.v1.ListTasksRequest
-	22, // 71: lineshaft.v1.TaskService.WaitTask:input_type -> lineshaft.v1.WaitTaskRequest
-	24, // 72: lineshaft.v1.TaskService.WatchTasks:input_type -> lineshaft.v1.WatchTasksRequest
-	28, // 73: lineshaft.v1.TaskService.CancelTask:input_type -> lineshaft.v1.CancelTaskRequest
-	30, // 74: lineshaft.v1.TaskService.UpdateTask:input_type -> lineshaft.v1.UpdateTaskRequest
-	33, // 75: lineshaft.v1.TaskService.RetryTask:input_type -> lineshaft.v1.RetryTaskRequest
-	35, // 76: lineshaft.v1.TaskService.DeleteTasks:input_type -> lineshaft.v1.DeleteTasksRequest
-	37, // 77: lineshaft.v1.TaskService.ReadOutput:input_type -> lineshaft.v1.ReadOutputRequest
-	3,  // 78: lineshaft.v1.TaskService.SubmitTask:output_type -> lineshaft.v1.SubmitTaskResponse
-	5,  // 79: lineshaft.v1.TaskService.BatchSubmitTasks:output_type -> lineshaft.v1.BatchSubmitTasksResponse
-	7,  // 80: lineshaft.v1.TaskService.SubmitTasks:output_type -> lineshaft.v1.SubmitTasksResponse
-	10, // 81: lineshaft.v1.TaskService.RunTask:output_type -> lineshaft.v1.RunTaskResponse
-	12, // 82: lineshaft.v1.TaskService.GetTask:output_type -> lineshaft.v1.GetTaskResponse
-	14, // 83: lineshaft.v1.TaskService.ExplainTask:output_type -> lineshaft.v1.ExplainTaskResponse
-	21, // 84: lineshaft.v1.TaskService.ListTasks:output_type -> lineshaft.v1.ListTasksResponse
-	23, // 85: lineshaft.v1.TaskService.WaitTask:output_type -> lineshaft.v1.WaitTaskResponse
-	25, // 86: lineshaft.v1.TaskService.WatchTasks:output_type -> lineshaft.v1.WatchTasksResponse
-	29, // 87: lineshaft.v1.TaskService.CancelTask:output_type -> lineshaft.v1.CancelTaskResponse
-	32, // 88: lineshaft.v1.TaskService.UpdateTask:output_type -> lineshaft.v1.UpdateTaskResponse
-	34, // 89: lineshaft.v1.TaskService.RetryTask:output_type -> lineshaft.v1.RetryTaskResponse
-	36, // 90: lineshaft.v1.TaskService.DeleteTasks:output_type -> lineshaft.v1.DeleteTasksResponse
-	38, // 91: lineshaft.v1.TaskService.ReadOutput:output_type -> lineshaft.v1.ReadOutputResponse
-	78, // [78:92] is the sub-list for method output_type
-	64, // [64:78] is the sub-list for method input_type
-	64, // [64:64] is the sub-list for extension type_name
-	64, // [64:64] is the sub-list for extension extendee
-	0,  // [0:64] is the sub-list for field type_name
+	63, // 38: lineshaft.v1.LimitBlocker.hold:type_name -> lineshaft.v1.LimitHold
+	64, // 39: lineshaft.v1.ListTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	61, // 40: lineshaft.v1.ListTasksResponse.tasks:type_name -> lineshaft.v1.Task
+	64, // 41: lineshaft.v1.ListFailureGroupsRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	65, // 42: lineshaft.v1.ListFailureGroupsResponse.groups:type_name -> lineshaft.v1.FailureGroup
+	52, // 43: lineshaft.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
+	61, // 44: lineshaft.v1.WaitTaskResponse.task:type_name -> lineshaft.v1.Task
+	64, // 45: lineshaft.v1.WatchTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	52, // 46: lineshaft.v1.WatchTasksRequest.progress_interval:type_name -> google.protobuf.Duration
+	61, // 47: lineshaft.v1.WatchTasksResponse.snapshot_entry:type_name -> lineshaft.v1.Task
+	28, // 48: lineshaft.v1.WatchTasksResponse.snapshot_complete:type_name -> lineshaft.v1.SnapshotComplete
+	60, // 49: lineshaft.v1.WatchTasksResponse.event:type_name -> lineshaft.v1.TaskEvent
+	29, // 50: lineshaft.v1.WatchTasksResponse.progress:type_name -> lineshaft.v1.WatchProgress
+	66, // 51: lineshaft.v1.CancelTaskRequest.mode:type_name -> lineshaft.v1.CancelMode
+	52, // 52: lineshaft.v1.CancelTaskRequest.grace:type_name -> google.protobuf.Duration
+	59, // 53: lineshaft.v1.CancelTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	33, // 54: lineshaft.v1.UpdateTaskRequest.update:type_name -> lineshaft.v1.TaskUpdate
+	51, // 55: lineshaft.v1.TaskUpdate.priority:type_name -> lineshaft.v1.Priority
+	52, // 56: lineshaft.v1.TaskUpdate.timeout:type_name -> google.protobuf.Duration
+	49, // 57: lineshaft.v1.TaskUpdate.labels:type_name -> lineshaft.v1.TaskUpdate.LabelsEntry
+	52, // 58: lineshaft.v1.TaskUpdate.delay:type_name -> google.protobuf.Duration
+	52, // 59: lineshaft.v1.TaskUpdate.expires_after:type_name -> google.protobuf.Duration
+	59, // 60: lineshaft.v1.UpdateTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	50, // 61: lineshaft.v1.RetryTaskRequest.payload:type_name -> lineshaft.v1.Payload
+	51, // 62: lineshaft.v1.RetryTaskRequest.priority:type_name -> lineshaft.v1.Priority
+	3,  // 63: lineshaft.v1.RetryTaskResponse.task:type_name -> lineshaft.v1.SubmitTaskResponse
+	64, // 64: lineshaft.v1.CancelTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	66, // 65: lineshaft.v1.CancelTasksRequest.mode:type_name -> lineshaft.v1.CancelMode
+	52, // 66: lineshaft.v1.CancelTasksRequest.grace:type_name -> google.protobuf.Duration
+	64, // 67: lineshaft.v1.UpdateTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	33, // 68: lineshaft.v1.UpdateTasksRequest.update:type_name -> lineshaft.v1.TaskUpdate
+	64, // 69: lineshaft.v1.RetryTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	50, // 70: lineshaft.v1.RetryTasksRequest.payload:type_name -> lineshaft.v1.Payload
+	51, // 71: lineshaft.v1.RetryTasksRequest.priority:type_name -> lineshaft.v1.Priority
+	64, // 72: lineshaft.v1.DeleteTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	67, // 73: lineshaft.v1.ReadOutputRequest.stream:type_name -> lineshaft.v1.OutputStream
+	1,  // 74: lineshaft.v1.TaskService.SubmitTask:input_type -> lineshaft.v1.SubmitTaskRequest
+	4,  // 75: lineshaft.v1.TaskService.BatchSubmitTasks:input_type -> lineshaft.v1.BatchSubmitTasksRequest
+	6,  // 76: lineshaft.v1.TaskService.SubmitTasks:input_type -> lineshaft.v1.SubmitTasksRequest
+	9,  // 77: lineshaft.v1.TaskService.RunTask:input_type -> lineshaft.v1.RunTaskRequest
+	11, // 78: lineshaft.v1.TaskService.GetTask:input_type -> lineshaft.v1.GetTaskRequest
+	13, // 79: lineshaft.v1.TaskService.ExplainTask:input_type -> lineshaft.v1.ExplainTaskRequest
+	20, // 80: lineshaft.v1.TaskService.ListTasks:input_type -> lineshaft.v1.ListTasksRequest
+	22, // 81: lineshaft.v1.TaskService.ListFailureGroups:input_type -> lineshaft.v1.ListFailureGroupsRequest
+	24, // 82: lineshaft.v1.TaskService.WaitTask:input_type -> lineshaft.v1.WaitTaskRequest
+	26, // 83: lineshaft.v1.TaskService.WatchTasks:input_type -> lineshaft.v1.WatchTasksRequest
+	30, // 84: lineshaft.v1.TaskService.CancelTask:input_type -> lineshaft.v1.CancelTaskRequest
+	32, // 85: lineshaft.v1.TaskService.UpdateTask:input_type -> lineshaft.v1.UpdateTaskRequest
+	35, // 86: lineshaft.v1.TaskService.RetryTask:input_type -> lineshaft.v1.RetryTaskRequest
+	37, // 87: lineshaft.v1.TaskService.CancelTasks:input_type -> lineshaft.v1.CancelTasksRequest
+	39, // 88: lineshaft.v1.TaskService.UpdateTasks:input_type -> lineshaft.v1.UpdateTasksRequest
+	41, // 89: lineshaft.v1.TaskService.RetryTasks:input_type -> lineshaft.v1.RetryTasksRequest
+	43, // 90: lineshaft.v1.TaskService.DeleteTasks:input_type -> lineshaft.v1.DeleteTasksRequest
+	45, // 91: lineshaft.v1.TaskService.ReadOutput:input_type -> lineshaft.v1.ReadOutputRequest
+	3,  // 92: lineshaft.v1.TaskService.SubmitTask:output_type -> lineshaft.v1.SubmitTaskResponse
+	5,  // 93: lineshaft.v1.TaskService.BatchSubmitTasks:output_type -> lineshaft.v1.BatchSubmitTasksResponse
+	7,  // 94: lineshaft.v1.TaskService.SubmitTasks:output_type -> lineshaft.v1.SubmitTasksResponse
+	10, // 95: lineshaft.v1.TaskService.RunTask:output_type -> lineshaft.v1.RunTaskResponse
+	12, // 96: lineshaft.v1.TaskService.GetTask:output_type -> lineshaft.v1.GetTaskResponse
+	14, // 97: lineshaft.v1.TaskService.ExplainTask:output_type -> lineshaft.v1.ExplainTaskResponse
+	21, // 98: lineshaft.v1.TaskService.ListTasks:output_type -> lineshaft.v1.ListTasksResponse
+	23, // 99: lineshaft.v1.TaskService.ListFailureGroups:output_type -> lineshaft.v1.ListFailureGroupsResponse
+	25, // 100: lineshaft.v1.TaskService.WaitTask:output_type -> lineshaft.v1.WaitTaskResponse
+	27, // 101: lineshaft.v1.TaskService.WatchTasks:output_type -> lineshaft.v1.WatchTasksResponse
+	31, // 102: lineshaft.v1.TaskService.CancelTask:output_type -> lineshaft.v1.CancelTaskResponse
+	34, // 103: lineshaft.v1.TaskService.UpdateTask:output_type -> lineshaft.v1.UpdateTaskResponse
+	36, // 104: lineshaft.v1.TaskService.RetryTask:output_type -> lineshaft.v1.RetryTaskResponse
+	38, // 105: lineshaft.v1.TaskService.CancelTasks:output_type -> lineshaft.v1.CancelTasksResponse
+	40, // 106: lineshaft.v1.TaskService.UpdateTasks:output_type -> lineshaft.v1.UpdateTasksResponse
+	42, // 107: lineshaft.v1.TaskService.RetryTasks:output_type -> lineshaft.v1.RetryTasksResponse
+	44, // 108: lineshaft.v1.TaskService.DeleteTasks:output_type -> lineshaft.v1.DeleteTasksResponse
+	46, // 109: lineshaft.v1.TaskService.ReadOutput:output_type -> lineshaft.v1.ReadOutputResponse
+	92, // [92:110] is the sub-list for method output_type
+	74, // [74:92] is the sub-list for method input_type
+	74, // [74:74] is the sub-list for extension type_name
+	74, // [74:74] is the sub-list for extension extendee
+	0,  // [0:74] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_task_service_proto_init() }
@@ -3519,7 +4157,7 @@ func file_lineshaft_v1_task_service_proto_init() {
 		(*Blocker_Draining)(nil),
 		(*Blocker_Limit)(nil),
 	}
-	file_lineshaft_v1_task_service_proto_msgTypes[24].OneofWrappers = []any{
+	file_lineshaft_v1_task_service_proto_msgTypes[26].OneofWrappers = []any{
 		(*WatchTasksResponse_SnapshotEntry)(nil),
 		(*WatchTasksResponse_SnapshotComplete)(nil),
 		(*WatchTasksResponse_Event)(nil),
@@ -3531,7 +4169,7 @@ func file_lineshaft_v1_task_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_task_service_proto_rawDesc), len(file_lineshaft_v1_task_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   41,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

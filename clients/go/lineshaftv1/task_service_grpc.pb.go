@@ -19,20 +19,24 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	TaskService_SubmitTask_FullMethodName       = "/lineshaft.v1.TaskService/SubmitTask"
-	TaskService_BatchSubmitTasks_FullMethodName = "/lineshaft.v1.TaskService/BatchSubmitTasks"
-	TaskService_SubmitTasks_FullMethodName      = "/lineshaft.v1.TaskService/SubmitTasks"
-	TaskService_RunTask_FullMethodName          = "/lineshaft.v1.TaskService/RunTask"
-	TaskService_GetTask_FullMethodName          = "/lineshaft.v1.TaskService/GetTask"
-	TaskService_ExplainTask_FullMethodName      = "/lineshaft.v1.TaskService/ExplainTask"
-	TaskService_ListTasks_FullMethodName        = "/lineshaft.v1.TaskService/ListTasks"
-	TaskService_WaitTask_FullMethodName         = "/lineshaft.v1.TaskService/WaitTask"
-	TaskService_WatchTasks_FullMethodName       = "/lineshaft.v1.TaskService/WatchTasks"
-	TaskService_CancelTask_FullMethodName       = "/lineshaft.v1.TaskService/CancelTask"
-	TaskService_UpdateTask_FullMethodName       = "/lineshaft.v1.TaskService/UpdateTask"
-	TaskService_RetryTask_FullMethodName        = "/lineshaft.v1.TaskService/RetryTask"
-	TaskService_DeleteTasks_FullMethodName      = "/lineshaft.v1.TaskService/DeleteTasks"
-	TaskService_ReadOutput_FullMethodName       = "/lineshaft.v1.TaskService/ReadOutput"
+	TaskService_SubmitTask_FullMethodName        = "/lineshaft.v1.TaskService/SubmitTask"
+	TaskService_BatchSubmitTasks_FullMethodName  = "/lineshaft.v1.TaskService/BatchSubmitTasks"
+	TaskService_SubmitTasks_FullMethodName       = "/lineshaft.v1.TaskService/SubmitTasks"
+	TaskService_RunTask_FullMethodName           = "/lineshaft.v1.TaskService/RunTask"
+	TaskService_GetTask_FullMethodName           = "/lineshaft.v1.TaskService/GetTask"
+	TaskService_ExplainTask_FullMethodName       = "/lineshaft.v1.TaskService/ExplainTask"
+	TaskService_ListTasks_FullMethodName         = "/lineshaft.v1.TaskService/ListTasks"
+	TaskService_ListFailureGroups_FullMethodName = "/lineshaft.v1.TaskService/ListFailureGroups"
+	TaskService_WaitTask_FullMethodName          = "/lineshaft.v1.TaskService/WaitTask"
+	TaskService_WatchTasks_FullMethodName        = "/lineshaft.v1.TaskService/WatchTasks"
+	TaskService_CancelTask_FullMethodName        = "/lineshaft.v1.TaskService/CancelTask"
+	TaskService_UpdateTask_FullMethodName        = "/lineshaft.v1.TaskService/UpdateTask"
+	TaskService_RetryTask_FullMethodName         = "/lineshaft.v1.TaskService/RetryTask"
+	TaskService_CancelTasks_FullMethodName       = "/lineshaft.v1.TaskService/CancelTasks"
+	TaskService_UpdateTasks_FullMethodName       = "/lineshaft.v1.TaskService/UpdateTasks"
+	TaskService_RetryTasks_FullMethodName        = "/lineshaft.v1.TaskService/RetryTasks"
+	TaskService_DeleteTasks_FullMethodName       = "/lineshaft.v1.TaskService/DeleteTasks"
+	TaskService_ReadOutput_FullMethodName        = "/lineshaft.v1.TaskService/ReadOutput"
 )
 
 // TaskServiceClient is the client API for TaskService service.
@@ -82,6 +86,11 @@ type TaskServiceClient interface {
 	// Lists the tasks that match a filter, newest submission first.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
 	ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error)
+	// Groups the newest 10,000 FAILED tasks that match a filter: by handler, reason, exit code, signal, message, and last line of the
+	// detail. Words with a digit and quoted texts do not count, so that failures with one cause are one group. Retry or delete a
+	// group with `failure_group` of the filter of RetryTasks and DeleteTasks.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
+	ListFailureGroups(ctx context.Context, in *ListFailureGroupsRequest, opts ...grpc.CallOption) (*ListFailureGroupsResponse, error)
 	// Waits until a task is finished or the timeout expires, then returns the task.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), DRAINING (UNAVAILABLE), STORE_UNAVAILABLE
 	// (UNAVAILABLE).
@@ -114,6 +123,19 @@ type TaskServiceClient interface {
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_NOT_FINISHED (FAILED_PRECONDITION), and those of
 	// SubmitTask.
 	RetryTask(ctx context.Context, in *RetryTaskRequest, opts ...grpc.CallOption) (*RetryTaskResponse, error)
+	// Cancels the unfinished tasks that match a filter when the call begins, oldest submission first, as CancelTask does. The stream has
+	// a message about every 500 tasks and ends when all were asked to stop; the call ends with its stream. To continue, call again.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
+	CancelTasks(ctx context.Context, in *CancelTasksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CancelTasksResponse], error)
+	// Updates the tasks that match a filter when the call begins and have never started, oldest submission first, as UpdateTask does. The
+	// stream is like that of CancelTasks.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
+	UpdateTasks(ctx context.Context, in *UpdateTasksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[UpdateTasksResponse], error)
+	// Submits the ended tasks again that match a filter when the call begins, about in the order of their submission, as RetryTask
+	// does. The stream is like that of CancelTasks. It ends at the first submission that is refused, such as with QUEUE_FULL; call
+	// again with the same `request_id` to continue.
+	// Errors: those of SubmitTask.
+	RetryTasks(ctx context.Context, in *RetryTasksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RetryTasksResponse], error)
 	// Deletes the finished tasks that match a filter. Unfinished tasks are not affected, nor are the parents of unfinished tasks.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
 	DeleteTasks(ctx context.Context, in *DeleteTasksRequest, opts ...grpc.CallOption) (*DeleteTasksResponse, error)
@@ -214,6 +236,16 @@ func (c *taskServiceClient) ListTasks(ctx context.Context, in *ListTasksRequest,
 	return out, nil
 }
 
+func (c *taskServiceClient) ListFailureGroups(ctx context.Context, in *ListFailureGroupsRequest, opts ...grpc.CallOption) (*ListFailureGroupsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListFailureGroupsResponse)
+	err := c.cc.Invoke(ctx, TaskService_ListFailureGroups_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *taskServiceClient) WaitTask(ctx context.Context, in *WaitTaskRequest, opts ...grpc.CallOption) (*WaitTaskResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(WaitTaskResponse)
@@ -273,6 +305,63 @@ func (c *taskServiceClient) RetryTask(ctx context.Context, in *RetryTaskRequest,
 	return out, nil
 }
 
+func (c *taskServiceClient) CancelTasks(ctx context.Context, in *CancelTasksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CancelTasksResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &TaskService_ServiceDesc.Streams[3], TaskService_CancelTasks_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CancelTasksRequest, CancelTasksResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TaskService_CancelTasksClient = grpc.ServerStreamingClient[CancelTasksResponse]
+
+func (c *taskServiceClient) UpdateTasks(ctx context.Context, in *UpdateTasksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[UpdateTasksResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &TaskService_ServiceDesc.Streams[4], TaskService_UpdateTasks_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[UpdateTasksRequest, UpdateTasksResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TaskService_UpdateTasksClient = grpc.ServerStreamingClient[UpdateTasksResponse]
+
+func (c *taskServiceClient) RetryTasks(ctx context.Context, in *RetryTasksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RetryTasksResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &TaskService_ServiceDesc.Streams[5], TaskService_RetryTasks_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RetryTasksRequest, RetryTasksResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TaskService_RetryTasksClient = grpc.ServerStreamingClient[RetryTasksResponse]
+
 func (c *taskServiceClient) DeleteTasks(ctx context.Context, in *DeleteTasksRequest, opts ...grpc.CallOption) (*DeleteTasksResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DeleteTasksResponse)
@@ -285,7 +374,7 @@ func (c *taskServiceClient) DeleteTasks(ctx context.Context, in *DeleteTasksRequ
 
 func (c *taskServiceClient) ReadOutput(ctx context.Context, in *ReadOutputRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadOutputResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &TaskService_ServiceDesc.Streams[3], TaskService_ReadOutput_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &TaskService_ServiceDesc.Streams[6], TaskService_ReadOutput_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -349,6 +438,11 @@ type TaskServiceServer interface {
 	// Lists the tasks that match a filter, newest submission first.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
 	ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error)
+	// Groups the newest 10,000 FAILED tasks that match a filter: by handler, reason, exit code, signal, message, and last line of the
+	// detail. Words with a digit and quoted texts do not count, so that failures with one cause are one group. Retry or delete a
+	// group with `failure_group` of the filter of RetryTasks and DeleteTasks.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
+	ListFailureGroups(context.Context, *ListFailureGroupsRequest) (*ListFailureGroupsResponse, error)
 	// Waits until a task is finished or the timeout expires, then returns the task.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), DRAINING (UNAVAILABLE), STORE_UNAVAILABLE
 	// (UNAVAILABLE).
@@ -381,6 +475,19 @@ type TaskServiceServer interface {
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_NOT_FINISHED (FAILED_PRECONDITION), and those of
 	// SubmitTask.
 	RetryTask(context.Context, *RetryTaskRequest) (*RetryTaskResponse, error)
+	// Cancels the unfinished tasks that match a filter when the call begins, oldest submission first, as CancelTask does. The stream has
+	// a message about every 500 tasks and ends when all were asked to stop; the call ends with its stream. To continue, call again.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
+	CancelTasks(*CancelTasksRequest, grpc.ServerStreamingServer[CancelTasksResponse]) error
+	// Updates the tasks that match a filter when the call begins and have never started, oldest submission first, as UpdateTask does. The
+	// stream is like that of CancelTasks.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
+	UpdateTasks(*UpdateTasksRequest, grpc.ServerStreamingServer[UpdateTasksResponse]) error
+	// Submits the ended tasks again that match a filter when the call begins, about in the order of their submission, as RetryTask
+	// does. The stream is like that of CancelTasks. It ends at the first submission that is refused, such as with QUEUE_FULL; call
+	// again with the same `request_id` to continue.
+	// Errors: those of SubmitTask.
+	RetryTasks(*RetryTasksRequest, grpc.ServerStreamingServer[RetryTasksResponse]) error
 	// Deletes the finished tasks that match a filter. Unfinished tasks are not affected, nor are the parents of unfinished tasks.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
 	DeleteTasks(context.Context, *DeleteTasksRequest) (*DeleteTasksResponse, error)
@@ -420,6 +527,9 @@ func (UnimplementedTaskServiceServer) ExplainTask(context.Context, *ExplainTaskR
 func (UnimplementedTaskServiceServer) ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTasks not implemented")
 }
+func (UnimplementedTaskServiceServer) ListFailureGroups(context.Context, *ListFailureGroupsRequest) (*ListFailureGroupsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListFailureGroups not implemented")
+}
 func (UnimplementedTaskServiceServer) WaitTask(context.Context, *WaitTaskRequest) (*WaitTaskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method WaitTask not implemented")
 }
@@ -434,6 +544,15 @@ func (UnimplementedTaskServiceServer) UpdateTask(context.Context, *UpdateTaskReq
 }
 func (UnimplementedTaskServiceServer) RetryTask(context.Context, *RetryTaskRequest) (*RetryTaskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RetryTask not implemented")
+}
+func (UnimplementedTaskServiceServer) CancelTasks(*CancelTasksRequest, grpc.ServerStreamingServer[CancelTasksResponse]) error {
+	return status.Error(codes.Unimplemented, "method CancelTasks not implemented")
+}
+func (UnimplementedTaskServiceServer) UpdateTasks(*UpdateTasksRequest, grpc.ServerStreamingServer[UpdateTasksResponse]) error {
+	return status.Error(codes.Unimplemented, "method UpdateTasks not implemented")
+}
+func (UnimplementedTaskServiceServer) RetryTasks(*RetryTasksRequest, grpc.ServerStreamingServer[RetryTasksResponse]) error {
+	return status.Error(codes.Unimplemented, "method RetryTasks not implemented")
 }
 func (UnimplementedTaskServiceServer) DeleteTasks(context.Context, *DeleteTasksRequest) (*DeleteTasksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteTasks not implemented")
@@ -570,6 +689,24 @@ func _TaskService_ListTasks_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TaskService_ListFailureGroups_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListFailureGroupsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TaskServiceServer).ListFailureGroups(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TaskService_ListFailureGroups_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TaskServiceServer).ListFailureGroups(ctx, req.(*ListFailureGroupsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _TaskService_WaitTask_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(WaitTaskRequest)
 	if err := dec(in); err != nil {
@@ -653,6 +790,39 @@ func _TaskService_RetryTask_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TaskService_CancelTasks_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CancelTasksRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TaskServiceServer).CancelTasks(m, &grpc.GenericServerStream[CancelTasksRequest, CancelTasksResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TaskService_CancelTasksServer = grpc.ServerStreamingServer[CancelTasksResponse]
+
+func _TaskService_UpdateTasks_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(UpdateTasksRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TaskServiceServer).UpdateTasks(m, &grpc.GenericServerStream[UpdateTasksRequest, UpdateTasksResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TaskService_UpdateTasksServer = grpc.ServerStreamingServer[UpdateTasksResponse]
+
+func _TaskService_RetryTasks_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RetryTasksRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TaskServiceServer).RetryTasks(m, &grpc.GenericServerStream[RetryTasksRequest, RetryTasksResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TaskService_RetryTasksServer = grpc.ServerStreamingServer[RetryTasksResponse]
+
 func _TaskService_DeleteTasks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DeleteTasksRequest)
 	if err := dec(in); err != nil {
@@ -710,6 +880,10 @@ var TaskService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _TaskService_ListTasks_Handler,
 		},
 		{
+			MethodName: "ListFailureGroups",
+			Handler:    _TaskService_ListFailureGroups_Handler,
+		},
+		{
 			MethodName: "WaitTask",
 			Handler:    _TaskService_WaitTask_Handler,
 		},
@@ -745,6 +919,21 @@ var TaskService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchTasks",
 			Handler:       _TaskService_WatchTasks_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "CancelTasks",
+			Handler:       _TaskService_CancelTasks_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "UpdateTasks",
+			Handler:       _TaskService_UpdateTasks_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "RetryTasks",
+			Handler:       _TaskService_RetryTasks_Handler,
 			ServerStreams: true,
 		},
 		{

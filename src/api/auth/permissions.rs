@@ -49,7 +49,7 @@ use CallKind::{Streaming, Unary};
 use Permission::{AllNamespaces, AnyNamespace, Authenticated, Public};
 use Role::{Admin, Operator, Submitter, Viewer, Worker};
 
-const TABLE: [(&str, Permission, CallKind); 64] = [
+const TABLE: [(&str, Permission, CallKind); 68] = [
     ("/lineshaft.v1.TaskService/SubmitTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/BatchSubmitTasks", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/SubmitTasks", AnyNamespace(Submitter), Streaming),
@@ -57,10 +57,14 @@ const TABLE: [(&str, Permission, CallKind); 64] = [
     ("/lineshaft.v1.TaskService/GetTask", AnyNamespace(Viewer), Unary),
     ("/lineshaft.v1.TaskService/ExplainTask", AnyNamespace(Viewer), Unary),
     ("/lineshaft.v1.TaskService/ListTasks", AnyNamespace(Viewer), Unary),
+    ("/lineshaft.v1.TaskService/ListFailureGroups", AnyNamespace(Viewer), Unary),
     ("/lineshaft.v1.TaskService/WaitTask", AnyNamespace(Viewer), Streaming),
     ("/lineshaft.v1.TaskService/WatchTasks", AnyNamespace(Viewer), Streaming),
     ("/lineshaft.v1.TaskService/CancelTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/UpdateTask", AnyNamespace(Submitter), Unary),
+    ("/lineshaft.v1.TaskService/CancelTasks", AnyNamespace(Submitter), Streaming),
+    ("/lineshaft.v1.TaskService/UpdateTasks", AnyNamespace(Submitter), Streaming),
+    ("/lineshaft.v1.TaskService/RetryTasks", AnyNamespace(Submitter), Streaming),
     ("/lineshaft.v1.TaskService/RetryTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/DeleteTasks", AnyNamespace(Operator), Unary),
     ("/lineshaft.v1.TaskService/ReadOutput", AnyNamespace(Viewer), Streaming),
@@ -140,8 +144,9 @@ pub fn is_streaming(path: &str) -> bool {
 }
 
 /// Calls that free what others wait for, or show why they wait, and the plain routes that do.
-const MAKES_ROOM: [&str; 10] = [
+const MAKES_ROOM: [&str; 11] = [
     "/lineshaft.v1.TaskService/CancelTask",
+    "/lineshaft.v1.TaskService/CancelTasks",
     "/lineshaft.v1.TaskService/DeleteTasks",
     "/lineshaft.v1.BatchService/CancelBatch",
     "/lineshaft.v1.BatchService/DeleteBatch",
@@ -191,12 +196,13 @@ pub fn takes_stream(path: &str) -> bool {
 }
 
 /// Calls that submit tasks, and the plain route that does.
-const SUBMITS: [&str; 6] = [
+const SUBMITS: [&str; 7] = [
     "/lineshaft.v1.TaskService/SubmitTask",
     "/lineshaft.v1.TaskService/BatchSubmitTasks",
     "/lineshaft.v1.TaskService/SubmitTasks",
     "/lineshaft.v1.TaskService/RunTask",
     "/lineshaft.v1.TaskService/RetryTask",
+    "/lineshaft.v1.TaskService/RetryTasks",
     "/api/submit",
 ];
 

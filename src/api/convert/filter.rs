@@ -5,12 +5,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use prost::Message;
 
 use crate::model::id::NameError;
-use crate::model::{BatchRef, HandlerName, Namespace, PoolName, Priority, TaskFilter, TaskId, TaskState, limits};
+use crate::model::{
+    BatchRef, FailureGroupId, HandlerName, Namespace, PoolName, Priority, TaskFilter, TaskId, TaskState, limits,
+};
 use crate::proto::v1;
 use crate::scheduler::PageCursor;
 
-use super::invalid_fields::InvalidFields;
-use super::submit_fields::priority;
+use super::invalid_fields::{InvalidFields, MessagePath};
+use super::submit_fields::{optional_name, priority};
 use super::time;
 
 /// Converts a filter. Task ids without a namespace are looked up in `default_namespace`.
@@ -21,7 +23,10 @@ pub fn filter(filter: Option<v1::TaskFilter>, default_namespace: &Namespace) -> 
     let Some(filter) = filter else { return Ok(TaskFilter::default()) };
     let mut invalid = InvalidFields::default();
     let ids = task_ids(&mut invalid, &filter.task_ids, default_namespace);
-    let states = states(&mut invalid, &filter.states);
+    let mut states = states(&mut invalid, &filter.states);
+    if states.is_empty() && !filter.failure_group.is_empty() {
+        states.push(TaskState::Failed);
+    }
     let priorities = priorities(&mut invalid, &filter.priorities);
     invalid.check_length("filter.labels", filter.labels.len(), limits::LABELS_MAX, "labels");
     let mut timestamp = |field: &str, at: Option<prost_types::Timestamp>| {
@@ -34,6 +39,11 @@ pub fn filter(filter: Option<v1::TaskFilter>, default_namespace: &Namespace) -> 
     };
     let submitted_from = timestamp("filter.submitted_after", filter.submitted_after);
     let submitted_until = timestamp("filter.submitted_before", filter.submitted_before);
+    let group = Some(&*filter.failure_group).filter(|text| !text.is_empty());
+    let failure_group = group.and_then(FailureGroupId::parse);
+    if let Some(text) = group.filter(|_| failure_group.is_none()) {
+        invalid.add("filter.failure_group", format_args!("is {text:?}, must be an ID from ListFailureGroups"));
+    }
     let namespace = name(&mut invalid, "filter.namespace", &filter.namespace, Namespace::parse);
     let batch = name(&mut invalid, "filter.batch_id", &filter.batch_id, BatchRef::parse);
     let (batch, of_batch) = batch.map_or((None, None), |batch| (Some(batch.id), batch.namespace));
@@ -53,6 +63,7 @@ pub fn filter(filter: Option<v1::TaskFilter>, default_namespace: &Namespace) -> 
         priorities,
         submitted_from,
         submitted_until,
+        failure_group,
     };
     invalid.check().map(|()| parsed)
 }
@@ -101,6 +112,11 @@ fn name<T>(
     parse: impl FnOnce(&str) -> Result<T, NameError>,
 ) -> Option<T> {
     if text.is_empty() { None } else { invalid.parsed(field, parse(text)) }
+}
+
+/// The field `request_id` of a request.
+pub fn request_id(invalid: &mut InvalidFields, text: &str) -> Option<Box<str>> {
+    optional_name(invalid, MessagePath::Root.field("request_id"), text)
 }
 
 /// Returns the number of rows of a page: 0 stands for the default, and larger sizes than the limit are reduced to it.
@@ -157,11 +173,12 @@ mod tests {
             task_ids: vec!["ok".into(), "not ok".into()],
             states: vec![1, 99],
             pool: "p/q".into(),
+            failure_group: "ff".into(),
             ..v1::TaskFilter::default()
         };
         assert_eq!(
             filter(Some(invalid), &Namespace::default()).unwrap_err().paths(),
-            ["filter.task_ids[1]", "filter.states[1]", "filter.pool"]
+            ["filter.task_ids[1]", "filter.states[1]", "filter.failure_group", "filter.pool"]
         );
     }
 
@@ -178,6 +195,7 @@ mod tests {
             priorities: vec![v1::Priority::High.into()],
             submitted_after: Some(prost_types::Timestamp { seconds: 1, nanos: 0 }),
             submitted_before: Some(prost_types::Timestamp { seconds: 2, nanos: 0 }),
+            failure_group: "00000000000000ff".into(),
         };
         let expected = TaskFilter {
             ids: vec![TaskId::parse("t").unwrap()],
@@ -190,6 +208,7 @@ mod tests {
             priorities: vec![Priority::High],
             submitted_from: Some(crate::model::Timestamp(1_000_000)),
             submitted_until: Some(crate::model::Timestamp(2_000_000)),
+            failure_group: FailureGroupId::parse("00000000000000ff"),
         };
         assert_eq!(filter(Some(full), &Namespace::default()).unwrap(), expected);
         assert_eq!(filter(None, &Namespace::default()).unwrap(), TaskFilter::default());

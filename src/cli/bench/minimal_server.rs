@@ -142,6 +142,9 @@ impl TaskService for Service {
     type RunTaskStream = ResponseStream<RunTaskResponse>;
     type WatchTasksStream = ResponseStream<WatchTasksResponse>;
     type ReadOutputStream = ResponseStream<ReadOutputResponse>;
+    type CancelTasksStream = ResponseStream<CancelTasksResponse>;
+    type UpdateTasksStream = ResponseStream<UpdateTasksResponse>;
+    type RetryTasksStream = ResponseStream<RetryTasksResponse>;
 
     async fn submit_task(&self, _: Request<SubmitTaskRequest>) -> Result<Response<SubmitTaskResponse>, Status> {
         self.journal.commit(1).await?;
@@ -205,6 +208,13 @@ impl TaskService for Service {
         unsupported()
     }
 
+    async fn list_failure_groups(
+        &self,
+        _: Request<ListFailureGroupsRequest>,
+    ) -> Result<Response<ListFailureGroupsResponse>, Status> {
+        unsupported()
+    }
+
     async fn wait_task(&self, _: Request<WaitTaskRequest>) -> Result<Response<WaitTaskResponse>, Status> {
         unsupported()
     }
@@ -214,6 +224,18 @@ impl TaskService for Service {
     }
 
     async fn cancel_task(&self, _: Request<CancelTaskRequest>) -> Result<Response<CancelTaskResponse>, Status> {
+        unsupported()
+    }
+
+    async fn cancel_tasks(&self, _: Request<CancelTasksRequest>) -> Result<Response<Self::CancelTasksStream>, Status> {
+        unsupported()
+    }
+
+    async fn update_tasks(&self, _: Request<UpdateTasksRequest>) -> Result<Response<Self::UpdateTasksStream>, Status> {
+        unsupported()
+    }
+
+    async fn retry_tasks(&self, _: Request<RetryTasksRequest>) -> Result<Response<Self::RetryTasksStream>, Status> {
         unsupported()
     }
 

@@ -1,16 +1,15 @@
 //! `lineshaft task cancel`: named tasks, or those that match a filter.
 
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::cli::client::Client;
 use crate::cli::error::{CliError, CommandResult, Exit};
 use crate::cli::printer::Printer;
+use crate::cli::terminal;
 use crate::cli::view::{Cell, Text};
-use crate::cli::{output, terminal};
 use crate::proto::v1;
 
-use super::wait::UNFINISHED;
-use super::{each, list};
+use super::{bulk, each};
 
 /// Cancels tasks. Where the server refuses one, the others are cancelled.
 pub async fn named(ids: &[String], request: v1::CancelTaskRequest, client: &Client, printer: Printer) -> CommandResult {
@@ -22,30 +21,26 @@ pub async fn named(ids: &[String], request: v1::CancelTaskRequest, client: &Clie
     Ok(exit)
 }
 
-/// Cancels the unfinished tasks that match. Tasks that end meanwhile are no error.
+/// Cancels the unfinished tasks that match, with the options of the request.
 pub async fn matching(
     filter: v1::TaskFilter,
     request: v1::CancelTaskRequest,
+    dry_run: bool,
     client: &Client,
     printer: Printer,
 ) -> CommandResult {
-    let is_wanted = |state: &i32| filter.states.is_empty() || filter.states.contains(state);
-    let unfinished: Vec<i32> = UNFINISHED.into_iter().filter(is_wanted).collect();
-    if unfinished.is_empty() {
-        return Err(CliError::Usage("--state: only waiting, queued and running tasks can be cancelled".to_owned()));
-    }
-    let found = list::tasks(&v1::TaskFilter { states: unfinished, ..filter }, usize::MAX, client).await?;
-    let ids = found.tasks.into_iter().map(|task| task.task_id).collect();
-    let (mut exit, mut ended) = (Exit::Success, 0_u64);
-    for_each(ids, &request, client, printer, |error| match &error {
-        CliError::Status(status) if matches!(status.code(), Code::FailedPrecondition | Code::NotFound) => ended += 1,
-        error => exit = exit.worse(error.report(printer.is_json())),
-    })
-    .await?;
-    if ended > 0 {
-        output::status(format_args!("{ended} tasks had ended before"));
-    }
-    Ok(exit)
+    let v1::CancelTaskRequest { reason, mode, grace, .. } = request;
+    let request = v1::CancelTasksRequest { filter: Some(filter), reason, mode, grace, validate_only: dry_run };
+    let stream = client.tasks().cancel_tasks(request).await;
+    let last =
+        bulk::follow(stream, "cancelled", |message| (message.cancelled + message.skipped, message.matched)).await?;
+    printer.print(&last, |last| {
+        let v1::CancelTasksResponse { matched, cancelled, stopping, skipped } = *last;
+        let parts = [(stopping, "asked to stop"), (skipped, "had ended before")];
+        let parts = parts.map(|(count, text)| if count > 0 { format!(", {count} {text}") } else { String::new() });
+        if dry_run { bulk::preview(matched) } else { format!("{} cancelled{}", cancelled - stopping, parts.concat()) }
+    });
+    Ok(Exit::Success)
 }
 
 /// Cancels each task and prints its state.

@@ -1,4 +1,4 @@
-//! Filter options of `task get`, `list`, `watch`, `wait`, `cancel`, `retry` and `delete`.
+//! Filter options of `task get`, `list`, `watch`, `wait`, `cancel`, `update`, `retry` and `delete`.
 
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
@@ -40,6 +40,9 @@ pub struct Filter {
     /// Only tasks with this priority. Can be repeated
     #[arg(long = "priority", value_name = "PRIORITY", value_enum)]
     priorities: Vec<Priority>,
+    /// Only failed tasks of this group, as `lineshaft task failures` prints it
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
+    failure_group: Option<String>,
     /// Only tasks that match all of these words, such as "state=failed,running handler=io label=team=red since=1h"
     #[arg(long = "filter", value_name = "WORDS")]
     words: Option<String>,
@@ -88,6 +91,7 @@ impl Filter {
             ("pool", &mut filter.pool, self.pool),
             ("handler", &mut filter.handler, self.handler),
             ("namespace", &mut filter.namespace, self.namespace),
+            ("failure-group", &mut filter.failure_group, self.failure_group),
         ] {
             option.map_or(Ok(()), |value| set_once(name, field, &value)).map_err(problem)?;
         }

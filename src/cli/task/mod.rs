@@ -1,10 +1,12 @@
 //! `lineshaft task`.
 
 mod args;
+mod bulk;
 mod cancel;
 mod delete;
 mod each;
 mod explain;
+pub mod failures;
 mod filter;
 mod limit;
 pub mod list;
@@ -34,6 +36,7 @@ pub use args::{Priority, TaskArgs, check_json, label, payload, unique};
 pub use print::is_terminal;
 pub use watch::drain_token;
 
+use bulk::DryRun;
 use filter::{Filter, Period};
 use update::Changes;
 
@@ -105,6 +108,18 @@ pub enum Command {
         #[command(flatten)]
         table: TableArgs,
     },
+    /// Group failed tasks by their cause
+    ///
+    /// Tasks of one handler are one group if their failures differ only in numbers and quoted texts. Use --failure-group to list,
+    /// retry or delete a group.
+    Failures {
+        #[command(flatten)]
+        filter: Filter,
+        #[command(flatten)]
+        period: Period,
+        #[command(flatten)]
+        table: TableArgs,
+    },
     /// Print state changes until interrupted; reconnects and continues after a broken connection
     Watch {
         #[command(flatten)]
@@ -139,6 +154,8 @@ pub enum Command {
         /// Confirm the cancellation of all unfinished tasks; required if no task and no filter is given
         #[arg(long)]
         yes: bool,
+        #[command(flatten)]
+        preview: DryRun,
         /// Reason, stored with the tasks
         #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
         reason: String,
@@ -152,11 +169,17 @@ pub enum Command {
     },
     /// Change tasks that have not started
     ///
-    /// A queued task is queued anew, behind the others of its priority.
+    /// A queued task is queued anew, behind the others of its priority. With a filter, those that match now.
     Update {
-        /// Task ID
-        #[arg(value_name = "ID", required = true, add = complete::tasks())]
-        ids: Vec<String>,
+        #[command(flatten)]
+        filter: Filter,
+        #[command(flatten)]
+        period: Period,
+        /// Confirm the update of all tasks that have not started; required if no task and no filter is given
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        preview: DryRun,
         #[command(flatten)]
         changes: Changes,
     },
@@ -171,6 +194,8 @@ pub enum Command {
         /// Confirm the retry of all failed tasks; required if no task and no filter is given
         #[arg(long)]
         yes: bool,
+        #[command(flatten)]
+        preview: DryRun,
         /// Payload of the new tasks, as JSON [default: that of the ended task]
         #[arg(long, value_name = "JSON")]
         json: Option<String>,
@@ -209,6 +234,8 @@ pub enum Command {
         /// Confirm the deletion of all finished tasks; required if no task and no filter is given
         #[arg(long)]
         yes: bool,
+        #[command(flatten)]
+        preview: DryRun,
     },
 }
 
@@ -234,34 +261,37 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
             let options = list::Options { filter: filter.request(period)?, limit, table, watch };
             list::run(options, client, printer).await
         }
+        Command::Failures { filter, period, table } => {
+            failures::run(filter.request(period)?, &table, &client, printer).await
+        }
         Command::Watch { filter, after, snapshot } => {
             watch::run(filter.request(Period::default())?, after, snapshot, client, printer).await
         }
-        Command::Wait { filter, period, timeout } => match filter.request(period)? {
-            filter if filter == v1::TaskFilter::default() => Err(CliError::Usage(
-                "name the tasks to wait for: IDs, or a filter such as --batch or --label".to_owned(),
-            )),
-            filter => match &*only_ids(&filter) {
-                [] => wait::matching(filter, timeout, &client, printer).await,
-                [id] => wait::one(id.clone(), timeout, &client, printer).await,
-                ids => wait::several(ids, timeout, &client, printer).await,
-            },
-        },
-        Command::Cancel { filter, period, yes, reason, force, grace } => {
-            let filter = confirmed(filter.request(period)?, yes, "cancels all unfinished tasks")?;
+        Command::Wait { filter, period, timeout } => wait_for(filter.request(period)?, timeout, &client, printer).await,
+        Command::Cancel { filter, period, yes, preview: DryRun { dry_run }, reason, force, grace } => {
+            let filter = confirmed(filter.request(period)?, yes || dry_run, "cancels all unfinished tasks")?;
             let mode = if force { v1::CancelMode::Force } else { v1::CancelMode::Graceful }.into();
             let request = v1::CancelTaskRequest { task_id: String::new(), reason, mode, grace: grace.map(to_proto) };
             match &*only_ids(&filter) {
-                [] => cancel::matching(filter, request, &client, printer).await,
+                ids if ids.is_empty() || dry_run => cancel::matching(filter, request, dry_run, &client, printer).await,
                 ids => cancel::named(ids, request, &client, printer).await,
             }
         }
-        Command::Update { ids, changes } => update::named(ids, changes.request()?, &client, printer).await,
-        Command::Retry { filter, period, yes, json, with_priority } => {
-            let filter = confirmed(filter.request(period)?, yes, "retries all failed tasks")?;
+        Command::Update { filter, period, yes, preview: DryRun { dry_run }, changes } => {
+            let effect = "updates all tasks that have not started";
+            let filter = confirmed(filter.request(period)?, yes || dry_run, effect)?;
+            match only_ids(&filter) {
+                ids if ids.is_empty() || dry_run => {
+                    update::matching(filter, changes.request()?, dry_run, &client, printer).await
+                }
+                ids => update::named(ids, changes.request()?, &client, printer).await,
+            }
+        }
+        Command::Retry { filter, period, yes, preview: DryRun { dry_run }, json, with_priority } => {
+            let filter = confirmed(filter.request(period)?, yes || dry_run, "retries all failed tasks")?;
             let request = retry::request(json, with_priority)?;
             match only_ids(&filter) {
-                ids if ids.is_empty() => retry::matching(filter, request, &client, printer).await,
+                ids if ids.is_empty() || dry_run => retry::matching(filter, request, dry_run, &client, printer).await,
                 ids => retry::named(ids, request, &client, printer).await,
             }
         }
@@ -271,10 +301,29 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
             output::run(v1::ReadOutputRequest { task_id: id, stream, offset, follow, attempt }, tail, client, printer)
                 .await
         }
-        Command::Delete { filter, period, yes } => {
-            let filter = confirmed(filter.request(period)?, yes, "deletes all finished tasks")?;
-            delete::run(filter, client, printer).await
+        Command::Delete { filter, period, yes, preview: DryRun { dry_run } } => {
+            let filter = confirmed(filter.request(period)?, yes || dry_run, "deletes all finished tasks")?;
+            delete::run(filter, dry_run, client, printer).await
         }
+    }
+}
+
+/// Waits for the named tasks, or for those that match now.
+async fn wait_for(
+    filter: v1::TaskFilter,
+    timeout: Option<Duration>,
+    client: &Client,
+    printer: Printer,
+) -> CommandResult {
+    if filter == v1::TaskFilter::default() {
+        return Err(CliError::Usage(
+            "name the tasks to wait for: IDs, or a filter such as --batch or --label".to_owned(),
+        ));
+    }
+    match &*only_ids(&filter) {
+        [] => wait::matching(filter, timeout, client, printer).await,
+        [id] => wait::one(id.clone(), timeout, client, printer).await,
+        ids => wait::several(ids, timeout, client, printer).await,
     }
 }
 

@@ -8,8 +8,7 @@ use crate::cli::printer::Printer;
 use crate::proto::v1;
 
 use super::args::{self, Priority};
-use super::print::is_terminal;
-use super::{each, list};
+use super::{bulk, each};
 
 /// The changes of the new tasks.
 pub fn request(json: Option<String>, priority: Option<Priority>) -> Result<v1::RetryTaskRequest, CliError> {
@@ -38,21 +37,28 @@ pub async fn named(
     Ok(exit)
 }
 
-/// Retries the tasks that match now: failed ones, unless the filter names states.
+/// Retries the tasks that match now, with the changes of the request: failed ones, unless the filter names states.
 pub async fn matching(
-    mut filter: v1::TaskFilter,
+    filter: v1::TaskFilter,
     request: v1::RetryTaskRequest,
+    dry_run: bool,
     client: &Client,
     printer: Printer,
 ) -> CommandResult {
-    if filter.states.is_empty() {
-        filter.states = vec![v1::TaskState::Failed.into()];
+    let v1::RetryTaskRequest { payload, priority, .. } = request;
+    let filter = Some(filter);
+    let request =
+        v1::RetryTasksRequest { filter, request_id: String::new(), payload, priority, validate_only: dry_run };
+    let stream = client.tasks().retry_tasks(request).await;
+    let last = bulk::follow(stream, "retried", |message| {
+        if !message.task_ids.is_empty() {
+            printer.print(message, |message| message.task_ids.join("\n"));
+        }
+        (message.retried + message.skipped, message.matched)
+    })
+    .await?;
+    if dry_run {
+        printer.print(&last, |last| bulk::preview(last.matched));
     }
-    if !filter.states.iter().all(|state| v1::TaskState::try_from(*state).is_ok_and(is_terminal)) {
-        return Err(CliError::Usage("--state: only tasks that have ended can be retried".to_owned()));
-    }
-    let found = list::tasks(&filter, usize::MAX, client).await?;
-    // In the order of their submission.
-    let ids = found.tasks.into_iter().rev().map(|task| task.task_id).collect();
-    named(ids, request, client, printer).await
+    Ok(Exit::Success)
 }

@@ -14,16 +14,16 @@ use crate::cli::view::{Cell, Text};
 use crate::proto::v1;
 
 use super::args::{Priority, label, unique_of};
-use super::each;
+use super::{bulk, each};
 
 #[derive(Clone, Debug, Args)]
 pub struct Changes {
     /// New priority
     #[arg(long = "with-priority", value_enum, value_name = "PRIORITY")]
-    priority: Option<Priority>,
+    new_priority: Option<Priority>,
     /// Add this label, or replace the one with its key. Can be repeated
     #[arg(long = "with-label", value_name = "KEY=VALUE", value_parser = label)]
-    labels: Vec<(String, String)>,
+    new_labels: Vec<(String, String)>,
     /// Remove the label with this key. Can be repeated
     #[arg(long = "without-label", value_name = "KEY")]
     remove_labels: Vec<String>,
@@ -43,9 +43,9 @@ impl Changes {
     /// There is none, or a label is given twice.
     pub fn request(self) -> Result<v1::TaskUpdate, CliError> {
         let update = v1::TaskUpdate {
-            priority: self.priority.map_or(0, |priority| priority as i32),
+            priority: self.new_priority.map_or(0, |priority| priority as i32),
             timeout: self.timeout.map(to_proto),
-            labels: unique_of("--with-label", self.labels)?,
+            labels: unique_of("--with-label", self.new_labels)?,
             remove_labels: self.remove_labels,
             delay: self.delay.map(to_proto),
             expires_after: self.expires_after.map(to_proto),
@@ -76,4 +76,23 @@ pub async fn named(ids: Vec<String>, update: v1::TaskUpdate, client: &Client, pr
     })
     .await?;
     Ok(exit)
+}
+
+/// Updates the tasks that match and have not started.
+pub async fn matching(
+    filter: v1::TaskFilter,
+    update: v1::TaskUpdate,
+    dry_run: bool,
+    client: &Client,
+    printer: Printer,
+) -> CommandResult {
+    let request = v1::UpdateTasksRequest { filter: Some(filter), update: Some(update), validate_only: dry_run };
+    let stream = client.tasks().update_tasks(request).await;
+    let last = bulk::follow(stream, "updated", |message| (message.updated + message.skipped, message.matched)).await?;
+    printer.print(&last, |last| match last.skipped {
+        _ if dry_run => bulk::preview(last.matched),
+        0 => format!("{} updated", last.updated),
+        skipped => format!("{} updated, {skipped} had started before", last.updated),
+    });
+    Ok(Exit::Success)
 }

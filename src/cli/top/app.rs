@@ -2,15 +2,16 @@
 
 use std::collections::VecDeque;
 
+use crate::cli::format;
 use crate::cli::query::Query;
 use crate::cli::table::{Column, Grid, Table};
+use crate::cli::task::failures::COLUMNS as FAILURES;
 use crate::cli::task::list;
 use crate::cli::terminal;
-use crate::cli::view::{Cell, View};
+use crate::cli::view::View;
 use crate::model::{Clock, SystemClock};
 use crate::proto::v1;
 
-use super::failures::{self, FailureGroup};
 use super::feed::{Call, Message, Wanted};
 use super::text::{POOLS, WORKERS};
 
@@ -41,15 +42,6 @@ impl Tab {
         Self::ALL.iter().position(|(tab, _)| *tab == self).unwrap_or(0)
     }
 }
-
-static FAILURES: [Column<FailureGroup>; 6] = [
-    Column::new("COUNT", 0, |group, _| Cell::number(i128::try_from(group.count).unwrap_or(0))),
-    Column::text("HANDLER", 0, |group, _| group.handler.as_str().into()),
-    Column::new("REASON", 0, |group, _| group.reason.as_str().into()),
-    Column::text("MESSAGE", 1, |group, _| group.message.as_str().into()),
-    Column::new("NEWEST", 2, |group, view| view.time(group.newest.as_ref())),
-    Column::new("NEWEST TASK", 3, |group, _| group.newest_id.as_str().into()),
-];
 
 /// Selection, order and filter of one tab.
 #[derive(Debug, Default)]
@@ -145,7 +137,7 @@ pub struct App {
     pub submitted: VecDeque<u64>,
     pub finished: VecDeque<u64>,
     tasks: Vec<v1::Task>,
-    failures: Vec<FailureGroup>,
+    failures: Vec<v1::FailureGroup>,
     pub rows: [Rows; 5],
     pub detail: Option<Detail>,
     pub question: Option<Question>,
@@ -210,11 +202,11 @@ impl App {
                 if wanted != self.wanted() => {}
             Message::Tasks(_, tasks) => {
                 self.answered();
-                if self.tab == Tab::Failures {
-                    self.failures = failures::group(&tasks);
-                } else {
-                    self.tasks = tasks;
-                }
+                self.tasks = tasks;
+            }
+            Message::Failures(groups) => {
+                self.answered();
+                self.failures = groups;
             }
             Message::Task(_, task) => {
                 if let Some(detail) = &mut self.detail {
@@ -281,11 +273,11 @@ impl App {
                 arrange(pools.cloned().collect(), &POOLS, rows.sort, &view, |pool| pool.pool.clone())
             }
             Tab::Failures => {
-                let groups = self
-                    .failures
-                    .iter()
-                    .filter(|group| rows.query.matches(&[&group.handler, &group.reason, &group.message]));
-                arrange(groups.cloned().collect(), &FAILURES, rows.sort, &view, |group| group.newest_id.clone())
+                let shown = |group: &&v1::FailureGroup| {
+                    rows.query.matches(&[&group.handler, &format::failure_reason(group.reason), &group.message])
+                };
+                let groups = self.failures.iter().filter(shown);
+                arrange(groups.cloned().collect(), &FAILURES, rows.sort, &view, |group| group.example_task_id.clone())
             }
         };
         let rows = self.rows();
@@ -387,6 +379,7 @@ mod tests {
         let mut app = App::new("http://x", View::of_stdout(None));
         app.tab = Tab::Tasks;
         app.receive(Message::Tasks(app.wanted(), vec![task("b", "io"), task("a", "compute"), task("c", "io")]));
+        app.receive(Message::Failures(Vec::new()));
         app.receive(Message::Tasks(Wanted::Failures, Vec::new()));
         app.grid(80);
         app

@@ -12,11 +12,10 @@ use crate::proto::v1;
 
 /// Between two lists of tasks.
 const LIST_INTERVAL: Duration = Duration::from_secs(1);
-/// Between two lists of failed tasks, which are larger.
+/// Between two lists of failures, for which the server reads many tasks.
 const FAILURES_INTERVAL: Duration = Duration::from_secs(3);
 /// Tasks of a list.
 const LIST_SIZE: i32 = 200;
-const FAILURES_SIZE: i32 = 1_000;
 /// Messages that are not drawn yet. A call waits when there are as many.
 const MESSAGES_MAX: usize = 64;
 
@@ -46,6 +45,7 @@ pub enum Message {
     Sample(Box<v1::StreamPoolMetricsResponse>),
     /// An answer to what was wanted when it was sent, which can be something else by now.
     Tasks(Wanted, Vec<v1::Task>),
+    Failures(Vec<v1::FailureGroup>),
     Task(Wanted, Box<v1::Task>),
     Output(Wanted, Box<v1::ReadOutputResponse>),
     /// The result of a [`Call`], for the status line.
@@ -96,11 +96,8 @@ impl Feed {
         let answers = Answers { client, wanted: wanted.clone(), sender };
         self.following = match wanted.clone() {
             Wanted::Nothing => Vec::new(),
-            Wanted::Tasks(filter) => vec![self.calls.spawn(answers.lists(*filter, LIST_SIZE, LIST_INTERVAL))],
-            Wanted::Failures => {
-                let filter = v1::TaskFilter { states: vec![v1::TaskState::Failed.into()], ..v1::TaskFilter::default() };
-                vec![self.calls.spawn(answers.lists(filter, FAILURES_SIZE, FAILURES_INTERVAL))]
-            }
+            Wanted::Tasks(filter) => vec![self.calls.spawn(answers.lists(*filter))],
+            Wanted::Failures => vec![self.calls.spawn(answers.failures())],
             Wanted::Task { id, stderr } => {
                 let task = self.calls.spawn(answers.clone().task(id.clone()));
                 vec![task, self.calls.spawn(answers.output(id, stderr))]
@@ -186,15 +183,30 @@ struct Answers {
 }
 
 impl Answers {
-    async fn lists(self, filter: v1::TaskFilter, page_size: i32, interval: Duration) {
+    async fn lists(self, filter: v1::TaskFilter) {
         let mut failures = 0;
-        let request = v1::ListTasksRequest { filter: Some(filter), page_size, ..v1::ListTasksRequest::default() };
+        let request =
+            v1::ListTasksRequest { filter: Some(filter), page_size: LIST_SIZE, ..v1::ListTasksRequest::default() };
         loop {
             match self.client.tasks().list_tasks(request.clone()).await {
                 Ok(page) => {
                     failures = 0;
                     send(&self.sender, Message::Tasks(self.wanted.clone(), page.into_inner().tasks)).await;
-                    tokio::time::sleep(interval).await;
+                    tokio::time::sleep(LIST_INTERVAL).await;
+                }
+                Err(status) => pause(&status, &mut failures, &self.sender).await,
+            }
+        }
+    }
+
+    async fn failures(self) {
+        let mut failures = 0;
+        loop {
+            match self.client.tasks().list_failure_groups(v1::ListFailureGroupsRequest::default()).await {
+                Ok(list) => {
+                    failures = 0;
+                    send(&self.sender, Message::Failures(list.into_inner().groups)).await;
+                    tokio::time::sleep(FAILURES_INTERVAL).await;
                 }
                 Err(status) => pause(&status, &mut failures, &self.sender).await,
             }

@@ -2,7 +2,6 @@
 
 mod app;
 mod draw;
-mod failures;
 mod feed;
 mod keys;
 mod text;

@@ -50,8 +50,8 @@ impl Core {
             return Ok(Some(state));
         }
         if options.labels.len() > LABELS_MAX {
-            let description =
-                format!("would leave the task with {} labels, at most {LABELS_MAX}", options.labels.len());
+            let count = options.labels.len();
+            let description = format!("would leave task `{id}` with {count} labels, at most {LABELS_MAX} are allowed");
             return Err(BadField { field: "update.labels".to_owned(), description }.into());
         }
         let mut spec = spec.without_payload();

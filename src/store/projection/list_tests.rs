@@ -209,6 +209,7 @@ fn filters(count: u64) -> Vec<TaskFilter> {
         priorities: vec![options.priority],
         submitted_from: Some(Timestamp(period.0 * 1_000_000)),
         submitted_until: Some(Timestamp(period.1 * 1_000_000)),
+        failure_group: None,
     };
     let few = filter(rare(), vec![0, 3, count - 1], vec![TaskState::Cancelled], (2, 5));
     let states = vec![TaskState::Queued, TaskState::Running];

@@ -173,7 +173,7 @@ async fn calls_that_make_room_get_in_while_submissions_have_all_places() {
     server.set_paused("default", true).await;
     let cancel = v1::CancelTaskRequest { task_id: id, ..Default::default() };
     server.tasks().cancel_task(cancel).await.unwrap();
-    server.tasks().delete_tasks(v1::DeleteTasksRequest { filter: None }).await.unwrap();
+    server.tasks().delete_tasks(v1::DeleteTasksRequest { filter: None, validate_only: false }).await.unwrap();
     server.system().get_system_health(v1::GetSystemHealthRequest {}).await.unwrap();
     let clear = b"POST /api/clear-completed HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n";
     assert_eq!(Connection::open(&server).send(clear).status, 200);

@@ -170,7 +170,7 @@ async fn lists_watches_and_deletes_are_limited_to_the_own_namespace() {
 }
 
 async fn delete(caller: &Caller, filter: v1::TaskFilter) -> Result<i64, Status> {
-    let request = v1::DeleteTasksRequest { filter: Some(filter) };
+    let request = v1::DeleteTasksRequest { filter: Some(filter), validate_only: false };
     caller.tasks().delete_tasks(request).await.map(|answer| answer.into_inner().deleted)
 }
 

@@ -1,19 +1,18 @@
 // The newest failed tasks, grouped by their cause.
 import { Card, Empty, ErrorNote, Time } from "../components/basic";
-import { group } from "../data/failures";
+import { tasks } from "../data/client";
+import { millis } from "../data/convert";
 import { usePoll } from "../data/poll";
-import { newest } from "../data/task_list";
 import { number } from "../format";
-import { TaskState } from "../gen/lineshaft/v1/task_pb";
 import { href, taskHref } from "../route";
+import { reasonName } from "../words";
 
-const EXAMINED = 2_000;
 const PERIOD = 10_000;
 
 export function FailuresPage() {
-  const { value, error } = usePoll((signal) => newest(TaskState.FAILED, EXAMINED, signal), () => PERIOD, []);
-  const failed = value.value;
-  const groups = failed && group(failed);
+  const { value, error } = usePoll((signal) => tasks.listFailureGroups({}, { signal }), () => PERIOD, []);
+  const found = value.value;
+  const groups = found?.groups;
   return (
     <div class="page">
       <div class="page-head">
@@ -21,7 +20,7 @@ export function FailuresPage() {
           <a class="muted small" href={href(["tasks"])}>Tasks</a>
           <h1>Failures</h1>
         </div>
-        {failed && <span class="muted small">{failed.length >= EXAMINED ? `the newest ${number(failed.length)}` : number(failed.length)} failed tasks, by handler, reason and message</span>}
+        {found && <span class="muted small">{found.atLeast ? "the newest " : ""}{number(Number(found.tasks))} failed tasks, by cause</span>}
       </div>
       <ErrorNote text={error.value} />
       <Card>
@@ -41,14 +40,14 @@ export function FailuresPage() {
               </thead>
               <tbody>
                 {groups.map((of) => (
-                  <tr key={of.key}>
-                    <td class="right"><b>{number(of.count)}</b></td>
+                  <tr key={of.id}>
+                    <td class="right"><b>{number(Number(of.count))}</b></td>
                     <th scope="row">{of.handler}</th>
-                    <td class="failure-text"><span class="badge state-failed">{of.reason}</span> {of.message}</td>
-                    <td class="no-wrap"><Time at={of.oldest} /></td>
-                    <td class="no-wrap"><Time at={of.newest} /></td>
+                    <td class="failure-text"><span class="badge state-failed">{reasonName(of.reason)}</span> {of.message}</td>
+                    <td class="no-wrap"><Time at={millis(of.firstAt)} /></td>
+                    <td class="no-wrap"><Time at={millis(of.lastAt)} /></td>
                     <td class="no-wrap">
-                      <a href={taskHref(of.newestId)}>newest</a> · <a href={href(["tasks"], new URLSearchParams({ state: "failed", handler: of.handler }))}>all of the handler</a>
+                      <a href={taskHref(of.exampleTaskId)}>newest</a> · <a href={href(["tasks"], new URLSearchParams({ state: "failed", handler: of.handler }))}>all of the handler</a>
                     </td>
                   </tr>
                 ))}

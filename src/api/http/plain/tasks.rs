@@ -210,7 +210,7 @@ pub async fn clear_completed(call: Call) -> Result<Value, Status> {
     call.params.parse_none()?;
     let finished = [v1::TaskState::Completed, v1::TaskState::Failed, v1::TaskState::Cancelled];
     let filter = v1::TaskFilter { states: finished.map(i32::from).to_vec(), ..v1::TaskFilter::default() };
-    let request = v1::DeleteTasksRequest { filter: Some(filter) };
+    let request = v1::DeleteTasksRequest { filter: Some(filter), validate_only: false };
     let response: v1::DeleteTasksResponse = call.client.rpc("/lineshaft.v1.TaskService/DeleteTasks", &request).await?;
     Ok(json!({ "cleared": response.deleted, "revision": response.revision }))
 }

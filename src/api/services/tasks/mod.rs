@@ -1,7 +1,10 @@
 //! TaskService: submit, run, read, watch, cancel, update and delete tasks.
 
+mod bulk;
+mod bulk_calls;
 pub(super) mod cancel;
 mod explain;
+mod failures;
 mod list;
 mod output;
 mod retry;
@@ -44,6 +47,9 @@ impl TaskService for Tasks {
     type RunTaskStream = BoxStream<v1::RunTaskResponse>;
     type WatchTasksStream = BoxStream<v1::WatchTasksResponse>;
     type ReadOutputStream = BoxStream<v1::ReadOutputResponse>;
+    type CancelTasksStream = BoxStream<v1::CancelTasksResponse>;
+    type RetryTasksStream = BoxStream<v1::RetryTasksResponse>;
+    type UpdateTasksStream = BoxStream<v1::UpdateTasksResponse>;
 
     async fn submit_task(
         &self,
@@ -120,6 +126,17 @@ impl TaskService for Tasks {
         Ok(ResponseMemory::reserved(memory).attach_to(response))
     }
 
+    async fn list_failure_groups(
+        &self,
+        request: Request<v1::ListFailureGroupsRequest>,
+    ) -> Result<Response<v1::ListFailureGroupsResponse>, Status> {
+        let caller = self.callers.extract(&request)?;
+        let share = caller.share_name();
+        let memory = self.handle.reserve_response(&share, failures::BYTES_MAX).await.map_err(into_status)?;
+        let response = failures::list(&self.handle, request.into_inner(), &caller).await?;
+        Ok(ResponseMemory::reserved(memory).attach_to(response))
+    }
+
     async fn wait_task(&self, request: Request<v1::WaitTaskRequest>) -> Result<Response<v1::WaitTaskResponse>, Status> {
         let caller = self.callers.extract(&request)?;
         let request = request.into_inner();
@@ -159,6 +176,36 @@ impl TaskService for Tasks {
         response.map(Response::new)
     }
 
+    async fn cancel_tasks(
+        &self,
+        request: Request<v1::CancelTasksRequest>,
+    ) -> Result<Response<Self::CancelTasksStream>, Status> {
+        let caller = self.callers.extract(&request)?;
+        let memory = ResponseMemory::Stream(caller.share_name());
+        let handle = self.handle.used_by(caller.sharer.clone());
+        Ok(memory.attach_to(bulk_calls::cancel(handle, request.into_inner(), caller)?))
+    }
+
+    async fn update_tasks(
+        &self,
+        request: Request<v1::UpdateTasksRequest>,
+    ) -> Result<Response<Self::UpdateTasksStream>, Status> {
+        let caller = self.callers.extract(&request)?;
+        let memory = ResponseMemory::Stream(caller.share_name());
+        let handle = self.handle.used_by(caller.sharer.clone());
+        Ok(memory.attach_to(bulk_calls::update(handle, request.into_inner(), caller)?))
+    }
+
+    async fn retry_tasks(
+        &self,
+        request: Request<v1::RetryTasksRequest>,
+    ) -> Result<Response<Self::RetryTasksStream>, Status> {
+        let caller = self.callers.extract(&request)?;
+        let memory = ResponseMemory::Stream(caller.share_name());
+        let handle = self.handle.used_by(caller.sharer.clone());
+        Ok(memory.attach_to(bulk_calls::retry(handle, request.into_inner(), caller)?))
+    }
+
     async fn retry_task(
         &self,
         request: Request<v1::RetryTaskRequest>,
@@ -188,7 +235,16 @@ impl TaskService for Tasks {
         request: Request<v1::DeleteTasksRequest>,
     ) -> Result<Response<v1::DeleteTasksResponse>, Status> {
         let caller = self.callers.extract(&request)?;
-        let deleted = match caller.filter(Role::Operator, request.into_inner().filter) {
+        let request = request.into_inner();
+        let deleted = match caller.filter(Role::Operator, request.filter) {
+            Ok(filter) if request.validate_only => {
+                let count = bulk_calls::count_finished(self.handle.clone(), filter, &caller).await?;
+                let revision = self.handle.revision().0;
+                return Ok(Response::new(v1::DeleteTasksResponse { deleted: to_i64(count), revision }));
+            }
+            Ok(filter) if filter.failure_group.is_some() => {
+                bulk_calls::delete_found(self.handle.used_by(caller.sharer.clone()), filter, &caller).await
+            }
             Ok(filter) => self.handle.used_by(caller.sharer.clone()).delete(filter).await.map_err(into_status),
             Err(status) => Err(status),
         };

@@ -23,6 +23,6 @@ pub async fn update(
 }
 
 /// The role that an update requires: CRITICAL tasks start before those of all other namespaces.
-fn role(update: &TaskUpdate) -> Role {
+pub fn role(update: &TaskUpdate) -> Role {
     if update.priority == Some(Priority::Critical) { Role::Operator } else { Role::Submitter }
 }

@@ -25,6 +25,7 @@ pub const RETENTION: Retention = Retention {
 
 /// Why the core has decided on an event.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "lives for one step of a test")]
 pub enum Cause {
     /// A call, a report or a timer.
     Input,

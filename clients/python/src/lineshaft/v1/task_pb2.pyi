@@ -440,7 +440,7 @@ class TaskEvent(_message.Message):
     def __init__(self, revision: _Optional[int] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., task_id: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., previous_state: _Optional[_Union[TaskState, str]] = ..., attempt: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., worker: _Optional[str] = ..., not_before: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., cancel: _Optional[_Union[CancelReceipt, _Mapping]] = ..., handler: _Optional[str] = ..., pool: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., batch_id: _Optional[str] = ..., namespace: _Optional[str] = ..., deleted: bool = ..., labels: _Optional[_Mapping[str, str]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., resume_token: _Optional[str] = ..., limit_hold: _Optional[_Union[LimitHold, _Mapping]] = ..., updated: bool = ...) -> None: ...
 
 class TaskFilter(_message.Message):
-    __slots__ = ("task_ids", "batch_id", "labels", "states", "pool", "handler", "namespace", "priorities", "submitted_after", "submitted_before")
+    __slots__ = ("task_ids", "batch_id", "labels", "states", "pool", "handler", "namespace", "priorities", "submitted_after", "submitted_before", "failure_group")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -458,6 +458,7 @@ class TaskFilter(_message.Message):
     PRIORITIES_FIELD_NUMBER: _ClassVar[int]
     SUBMITTED_AFTER_FIELD_NUMBER: _ClassVar[int]
     SUBMITTED_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_GROUP_FIELD_NUMBER: _ClassVar[int]
     task_ids: _containers.RepeatedScalarFieldContainer[str]
     batch_id: str
     labels: _containers.ScalarMap[str, str]
@@ -468,4 +469,25 @@ class TaskFilter(_message.Message):
     priorities: _containers.RepeatedScalarFieldContainer[Priority]
     submitted_after: _timestamp_pb2.Timestamp
     submitted_before: _timestamp_pb2.Timestamp
-    def __init__(self, task_ids: _Optional[_Iterable[str]] = ..., batch_id: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., states: _Optional[_Iterable[_Union[TaskState, str]]] = ..., pool: _Optional[str] = ..., handler: _Optional[str] = ..., namespace: _Optional[str] = ..., priorities: _Optional[_Iterable[_Union[Priority, str]]] = ..., submitted_after: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., submitted_before: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    failure_group: str
+    def __init__(self, task_ids: _Optional[_Iterable[str]] = ..., batch_id: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., states: _Optional[_Iterable[_Union[TaskState, str]]] = ..., pool: _Optional[str] = ..., handler: _Optional[str] = ..., namespace: _Optional[str] = ..., priorities: _Optional[_Iterable[_Union[Priority, str]]] = ..., submitted_after: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., submitted_before: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., failure_group: _Optional[str] = ...) -> None: ...
+
+class FailureGroup(_message.Message):
+    __slots__ = ("id", "handler", "reason", "message", "count", "first_at", "last_at", "example_task_id")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    HANDLER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_AT_FIELD_NUMBER: _ClassVar[int]
+    LAST_AT_FIELD_NUMBER: _ClassVar[int]
+    EXAMPLE_TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    handler: str
+    reason: FailureReason
+    message: str
+    count: int
+    first_at: _timestamp_pb2.Timestamp
+    last_at: _timestamp_pb2.Timestamp
+    example_task_id: str
+    def __init__(self, id: _Optional[str] = ..., handler: _Optional[str] = ..., reason: _Optional[_Union[FailureReason, str]] = ..., message: _Optional[str] = ..., count: _Optional[int] = ..., first_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., last_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., example_task_id: _Optional[str] = ...) -> None: ...

@@ -314,6 +314,24 @@ class ListTasksResponse(_message.Message):
     resume_token: str
     def __init__(self, tasks: _Optional[_Iterable[_Union[_task_pb2.Task, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., revision: _Optional[int] = ..., resume_token: _Optional[str] = ...) -> None: ...
 
+class ListFailureGroupsRequest(_message.Message):
+    __slots__ = ("filter",)
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    filter: _task_pb2.TaskFilter
+    def __init__(self, filter: _Optional[_Union[_task_pb2.TaskFilter, _Mapping]] = ...) -> None: ...
+
+class ListFailureGroupsResponse(_message.Message):
+    __slots__ = ("groups", "tasks", "at_least", "revision")
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    AT_LEAST_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    groups: _containers.RepeatedCompositeFieldContainer[_task_pb2.FailureGroup]
+    tasks: int
+    at_least: bool
+    revision: int
+    def __init__(self, groups: _Optional[_Iterable[_Union[_task_pb2.FailureGroup, _Mapping]]] = ..., tasks: _Optional[int] = ..., at_least: bool = ..., revision: _Optional[int] = ...) -> None: ...
+
 class WaitTaskRequest(_message.Message):
     __slots__ = ("task_id", "timeout")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
@@ -449,11 +467,85 @@ class RetryTaskResponse(_message.Message):
     task: SubmitTaskResponse
     def __init__(self, task: _Optional[_Union[SubmitTaskResponse, _Mapping]] = ...) -> None: ...
 
-class DeleteTasksRequest(_message.Message):
-    __slots__ = ("filter",)
+class CancelTasksRequest(_message.Message):
+    __slots__ = ("filter", "reason", "mode", "grace", "validate_only")
     FILTER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    GRACE_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     filter: _task_pb2.TaskFilter
-    def __init__(self, filter: _Optional[_Union[_task_pb2.TaskFilter, _Mapping]] = ...) -> None: ...
+    reason: str
+    mode: _task_pb2.CancelMode
+    grace: _duration_pb2.Duration
+    validate_only: bool
+    def __init__(self, filter: _Optional[_Union[_task_pb2.TaskFilter, _Mapping]] = ..., reason: _Optional[str] = ..., mode: _Optional[_Union[_task_pb2.CancelMode, str]] = ..., grace: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., validate_only: bool = ...) -> None: ...
+
+class CancelTasksResponse(_message.Message):
+    __slots__ = ("matched", "cancelled", "stopping", "skipped")
+    MATCHED_FIELD_NUMBER: _ClassVar[int]
+    CANCELLED_FIELD_NUMBER: _ClassVar[int]
+    STOPPING_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    matched: int
+    cancelled: int
+    stopping: int
+    skipped: int
+    def __init__(self, matched: _Optional[int] = ..., cancelled: _Optional[int] = ..., stopping: _Optional[int] = ..., skipped: _Optional[int] = ...) -> None: ...
+
+class UpdateTasksRequest(_message.Message):
+    __slots__ = ("filter", "update", "validate_only")
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    filter: _task_pb2.TaskFilter
+    update: TaskUpdate
+    validate_only: bool
+    def __init__(self, filter: _Optional[_Union[_task_pb2.TaskFilter, _Mapping]] = ..., update: _Optional[_Union[TaskUpdate, _Mapping]] = ..., validate_only: bool = ...) -> None: ...
+
+class UpdateTasksResponse(_message.Message):
+    __slots__ = ("matched", "updated", "skipped")
+    MATCHED_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    matched: int
+    updated: int
+    skipped: int
+    def __init__(self, matched: _Optional[int] = ..., updated: _Optional[int] = ..., skipped: _Optional[int] = ...) -> None: ...
+
+class RetryTasksRequest(_message.Message):
+    __slots__ = ("filter", "request_id", "payload", "priority", "validate_only")
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    filter: _task_pb2.TaskFilter
+    request_id: str
+    payload: _task_pb2.Payload
+    priority: _task_pb2.Priority
+    validate_only: bool
+    def __init__(self, filter: _Optional[_Union[_task_pb2.TaskFilter, _Mapping]] = ..., request_id: _Optional[str] = ..., payload: _Optional[_Union[_task_pb2.Payload, _Mapping]] = ..., priority: _Optional[_Union[_task_pb2.Priority, str]] = ..., validate_only: bool = ...) -> None: ...
+
+class RetryTasksResponse(_message.Message):
+    __slots__ = ("matched", "retried", "skipped", "task_ids")
+    MATCHED_FIELD_NUMBER: _ClassVar[int]
+    RETRIED_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    TASK_IDS_FIELD_NUMBER: _ClassVar[int]
+    matched: int
+    retried: int
+    skipped: int
+    task_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, matched: _Optional[int] = ..., retried: _Optional[int] = ..., skipped: _Optional[int] = ..., task_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class DeleteTasksRequest(_message.Message):
+    __slots__ = ("filter", "validate_only")
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    filter: _task_pb2.TaskFilter
+    validate_only: bool
+    def __init__(self, filter: _Optional[_Union[_task_pb2.TaskFilter, _Mapping]] = ..., validate_only: bool = ...) -> None: ...
 
 class DeleteTasksResponse(_message.Message):
     __slots__ = ("deleted", "revision")

@@ -272,11 +272,23 @@ export interface TaskFilter {
   priorities: Priority[];
   submittedAfter: Date | undefined;
   submittedBefore: Date | undefined;
+  failureGroup: string;
 }
 
 export interface TaskFilter_LabelsEntry {
   key: string;
   value: string;
+}
+
+export interface FailureGroup {
+  id: string;
+  handler: string;
+  reason: FailureReason;
+  message: string;
+  count: bigint;
+  firstAt: Date | undefined;
+  lastAt: Date | undefined;
+  exampleTaskId: string;
 }
 
 function createBasePayload(): Payload {
@@ -2581,6 +2593,7 @@ function createBaseTaskFilter(): TaskFilter {
     priorities: [],
     submittedAfter: undefined,
     submittedBefore: undefined,
+    failureGroup: "",
   };
 }
 
@@ -2623,6 +2636,9 @@ export const TaskFilter: MessageFns<TaskFilter> = {
     }
     if (message.submittedBefore !== undefined) {
       Timestamp.encode(toTimestamp(message.submittedBefore), writer.uint32(82).fork()).join();
+    }
+    if (message.failureGroup !== "") {
+      writer.uint32(90).string(message.failureGroup);
     }
     return writer;
   },
@@ -2743,6 +2759,14 @@ export const TaskFilter: MessageFns<TaskFilter> = {
             message.submittedBefore = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.failureGroup = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2778,6 +2802,7 @@ export const TaskFilter: MessageFns<TaskFilter> = {
     message.priorities = object.priorities?.map((e) => e) || [];
     message.submittedAfter = object.submittedAfter ?? undefined;
     message.submittedBefore = object.submittedBefore ?? undefined;
+    message.failureGroup = object.failureGroup ?? "";
     return message;
   },
 };
@@ -2845,6 +2870,157 @@ export const TaskFilter_LabelsEntry: MessageFns<TaskFilter_LabelsEntry> = {
     const message = createBaseTaskFilter_LabelsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseFailureGroup(): FailureGroup {
+  return {
+    id: "",
+    handler: "",
+    reason: 0,
+    message: "",
+    count: 0n,
+    firstAt: undefined,
+    lastAt: undefined,
+    exampleTaskId: "",
+  };
+}
+
+export const FailureGroup: MessageFns<FailureGroup> = {
+  encode(message: FailureGroup, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    if (message.handler !== "") {
+      writer.uint32(18).string(message.handler);
+    }
+    if (message.reason !== 0) {
+      writer.uint32(24).int32(message.reason);
+    }
+    if (message.message !== "") {
+      writer.uint32(34).string(message.message);
+    }
+    if (message.count !== 0n) {
+      if (BigInt.asIntN(64, message.count) !== message.count) {
+        throw new globalThis.Error("value provided for field message.count of type int64 too large");
+      }
+      writer.uint32(40).int64(message.count);
+    }
+    if (message.firstAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.firstAt), writer.uint32(50).fork()).join();
+    }
+    if (message.lastAt !== undefined) {
+      Timestamp.encode(toTimestamp(message.lastAt), writer.uint32(58).fork()).join();
+    }
+    if (message.exampleTaskId !== "") {
+      writer.uint32(66).string(message.exampleTaskId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): FailureGroup {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseFailureGroup();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.handler = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.reason = reader.int32() as any;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.count = reader.int64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.firstAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.lastAt = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.exampleTaskId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<FailureGroup>, I>>(base?: I): FailureGroup {
+    return FailureGroup.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<FailureGroup>, I>>(object: I): FailureGroup {
+    const message = createBaseFailureGroup();
+    message.id = object.id ?? "";
+    message.handler = object.handler ?? "";
+    message.reason = object.reason ?? 0;
+    message.message = object.message ?? "";
+    message.count = (object.count !== undefined && object.count !== null) ? BigInt(object.count) : 0n;
+    message.firstAt = object.firstAt ?? undefined;
+    message.lastAt = object.lastAt ?? undefined;
+    message.exampleTaskId = object.exampleTaskId ?? "";
     return message;
   },
 };

@@ -1,0 +1,167 @@
+//! Actions on all tasks that match a filter: CancelTasks, RetryTasks and UpdateTasks.
+//!
+//! Each task is a request of its own to the scheduler, and few of them are under way at once. So a call for a million tasks stops
+//! neither the scheduler nor other callers, and ends with its stream.
+
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::{Stream, StreamExt, future, stream};
+use tonic::Status;
+use tonic_types::StatusExt;
+
+use crate::api::status::into_status;
+use crate::model::{Task, TaskFilter};
+use crate::scheduler::{Handle, Page, PageCursor, PageSize};
+
+/// Tasks that are read at once, and about the time between two messages.
+const PAGE: PageSize = PageSize { rows: 500, bytes: 512 << 10, results: false };
+/// Requests that are under way at once.
+const REQUESTS_MAX: usize = 64;
+/// Why a task is left out: it is no longer one of those that the action is for.
+const SKIPPED: [&str; 5] = ["TASK_NOT_FOUND", "TASK_FINISHED", "TASK_STARTED", "TASK_NOT_FINISHED", "UNIQUE_KEY_TAKEN"];
+
+/// What an action has made of a task.
+pub enum Outcome {
+    Done,
+    /// It was asked to stop, and runs still.
+    Stopping,
+    /// The ID of a new task.
+    New(String),
+    Skipped,
+}
+
+/// What was done so far.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Tasks that matched when the call began.
+    pub matched: u64,
+    pub done: u64,
+    /// Of those done, the tasks that run still.
+    pub stopping: u64,
+    pub skipped: u64,
+    /// New tasks since the last message.
+    pub new: Vec<String>,
+}
+
+impl Counts {
+    fn add(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Skipped => return self.skipped += 1,
+            Outcome::Done => {}
+            Outcome::Stopping => self.stopping += 1,
+            Outcome::New(id) => self.new.push(id),
+        }
+        self.done += 1;
+    }
+}
+
+/// The tasks that match at one time, found in pages.
+pub struct Selection {
+    handle: Handle,
+    caller: Arc<str>,
+    filter: TaskFilter,
+    /// Revisions of the submissions of each page, the oldest page last.
+    pages: Vec<Range<u64>>,
+    /// Where the search continues; `None` at its end.
+    next: Option<PageCursor>,
+}
+
+impl Selection {
+    /// `caller` is whose turn it is when memory is short.
+    pub fn new(handle: Handle, caller: Arc<str>, filter: TaskFilter) -> Self {
+        Self { handle, caller, filter, pages: Vec::new(), next: Some(PageCursor(u64::MAX)) }
+    }
+
+    /// Finds the next page, and returns its number of tasks; `None` when all were found.
+    pub async fn find(&mut self) -> Result<Option<u64>, Status> {
+        let Some(PageCursor(before)) = self.next else { return Ok(None) };
+        let page = self.read(before).await?;
+        // What is submitted later is no part of it.
+        let end = before.min(page.revision.0 + 1);
+        self.next = page.next;
+        if !page.tasks.is_empty() {
+            self.pages.push(page.next.map_or(0, |next| next.0)..end);
+        }
+        Ok(Some(page.tasks.len() as u64))
+    }
+
+    /// The tasks of the oldest page that still match, oldest submission first; `None` after the last page. Call it when all pages
+    /// were found.
+    pub async fn take(&mut self) -> Result<Option<Vec<Task>>, Status> {
+        let Some(rows) = self.pages.pop() else { return Ok(None) };
+        let (mut tasks, mut before) = (Vec::new(), Some(rows.end));
+        while let Some(end) = before.filter(|end| *end > rows.start) {
+            let page = self.read(end).await?;
+            tasks.extend(page.tasks.into_iter().filter(|task| rows.contains(&task.status.submission.0)));
+            before = page.next.map(|next| next.0);
+        }
+        tasks.reverse();
+        Ok(Some(tasks))
+    }
+
+    async fn read(&self, before: u64) -> Result<Page, Status> {
+        let _memory = self.handle.reserve_stream_read(&self.caller, 2 * PAGE.bytes as u64).await;
+        self.handle.list(self.filter.clone(), PAGE, Some(PageCursor(before))).await.map_err(into_status)
+    }
+}
+
+/// Counts the tasks that match, and then does something to each. A message follows each page.
+pub fn run<R, F: Future<Output = Result<Outcome, Status>>>(
+    mut selection: Selection,
+    validate_only: bool,
+    act: impl Fn(Task) -> F,
+    respond: impl Fn(Counts) -> R,
+    ended: impl FnOnce(&Counts, &Result<(), Status>),
+) -> impl Stream<Item = Result<R, Status>> {
+    async_stream::stream! {
+        let (mut counts, mut result) = (Counts::default(), Ok(()));
+        loop {
+            match selection.find().await {
+                Ok(Some(found)) => counts.matched += found,
+                Ok(None) => break,
+                Err(status) => {
+                    result = Err(status);
+                    break;
+                }
+            }
+            yield Ok(respond(counts.clone()));
+        }
+        while !validate_only && result.is_ok() {
+            let tasks = match selection.take().await {
+                Ok(Some(tasks)) => tasks,
+                Ok(None) => break,
+                Err(status) => {
+                    result = Err(status);
+                    break;
+                }
+            };
+            let has_failed = AtomicBool::new(false);
+            let tasks = stream::iter(tasks).take_while(|_| future::ready(!has_failed.load(Ordering::Relaxed)));
+            let mut outcomes = pin!(tasks.map(&act).buffered(REQUESTS_MAX));
+            while let Some(outcome) = outcomes.next().await {
+                match outcome {
+                    Ok(outcome) => counts.add(outcome),
+                    Err(status) if is_skipped(&status) => counts.add(Outcome::Skipped),
+                    // Those that are under way are done, too.
+                    Err(status) => {
+                        has_failed.store(true, Ordering::Relaxed);
+                        result = result.and(Err(status));
+                    }
+                }
+            }
+            yield Ok(respond(counts.clone()));
+            counts.new.clear();
+        }
+        ended(&counts, &result);
+        if let Err(status) = result {
+            yield Err(status);
+        }
+    }
+}
+
+fn is_skipped(status: &Status) -> bool {
+    status.get_details_error_info().is_some_and(|info| SKIPPED.contains(&&*info.reason))
+}
