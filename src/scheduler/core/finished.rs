@@ -127,8 +127,19 @@ impl FinishedTasks {
         list.live -= 1;
         list.pinned += 1;
         list.bytes -= u64::from(bytes);
+        self.oldest_may_be_gone(slot);
+    }
+
+    /// A task of the list is gone that may have been the oldest. The next one may have an earlier time, if the clock was set
+    /// back between them; [`FinishedTasks::pop_aged`] looks.
+    fn oldest_may_be_gone(&mut self, slot: u32) {
+        let list = &mut self.lists[slot as usize];
         if list.live == 0 {
             self.by_age.remove(&(list.oldest, slot));
+        } else if list.oldest > Timestamp::ZERO {
+            self.by_age.remove(&(list.oldest, slot));
+            list.oldest = Timestamp::ZERO;
+            self.by_age.insert((list.oldest, slot));
         }
     }
 
@@ -166,9 +177,8 @@ impl FinishedTasks {
         list.live -= 1;
         list.bytes -= u64::from(bytes);
         self.bytes -= u64::from(bytes);
-        if list.live == 0 {
-            self.by_age.remove(&(list.oldest, slot));
-        }
+        self.oldest_may_be_gone(slot);
+        let list = &mut self.lists[slot as usize];
         if list.live + list.pinned == 0 {
             (list.queue, list.unpinned) = (VecDeque::new(), BTreeMap::new());
             self.by_namespace.remove(namespace);

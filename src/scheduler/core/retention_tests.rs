@@ -160,6 +160,20 @@ impl World {
 }
 
 #[test]
+fn a_task_that_ended_by_an_earlier_clock_is_due_when_the_one_before_it_is_gone() {
+    let mut world = World::keeping(10);
+    world.now = 2_000 * SECOND;
+    world.finish(spec("a", Priority::Normal));
+    world.now = 1_000 * SECOND;
+    world.finish(spec("b", Priority::Normal));
+    // The retention is an hour.
+    world.now = 4_600 * SECOND;
+    assert!(world.sweep().is_empty(), "the oldest goes first");
+    assert_eq!(world.delete_ids(["a".to_owned()]), 1);
+    assert_eq!(world.sweep(), ["b"]);
+}
+
+#[test]
 fn tasks_that_a_request_deleted_do_not_count_toward_the_retention_count() {
     let mut world = World::keeping(10);
     for n in 0..10 {
