@@ -195,7 +195,7 @@ export class Client {
 
   /** Deletes the finished tasks that match, and returns their number. */
   async delete(filter: TaskFilter): Promise<number> {
-    const { deleted } = await this.#channel.unary(deleteTasks, { filter: wireFilter(filter) });
+    const { deleted } = await this.#channel.unary(deleteTasks, { filter: wireFilter(filter), validateOnly: false });
     return Number(deleted);
   }
 

@@ -16,7 +16,7 @@ use crate::telemetry::liveness::{Liveness, Phase};
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// All services with a status; `liveness`, `readiness` and `startup` are for probes.
-const SERVICES: [&str; 12] = [
+const SERVICES: [&str; 13] = [
     "",
     "lineshaft.v1.TaskService",
     "lineshaft.v1.BatchService",
@@ -24,6 +24,7 @@ const SERVICES: [&str; 12] = [
     "lineshaft.v1.PoolService",
     "lineshaft.v1.HandlerService",
     "lineshaft.v1.WorkerService",
+    "lineshaft.v1.ArtifactService",
     "lineshaft.v1.SystemService",
     "grpc.health.v1.Health",
     "liveness",
