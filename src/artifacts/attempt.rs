@@ -48,7 +48,7 @@ impl AttemptArtifacts {
     )]
     pub fn create(&self, name: &str, content_type: Option<&str>) -> Result<ArtifactFile, ArtifactError> {
         let name = parse(name)?;
-        let file = self.0.store.new_file().map_err(ArtifactError::io("create", &name))?;
+        let file = self.0.store.new_file()?;
         let kept = file.try_clone().map_err(ArtifactError::io("create", &name))?;
         self.push(name.clone(), content_type, kept)?;
         Ok(ArtifactFile { file, name, budget: Arc::clone(&self.0.budget), position: 0, length: 0 })

@@ -86,40 +86,31 @@ impl Cleaner {
         let objects = self.store.list(&keys::of_task(namespace, task)).await.map_err(|error| error.to_string())?;
         let objects: Vec<Path> = objects.into_iter().map(|object| object.location).collect();
         let counts = self.store.counts();
-        let removed = |count: &AtomicU64, objects: u64| {
-            count.fetch_add(objects, Ordering::Relaxed);
-        };
-        match (self.owners)(task.clone()).await? {
-            Owner::Unfinished => Ok(Found::Undecided),
+        let (at, artifacts) = match (self.owners)(task.clone()).await? {
+            Owner::Unfinished => return Ok(Found::Undecided),
             Owner::Absent => {
-                removed(&counts.deleted, self.remove(&objects, &HashSet::new()).await?);
-                Ok(Found::Nothing)
+                self.remove(objects, &counts.deleted).await?;
+                return Ok(Found::Nothing);
             }
-            Owner::Finished { at, artifacts: Some(artifacts) } => {
-                let until = at.after(self.store.age());
-                let mut named: HashSet<Path> = keys::of_artifacts(namespace, task, &artifacts).collect();
-                removed(&counts.unnamed, self.remove(&objects, &named).await?);
-                if self.clock.now() < until {
-                    return Ok(Found::Until(until));
-                }
-                let expired: Vec<Path> = objects.into_iter().filter(|object| named.remove(object)).collect();
-                removed(&counts.expired, self.remove(&expired, &HashSet::new()).await?);
-                Ok(Found::Nothing)
-            }
-            Owner::Finished { artifacts: None, .. } => {
-                removed(&counts.unnamed, self.remove(&objects, &HashSet::new()).await?);
-                Ok(Found::Nothing)
-            }
+            Owner::Finished { at, artifacts } => (at, artifacts),
+        };
+        let named: HashSet<Path> =
+            artifacts.iter().flat_map(|artifacts| keys::of_artifacts(namespace, task, artifacts)).collect();
+        let (named, unnamed): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| named.contains(object));
+        self.remove(unnamed, &counts.unnamed).await?;
+        let until = at.after(self.store.age());
+        if !named.is_empty() && self.clock.now() < until {
+            return Ok(Found::Until(until));
         }
+        self.remove(named, &counts.expired).await?;
+        Ok(Found::Nothing)
     }
 
-    /// Returns how many were removed.
-    async fn remove(&self, objects: &[Path], kept: &HashSet<Path>) -> Result<u64, String> {
-        let mut removed = 0;
-        for object in objects.iter().filter(|object| !kept.contains(*object)) {
-            self.store.delete(object).await.map_err(|error| error.to_string())?;
-            removed += 1;
+    async fn remove(&self, objects: Vec<Path>, removed: &AtomicU64) -> Result<(), String> {
+        for object in objects {
+            self.store.delete(&object).await.map_err(|error| error.to_string())?;
+            removed.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(removed)
+        Ok(())
     }
 }

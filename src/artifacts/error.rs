@@ -23,7 +23,7 @@ pub enum ArtifactError {
     TaskTooLarge { limit: u64 },
     #[error("failed to {action} artifact {name:?}: {source}")]
     Io { action: &'static str, name: String, source: io::Error },
-    #[error("failed to prepare the directory of artifacts `{path}`: {source}", path = path.display())]
+    #[error("failed to use the directory of artifacts `{path}`: {source}", path = path.display())]
     Directory { path: PathBuf, source: io::Error },
     #[error("the object store failed: {0}")]
     Store(#[from] object_store::Error),

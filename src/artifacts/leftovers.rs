@@ -1,13 +1,14 @@
 //! What a crash has left in the directory of the objects.
 
 use std::collections::HashSet;
-use std::fs::{read_dir, remove_dir, remove_file};
+use std::fs::{read_dir, remove_dir};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
 use super::keys;
+use crate::files::remove_if_present;
 use crate::model::{Namespace, TaskId};
 
 /// Removes unfinished uploads other than those under way, and returns the tasks that have objects. An upload is a file that the
@@ -37,7 +38,8 @@ fn remove_unfinished(attempt: &Path, uploading: &Mutex<HashSet<PathBuf>>) -> io:
         let Some((object, _)) = name(&file).and_then(|name| name.split_once('#')) else { continue };
         // An upload is in the set before its file exists.
         if !uploading.lock().contains(&attempt.join(object)) {
-            remove_file(&file)?;
+            // It may have ended since its directory was read.
+            remove_if_present(&file)?;
         }
     }
     Ok(())

@@ -12,10 +12,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::TryStreamExt;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{
+    GetOptions, GetResult, GetResultPayload, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
+};
 use parking_lot::Mutex;
 use ring::digest::{Context, SHA256};
 use tokio::runtime::Handle;
@@ -31,8 +34,8 @@ use crate::files::{create_private_directory, random_name, remove_if_present, req
 use crate::model::{ArtifactLimits, ArtifactName, Event, Namespace, TaskId};
 use crate::telemetry::metrics::ArtifactCounts;
 
-/// Bytes that are copied at once.
-const PART_BYTES: usize = 256 << 10;
+/// Bytes that are read and written at once.
+const PART_BYTES: u64 = 256 << 10;
 /// Files of attempts that are copied at a time: more would not make a disk faster.
 const COPIES_MAX: usize = 8;
 const FILE_MODE: u32 = 0o600;
@@ -135,19 +138,9 @@ impl ArtifactStore {
     }
 
     /// A new file without a name, whose space is free again once it is closed. Blocks.
-    pub(super) fn new_file(&self) -> io::Result<File> {
+    pub(super) fn new_file(&self) -> Result<File, ArtifactError> {
         let directory = self.0.options.directory.join("staging");
-        let path = directory.join(random_name()?);
-        let open = || OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(&path);
-        let file = match open() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                create_private_directory(&directory)?;
-                open()?
-            }
-            opened => opened?,
-        };
-        remove_if_present(&path)?;
-        Ok(file)
+        new_file_in(&directory).map_err(|source| ArtifactError::Directory { path: directory, source })
     }
 
     /// Copies a file to the store, durably. Returns its size and its SHA-256.
@@ -166,9 +159,7 @@ impl ArtifactStore {
         let mut object = self.create(key.clone(), name, bytes_max).await?;
         let file = Arc::new(file);
         loop {
-            let (file, offset) = (Arc::clone(&file), object.bytes);
-            let read = blocking(move || read_part(&file, offset)).await;
-            let part = read.map_err(ArtifactError::io("read", name))?;
+            let part = read_part(&file, name, object.bytes, PART_BYTES).await?;
             if part.is_empty() {
                 return object.finish().await;
             }
@@ -196,7 +187,7 @@ impl ArtifactStore {
         Ok(NewObject { upload, hash, bytes: 0, bytes_max, name: name.clone(), uploading })
     }
 
-    /// Reads a part of an artifact.
+    /// Opens a part of an artifact, which can be read to its end even if the artifact is removed meanwhile.
     ///
     /// # Errors
     /// [`ArtifactError::is_missing`] if it was removed.
@@ -206,9 +197,17 @@ impl ArtifactStore {
         fence: u64,
         name: &ArtifactName,
         range: Range<u64>,
-    ) -> Result<Bytes, ArtifactError> {
+    ) -> Result<BoxStream<'static, Result<Bytes, ArtifactError>>, ArtifactError> {
+        if range.is_empty() {
+            return Ok(stream::empty().boxed());
+        }
         let key = keys::of_artifact(namespace, task, fence, name);
-        Ok(self.objects()?.get_range(&key, range).await?)
+        let part = GetOptions { range: Some(range.into()), ..GetOptions::default() };
+        let GetResult { payload, range, .. } = self.objects()?.get_opts(&key, part).await?;
+        Ok(match payload {
+            GetResultPayload::File(file, _) => pieces(Arc::new(file), name.clone(), range).boxed(),
+            GetResultPayload::Stream(pieces) => pieces.err_into().boxed(),
+        })
     }
 
     /// The key with which links are signed.
@@ -259,6 +258,20 @@ impl ArtifactStore {
         let opened = LocalFileSystem::new_with_prefix(&directory)?.with_fsync(true).with_automatic_cleanup(true);
         Ok(objects.insert(opened).clone())
     }
+}
+
+fn new_file_in(directory: &std::path::Path) -> io::Result<File> {
+    let path = directory.join(random_name()?);
+    let open = || OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(&path);
+    let file = match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create_private_directory(directory)?;
+            open()?
+        }
+        opened => opened?,
+    };
+    remove_if_present(&path)?;
+    Ok(file)
 }
 
 /// Creates the directory durably.
@@ -316,20 +329,43 @@ impl Drop for Uploading {
     }
 }
 
-/// The next part of a file, wherever a writer of it is; empty at its end.
-fn read_part(file: &File, offset: u64) -> io::Result<Bytes> {
-    let mut part = vec![0; PART_BYTES];
-    let mut length = 0;
-    while length < part.len() {
-        match file.read_at(&mut part[length..], offset + length as u64) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+/// A part of a file, piece by piece.
+fn pieces(
+    file: Arc<File>,
+    name: ArtifactName,
+    range: Range<u64>,
+) -> impl Stream<Item = Result<Bytes, ArtifactError>> + Send {
+    async_stream::try_stream! {
+        let mut next = range.start;
+        while next < range.end {
+            let piece = read_part(&file, &name, next, PART_BYTES.min(range.end - next)).await?;
+            if piece.is_empty() {
+                break;
+            }
+            next += piece.len() as u64;
+            yield piece;
         }
     }
-    part.truncate(length);
-    Ok(part.into())
+}
+
+/// The part of a file that begins at `offset`, wherever a writer of it is; shorter than `bytes` only at its end.
+async fn read_part(file: &Arc<File>, name: &ArtifactName, offset: u64, bytes: u64) -> Result<Bytes, ArtifactError> {
+    let file = Arc::clone(file);
+    let read = move || {
+        let mut part = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
+        let mut length = 0;
+        while length < part.len() {
+            match file.read_at(&mut part[length..], offset + length as u64) {
+                Ok(0) => break,
+                Ok(read) => length += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        part.truncate(length);
+        Ok(part.into())
+    };
+    blocking(read).await.map_err(ArtifactError::io("read", name))
 }
 
 /// Runs a call that blocks outside of the threads of the runtime.

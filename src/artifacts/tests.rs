@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, TryStreamExt};
 use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 use tempfile::TempDir;
@@ -101,7 +101,7 @@ impl Fixture {
     async fn read(&self, fence: u64, name: &str, range: std::ops::Range<u64>) -> Option<Vec<u8>> {
         let (namespace, name) = (Namespace::default(), ArtifactName::parse(name).unwrap());
         match self.store.read((&namespace, &id()), fence, &name, range).await {
-            Ok(bytes) => Some(bytes.to_vec()),
+            Ok(pieces) => Some(pieces.try_collect::<Vec<_>>().await.unwrap().concat()),
             Err(error) => {
                 assert!(error.is_missing(), "{error}");
                 None
@@ -152,6 +152,20 @@ async fn artifacts_are_stored_with_size_and_checksum_and_read_in_parts() {
     assert_eq!(fixture.read(2, "一覧.bin", 0..1).await, None, "another attempt");
     assert_eq!(fixture.store.counts().stored.load(Ordering::Relaxed), 2);
     assert!(attempt.store().await.unwrap().is_none(), "they are stored once");
+}
+
+#[tokio::test]
+async fn a_part_that_was_opened_is_read_to_its_end_after_a_removal() {
+    let fixture = Fixture::new();
+    let attempt = fixture.attempt(1);
+    attempt.create("a", None).unwrap().write_all(&vec![7; 600_000]).unwrap();
+    attempt.store().await.unwrap();
+    let name = ArtifactName::parse("a").unwrap();
+    let opened = fixture.store.read((&Namespace::default(), &id()), 1, &name, 0..600_000).await.unwrap();
+    // There is no such task.
+    fixture.check().await;
+    assert_eq!(fixture.files().len(), 0);
+    assert_eq!(opened.try_collect::<Vec<_>>().await.unwrap().concat(), vec![7; 600_000]);
 }
 
 #[tokio::test]

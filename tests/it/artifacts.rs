@@ -241,6 +241,18 @@ async fn downloads_have_ranges_and_headers_that_a_name_cannot_leave() {
 }
 
 #[tokio::test]
+async fn an_artifact_whose_object_is_gone_is_not_found() {
+    let server = Server::start(SCRIPT);
+    server.submit(sh("t", "echo x >x")).await;
+    server.wait_finished("t").await;
+    let link = list(&server, "t").await.artifacts[0].link.clone();
+    assert_eq!((get(&server, "/artifacts/t/x", "").status, get(&server, &link, "").status), (200, 200));
+    std::fs::remove_dir_all(server.path("data/artifacts/objects/default")).unwrap();
+    assert_eq!((get(&server, "/artifacts/t/x", "").status, get(&server, &link, "").status), (404, 404));
+    assert_eq!(reason(&read(&server, "t", "x", 0, 0).await.unwrap_err()), "ARTIFACT_NOT_FOUND");
+}
+
+#[tokio::test]
 async fn a_full_disk_fails_the_attempt_and_leaves_nothing() {
     if !isolated("artifacts::a_full_disk_fails_the_attempt_and_leaves_nothing", &["mount"]) {
         return;

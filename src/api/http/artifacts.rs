@@ -22,12 +22,14 @@ use tonic::{Code, Status};
 
 use crate::api::auth::ConnectionInfo;
 use crate::api::convert::InvalidFields;
+use crate::api::convert::numbers::to_i64;
 use crate::api::middleware::response_memory::ResponseMemory;
 use crate::api::services::artifacts::{Linked, OpenLink};
 use crate::api::status::into_status;
 use crate::artifacts::LinkTarget;
 use crate::model::{ArtifactName, ErrorCode, TaskId};
 use crate::proto::v1;
+use crate::scheduler::ArtifactNotFound;
 
 use super::connect;
 use super::context::Context;
@@ -119,26 +121,17 @@ async fn download(context: &Context, path: ArtifactPath, head: &request::Parts) 
     let client = LoopbackClient::new(context, head, deadline, context.admit(head)?);
     let request = v1::ListArtifactsRequest { task_id: task_id.clone(), link_lifetime: None };
     let listed: v1::ListArtifactsResponse = client.rpc(&format!("{SERVICE}/ListArtifacts"), &request).await?;
-    let mut request = v1::ReadArtifactRequest { task_id, name, offset: 0, length: 0 };
-    let found = listed.artifacts.into_iter().find(|artifact| artifact.name == request.name);
-    let plan = match &found {
-        Some(artifact) => Plan::of(head, artifact),
-        // The call returns the error.
-        None => Plan::Whole,
+    let Some(artifact) = listed.artifacts.into_iter().find(|artifact| artifact.name == name) else {
+        let name = ArtifactName::parse(&name).map_err(|error| into_status(InvalidFields::one("name", error)))?;
+        return Err(into_status(ArtifactNotFound { task: task_id, name }));
     };
-    let range = match (&plan, &found) {
-        (Plan::Part(range), _) => range.clone(),
-        (Plan::Whole, Some(artifact)) => 0..size(artifact),
-        (Plan::Whole, None) => 0..0,
-        (Plan::NotModified | Plan::Unsatisfiable, _) => {
-            return Ok(plan.response(found.unwrap_or_default(), Body::empty()));
-        }
-    };
-    if found.is_some() && (range.is_empty() || head.method == Method::HEAD) {
-        return Ok(plan.response(found.unwrap_or_default(), Body::empty()));
+    let plan = Plan::of(head, &artifact);
+    let range = plan.content(head, &artifact);
+    if range.is_empty() {
+        return Ok(plan.response(artifact, Body::empty()));
     }
-    request.offset = i64::try_from(range.start).unwrap_or(i64::MAX);
-    request.length = i64::try_from(range.end - range.start).unwrap_or(i64::MAX);
+    let (offset, length) = (to_i64(range.start), to_i64(range.end - range.start));
+    let request = v1::ReadArtifactRequest { task_id, name, offset, length };
     let (mut answer, body) =
         client.open(&format!("{SERVICE}/ReadArtifact"), request.encode_to_vec()).await.into_parts();
     if let Some(refused) = Status::from_header_map(&answer.headers)
@@ -146,7 +139,7 @@ async fn download(context: &Context, path: ArtifactPath, head: &request::Parts) 
     {
         return Err(refused);
     }
-    let mut response = plan.response(found.unwrap_or_default(), Body::new(StreamBody::new(data_of(body))));
+    let mut response = plan.response(artifact, Body::new(StreamBody::new(data_of(body))));
     if let Some(memory) = answer.extensions.remove::<ResponseMemory>() {
         response.extensions_mut().insert(memory);
     }
@@ -191,15 +184,11 @@ async fn download_linked(
     let slot = context.admission.admit_link(head)?;
     let Linked { artifact, content } = open_link(target, signature).await?;
     let plan = Plan::of(head, &artifact);
-    let range = match &plan {
-        Plan::Part(range) => range.clone(),
-        Plan::Whole => 0..size(&artifact),
-        Plan::NotModified | Plan::Unsatisfiable => 0..0,
-    };
-    if range.is_empty() || head.method == Method::HEAD {
+    let range = plan.content(head, &artifact);
+    if range.is_empty() {
         return Ok(plan.response(artifact, Body::empty()));
     }
-    let parts = content(range).map(move |data| {
+    let parts = content(range).await?.map(move |data| {
         let _slot = &slot;
         data.map(Frame::data)
     });
@@ -243,6 +232,15 @@ impl Plan {
             return Self::Whole;
         }
         Self::of_range(headers, size(artifact))
+    }
+
+    /// The part of the content that the response has.
+    fn content(&self, head: &request::Parts, artifact: &v1::Artifact) -> Range<u64> {
+        match self {
+            Self::Whole if head.method != Method::HEAD => 0..size(artifact),
+            Self::Part(range) => range.clone(),
+            Self::Whole | Self::NotModified | Self::Unsatisfiable => 0..0,
+        }
     }
 
     /// A range that is malformed, or more than one, is ignored, as RFC 9110 allows.

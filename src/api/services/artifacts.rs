@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
@@ -24,8 +24,6 @@ use crate::model::{
 use crate::proto::v1::{self, artifact_service_server::ArtifactService};
 use crate::scheduler::{ArtifactNotFound, Handle, Internal, StoreUnreadable};
 
-/// Bytes of an artifact in one message.
-const MESSAGE_BYTES: u64 = 256 << 10;
 /// What a name has in a path as it is.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -90,7 +88,7 @@ impl ArtifactService for ArtifactLists {
             offset: to_i64(next),
             data: Bytes::new(),
         };
-        let parts = kept.content(self.handle.clone(), name, range).map_ok(move |data| {
+        let parts = kept.content(&self.handle, &name, range).await?.map_ok(move |data| {
             let offset = to_i64(next);
             next += data.len() as u64;
             v1::ReadArtifactResponse { artifact: None, offset, data }
@@ -154,32 +152,31 @@ impl Kept {
         format!("/artifacts/{}/{name}?attempt={fence}&expires={expires}&signature={signature}", self.task)
     }
 
-    /// Reads a part of an artifact, piece by piece.
-    fn content(
+    /// Opens a part of an artifact, which is read piece by piece.
+    async fn content(
         &self,
-        handle: Handle,
-        name: ArtifactName,
+        handle: &Handle,
+        name: &ArtifactName,
         range: Range<u64>,
-    ) -> impl Stream<Item = Result<Bytes, Status>> + Send + 'static {
-        let (namespace, task, fence) = (self.namespace.clone(), self.task.clone(), self.artifacts.fence);
-        async_stream::try_stream! {
-            let mut next = range.start;
-            while next < range.end {
-                let part = next..range.end.min(next + MESSAGE_BYTES);
-                let read = handle.artifacts().read((&namespace, &task), fence, &name, part.clone()).await;
-                let data = read.map_err(|error| if error.is_missing() {
-                    into_status(ArtifactNotFound { task: task.to_string(), name: name.clone() })
-                } else {
-                    unreadable(error)
-                })?;
-                if data.len() as u64 != part.end - part.start {
-                    let cause = format!("artifact {name:?} of the task `{task}` is shorter than it was");
-                    Err(into_status(Internal { cause }))?;
-                }
-                next = part.end;
-                yield data;
+    ) -> Result<BoxStream<Bytes>, Status> {
+        let mut missing = range.end - range.start;
+        let task = self.task.to_string();
+        let opened = handle.artifacts().read((&self.namespace, &self.task), self.artifacts.fence, name, range).await;
+        let name = name.clone();
+        let mut pieces = match opened {
+            Err(error) if error.is_missing() => return Err(into_status(ArtifactNotFound { task, name })),
+            opened => opened.map_err(unreadable)?,
+        };
+        Ok(Box::pin(async_stream::try_stream! {
+            while let Some(piece) = pieces.try_next().await.map_err(unreadable)? {
+                missing = missing.saturating_sub(piece.len() as u64);
+                yield piece;
             }
-        }
+            if missing > 0 {
+                let cause = format!("artifact {name:?} of the task `{task}` lacks {missing} bytes");
+                Err(into_status(Internal { cause }))?;
+            }
+        }))
     }
 }
 
@@ -188,9 +185,11 @@ pub type OpenLink = Arc<dyn Fn(LinkTarget, String) -> BoxFuture<'static, Result<
 
 pub struct Linked {
     pub artifact: v1::Artifact,
-    /// Reads a part of it.
-    pub content: Box<dyn FnOnce(Range<u64>) -> BoxStream<Bytes> + Send>,
+    /// Opens a part of it.
+    pub content: Box<dyn FnOnce(Range<u64>) -> OpenContent + Send>,
 }
+
+type OpenContent = BoxFuture<'static, Result<BoxStream<Bytes>, Status>>;
 
 pub fn links(handle: Handle) -> OpenLink {
     Arc::new(move |target, signature| Box::pin(open_link(handle.clone(), target, signature)))
@@ -208,7 +207,7 @@ async fn open_link(handle: Handle, target: LinkTarget, signature: String) -> Res
     let not_found = || into_status(ArtifactNotFound { task: target.task.to_string(), name: target.name.clone() });
     let kept = Kept::of_link(&handle, &target).await?.ok_or_else(not_found)?;
     let artifact = task::artifact(kept.artifacts.find(&target.name).ok_or_else(not_found)?);
-    let content = move |range| -> BoxStream<Bytes> { Box::pin(kept.content(handle, target.name, range)) };
+    let content = move |range| async move { kept.content(&handle, &target.name, range).await }.boxed();
     Ok(Linked { artifact, content: Box::new(content) })
 }
 
