@@ -6,6 +6,7 @@ use lineshaft::proto::v1::{self, FailureReason, StopMethod, TaskState};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
+use crate::http1_client::{self, Response};
 use crate::support::{Server, bytes, task};
 
 /// A server with a database of leases, and handlers for them.
@@ -22,6 +23,11 @@ fn start(handlers: &str) -> Server {
                   table = \"lease\"\nfilters = [\"id\"]\n";
     let connection = format!("[[connection]]\nname = \"park\"\nsqlite = {:?}\n", path.display().to_string());
     Server::start_in(directory, &format!("{connection}{leases}{handlers}"))
+}
+
+fn get(server: &Server, path: &str) -> Response {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    http1_client::Connection::open(server).send(request.as_bytes())
 }
 
 async fn export(server: &Server, handler: &str, payload: &Value) -> v1::Task {
@@ -106,6 +112,40 @@ async fn a_cancel_and_a_timeout_end_the_query_and_leave_no_file() {
         assert_eq!(ended.failure.as_ref().unwrap().reason(), FailureReason::Timeout, "{ended:?}");
     }
     assert_eq!(files(&server.path("data/artifacts")), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn a_get_starts_an_export_and_names_its_file() {
+    let server = start("[[handler]]\nname = \"df\"\nrunner = \"process\"\nargv = [\"/bin/df\"]\n");
+    for (path, start) in [("leases", "id,tenant"), ("leases/?format=excel", "PK"), ("leases?format=pdf", "%PDF-")] {
+        let started = get(&server, &format!("/data/export/{path}")).json();
+        let url = |name: &str| started[name].as_str().unwrap().to_owned();
+        let shown = get(&server, &format!("{}?wait=60", url("task_url"))).json();
+        assert_eq!((&shown["state"], &shown["id"]), (&json!("completed"), &started["task_id"]), "{shown}");
+        let file = get(&server, &url("file_url"));
+        assert!(file.status == 200 && file.body.starts_with(start.as_bytes()), "{path}: {}", file.status);
+    }
+    let status = get(&server, "/data/export/leases/?pool_status=true").json();
+    let pool = &status["export_pool"];
+    let counts = ["active_threads", "pending_tasks", "total_tasks", "completed_tasks", "failed_tasks"];
+    assert_eq!(counts.map(|count| pool[count].as_i64()), [0, 0, 3, 3, 0].map(Some), "{status}");
+    assert!(pool["max_workers"].as_i64() > Some(0), "{status}");
+    assert_eq!((&status["cleaned_files"], &status["processing_pool"]["pending_tasks"]), (&json!(0), &json!(0)));
+    for (path, status, text) in [
+        ("leases?format=xml", 400, "`format` is `xml`, must be csv"),
+        ("leases?pool_status=1", 400, "`pool_status` is `1`, must be true or false"),
+        ("leases?fromat=csv", 400, "`fromat` is unknown; expected format, pool_status"),
+        ("df", 404, "handler `df` has the runner `process`, must be `export`"),
+        ("rents", 404, "rents"),
+    ] {
+        let refused = get(&server, &format!("/data/export/{path}"));
+        let message = refused.json()["message"].as_str().unwrap().to_owned();
+        assert!(refused.status == status && message.contains(text), "{path}: {message}");
+    }
+    let post = http1_client::post("/data/export/leases", "application/json", &[], b"{}");
+    assert_eq!(http1_client::Connection::open(&server).send(&post).status, 405);
+    let listed = get(&server, "/api/tasks?type=df").json();
+    assert_eq!(listed["tasks"], json!([]));
 }
 
 #[tokio::test]

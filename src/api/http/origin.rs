@@ -16,6 +16,7 @@ use tonic::codegen::http::{Method, Request, Response, StatusCode};
 
 use crate::model::ErrorCode;
 
+use super::plain::EXPORT_PREFIX;
 use super::response::edge_error;
 
 /// Methods and headers that an allowed page may send, and headers that it may read.
@@ -57,7 +58,8 @@ impl Origins {
                 "`{host}` is not a name of this server; use localhost or an IP address, or add it to http.hosts"
             )));
         }
-        let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
+        let changes =
+            !matches!(*request.method(), Method::GET | Method::HEAD) || request.uri().path().starts_with(EXPORT_PREFIX);
         let Some(origin) = request.headers().get(header::ORIGIN) else {
             // A browser that sends no origin may still report that the page is of another site.
             let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
@@ -196,8 +198,10 @@ mod tests {
         assert_eq!(post(&[("origin", "null")]), refused);
         assert_eq!(post(&[("sec-fetch-site", "cross-site")]), refused);
         assert_eq!(post(&[("sec-fetch-site", "same-origin")]), Ok(Allowed { origin: None }));
-        let get = request(Method::GET, &[("host", "localhost"), ("origin", "http://evil.example")]);
+        let mut get = request(Method::GET, &[("host", "localhost"), ("origin", "http://evil.example")]);
         assert_eq!(loopback().check(&get).unwrap(), Allowed { origin: None }, "the page cannot read the response");
+        *get.uri_mut() = "/data/export/leases?format=csv".parse().unwrap();
+        assert!(loopback().check(&get).is_err(), "it would start a task");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Each route calls RPCs with the credentials of its caller and maps parameters and responses.
 
 mod call;
+mod exports;
 mod server;
 mod tasks;
 
@@ -46,7 +47,10 @@ macro_rules! route {
     };
 }
 
-const ROUTES: [Route; 9] = [
+/// A `GET` below this path starts a task, as in the system from which it comes.
+pub const EXPORT_PREFIX: &str = "/data/export/";
+
+const ROUTES: [Route; 11] = [
     route!("POST", "/api/submit", OK, tasks::submit),
     route!("GET", "/api/task/{id}", OK, tasks::get),
     route!("GET", "/api/tasks", OK, tasks::list),
@@ -55,6 +59,8 @@ const ROUTES: [Route; 9] = [
     route!("POST", "/api/tasks/{id}/cancel", OK, tasks::cancel),
     route!("POST", "/api/clear-completed", OK, tasks::clear_completed),
     route!("GET", "/api/stats", OK, server::stats),
+    route!("GET", "/data/export/{id}", OK, exports::export),
+    route!("GET", "/data/export/{id}/", OK, exports::export),
     route!("POST", "/api/shutdown", ACCEPTED, server::shutdown),
 ];
 
@@ -99,7 +105,8 @@ pub async fn handle(context: &Context, request: Request<Body>) -> Response<Body>
         let status = edge_error(ErrorCode::Unsupported, "not found; `GET /` lists the routes");
         return error_with_status(StatusCode::NOT_FOUND, contract, &status);
     };
-    let method = if *request.method() == Method::HEAD { &Method::GET } else { request.method() };
+    let is_safe = !route.path.starts_with(EXPORT_PREFIX);
+    let method = if *request.method() == Method::HEAD && is_safe { &Method::GET } else { request.method() };
     if method.as_str() != route.method {
         return method_not_allowed(contract, route.method);
     }
@@ -126,6 +133,8 @@ mod tests {
             ("/api/clear-completed", "/api/clear-completed", "", "POST"),
             ("/api/stats", "/api/stats", "", "GET"),
             ("/api/shutdown", "/api/shutdown", "", "POST"),
+            ("/data/export/leases", "/data/export/{id}", "leases", "GET"),
+            ("/data/export/leases/", "/data/export/{id}/", "leases", "GET"),
         ] {
             let (route, found_id) = Route::find(path).unwrap();
             assert_eq!((route.path, found_id.as_str(), route.method), (expected, id, method));
@@ -140,6 +149,8 @@ mod tests {
             "/api/tasks/x",
             "/api/tasks/x/y",
             "/api/tasks//cancel",
+            "/data/export/",
+            "/data/export/a/b",
             "/x",
         ] {
             assert!(Route::find(unknown).is_none(), "{unknown}");

@@ -25,8 +25,8 @@ pub async fn task_stats(call: Call) -> Result<Value, Status> {
         "task_timeout": pools.first().and_then(|pool| pool.default_timeout.as_ref()).map(seconds),
         "max_retries": retry.attempts_max - 1,
         "retry_delay": retry.delay.as_secs_f64(),
-        "total_tasks": totals.waiting + totals.queued + totals.running + totals.completed + totals.failed + totals.cancelled,
-        "pending_tasks": totals.waiting + totals.queued,
+        "total_tasks": totals.total(),
+        "pending_tasks": totals.pending(),
         "completed_tasks": totals.completed,
         "failed_tasks": totals.failed,
         "cancelled_tasks": totals.cancelled,
@@ -51,7 +51,7 @@ pub async fn stats(call: Call) -> Result<Value, Status> {
         "pool_config": { "total_workers": worker_count(&metrics), "metrics_enabled": true },
         "workers": workers.collect::<Vec<_>>(),
         "queue": {
-            "total_pending": totals.waiting + totals.queued,
+            "total_pending": totals.pending(),
             "by_priority": by_priority(&metrics),
         },
         "tasks": {
@@ -118,21 +118,21 @@ async fn pool_metrics(
     Ok(all)
 }
 
-/// The task counts of all pools.
-struct Totals {
+/// The task counts of pools together.
+pub struct Totals {
     waiting: i64,
     queued: i64,
     running: i64,
     submitted: i64,
-    completed: i64,
-    failed: i64,
+    pub completed: i64,
+    pub failed: i64,
     cancelled: i64,
     retried: i64,
     since: Option<String>,
 }
 
 impl Totals {
-    fn of(pools: &[v1::PoolMetrics]) -> Self {
+    pub fn of(pools: &[v1::PoolMetrics]) -> Self {
         let sum = |count: fn(&v1::PoolMetrics) -> i64| pools.iter().map(count).sum();
         let since = pools.iter().filter_map(|pool| pool.counters_since.as_ref());
         Self {
@@ -146,6 +146,14 @@ impl Totals {
             retried: sum(|pool| pool.retried),
             since: since.min_by_key(|at| (at.seconds, at.nanos)).map(ToString::to_string),
         }
+    }
+
+    pub fn pending(&self) -> i64 {
+        self.waiting + self.queued
+    }
+
+    pub fn total(&self) -> i64 {
+        self.pending() + self.running + self.completed + self.failed + self.cancelled
     }
 }
 

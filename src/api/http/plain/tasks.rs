@@ -215,7 +215,7 @@ pub async fn clear_completed(call: Call) -> Result<Value, Status> {
     Ok(json!({ "cleared": response.deleted, "revision": response.revision }))
 }
 
-fn state_name(state: v1::TaskState) -> String {
+pub fn state_name(state: v1::TaskState) -> String {
     lower_case_name(state.as_str_name(), "TASK_STATE_")
 }
 
