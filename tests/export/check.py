@@ -39,6 +39,19 @@ connection = "park"
 filters = ["id"{filters}]
 """
 TABLES = ["building", "tenant", "lease", "odd", "reading"]
+GONE = """
+[[connection]]
+name = "gone"
+postgres = "postgresql://postgres@127.0.0.1:1/postgres?sslmode=disable"
+
+[[handler]]
+name = "gone"
+runner = "export"
+retry = { attempts = 1 }
+[handler.export]
+connection = "gone"
+table = "lease"
+"""
 HANDLERS = [
     *((table, f'table = "public.{table}"', ', "starts"' if table == "lease" else "") for table in TABLES),
     ("slow", 'query = "SELECT i AS id, pg_sleep(0.001)::text AS s FROM generate_series(1, 100000000) i"', ""),
@@ -53,19 +66,27 @@ class Server:
     def __init__(self, binary, directory, port):
         config = CONNECTION.format(port=port, directory=directory)
         config += "".join(HANDLER.format(name=n, source=s, filters=f) for n, s, f in HANDLERS)
-        (directory / "lineshaft.toml").write_text(config)
-        self.data, self.log, ready = directory / "data", directory / "log", directory / "ready"
-        command = [binary, "serve", "--config", directory / "lineshaft.toml", "--data-dir", self.data]
-        command += ["--listen", "127.0.0.1:0", "--ready-file", ready]
+        (directory / "lineshaft.toml").write_text(config + GONE)
+        self.data, self.log, self.ready = directory / "data", directory / "log", directory / "ready"
+        self.command = [binary, "serve", "--config", directory / "lineshaft.toml", "--data-dir", self.data]
+        self.command += ["--listen", "127.0.0.1:0", "--ready-file", self.ready]
+        self.start()
+
+    def start(self):
+        self.ready.unlink(missing_ok=True)
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LINESHAFT_"))}
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=plain)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, env=plain)
         until = time.monotonic() + TIMEOUT
-        while not ready.exists():
+        while not self.ready.exists():
             if self.process.poll() is not None or time.monotonic() > until:
                 sys.exit(f"the server did not start:\n{self.log.read_text()}")
             time.sleep(0.01)
-        self.address = ready.read_text().strip()
+        self.address = self.ready.read_text().strip()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
 
     def __enter__(self):
         return self
@@ -95,8 +116,11 @@ class Server:
         assert task["state"] == "TASK_STATE_COMPLETED", task
         result = task["result"]
         result = result["json"] if "json" in result else json.loads(base64.b64decode(result["data"]))
-        (path,) = (path for path in (self.data / "artifacts").rglob("*") if path.is_file() and task["taskId"] in path.parts)
-        return result, path
+        return result, self.file(task["taskId"])
+
+    def file(self, task):
+        (path,) = (path for path in (self.data / "artifacts").rglob("*") if path.is_file() and task in path.parts)
+        return path
 
     def peak_memory(self):
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
@@ -209,6 +233,7 @@ def check_failures(server):
         ("lease", {"filters": {"id": "1 OR 1=1"}}, "`filters.id` does not suit its column"),
         ("lease", {"columns": ["rent; DROP TABLE lease"]}, "`columns[0]` is `rent; DROP TABLE lease`"),
         ("wrong", {}, 'column "missing" does not exist'),
+        ("gone", {}, "the connection failed: error connecting to server: Connection refused"),
     ]:
         task = server.ended(server.submit(handler, **payload))
         assert expected in task["failure"]["message"] and task["attempt"] == 1, task
@@ -224,6 +249,16 @@ def check_failures(server):
     sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lineshaft'")
     task = server.ended(task)
     assert task["state"] == "TASK_STATE_COMPLETED" and task["attempt"] == 2, task
+    # The query of a server that is killed ends, and the next server begins anew.
+    task = server.submit("brief")
+    eventually(lambda: running() == "1", "the query does not run")
+    server.kill()
+    eventually(lambda: running() == "0", "the query goes on without its server")
+    server.start()
+    found = server.ended(task)
+    assert found["state"] == "TASK_STATE_COMPLETED" and found["attempt"] == 1, found
+    lines = server.file(task).read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["id", *map(str, range(1, 301))], lines
 
 
 def check_memory(server):

@@ -5,24 +5,76 @@ use std::path::{Path, PathBuf};
 use lineshaft::proto::v1::{self, FailureReason, StopMethod, TaskState};
 use rusqlite::Connection;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
+use crate::disk::small_disk;
 use crate::http1_client::{self, Response};
-use crate::support::{Server, bytes, task};
+use crate::support::{Faults, Server, bytes, check, eventually, isolated, task};
+
+/// Handlers whose queries do not end, except that `write-on` writes as many rows as the table `work` says.
+const ENDLESS: &str = r#"
+[[handler]]
+name = "compute-on"
+runner = "export"
+retry = { attempts = 1 }
+[handler.export]
+connection = "park"
+query = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) AS a FROM n"
+
+[[handler]]
+name = "write-on"
+runner = "export"
+retry = { attempts = 1 }
+[handler.export]
+connection = "park"
+query = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < (SELECT amount FROM work)) SELECT i FROM n"
+
+[[handler]]
+name = "fill"
+runner = "export"
+retry = { attempts = 1 }
+[handler.export]
+connection = "park"
+query = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT hex(zeroblob(20000)) AS a FROM n"
+"#;
 
 /// A server with a database of leases, and handlers for them.
 fn start(handlers: &str) -> Server {
-    let directory = tempfile::tempdir().unwrap();
+    start_in(tempfile::tempdir().unwrap(), handlers, &[])
+}
+
+fn start_in(directory: TempDir, handlers: &str, variables: &[(&str, &str)]) -> Server {
     let path = directory.path().join("park.db");
     let park = Connection::open(&path).unwrap();
     park.execute_batch(
-        "CREATE TABLE lease (id INTEGER PRIMARY KEY, tenant TEXT, rent DECIMAL(10,2), starts DATE);
+        "CREATE TABLE work (amount INTEGER); INSERT INTO work VALUES (9223372036854775807);
+         CREATE TABLE lease (id INTEGER PRIMARY KEY, tenant TEXT, rent DECIMAL(10,2), starts DATE);
          INSERT INTO lease VALUES (1, 'Müller', 1250.5, '2026-02-01'), (2, '=Smith', 980, '2026-05-01'), (3, NULL, 7, NULL);",
     )
     .unwrap();
     let leases = "[[handler]]\nname = \"leases\"\nrunner = \"export\"\n[handler.export]\nconnection = \"park\"\n\
                   table = \"lease\"\nfilters = [\"id\"]\n";
     let connection = format!("[[connection]]\nname = \"park\"\nsqlite = {:?}\n", path.display().to_string());
-    Server::start_in(directory, &format!("{connection}{leases}{handlers}"))
+    Server::start_in_with(directory, &format!("{connection}{leases}{handlers}"), variables)
+}
+
+/// Lets `write-on` end.
+fn set_rows(server: &Server, count: u32) {
+    Connection::open(server.path("park.db")).unwrap().execute("UPDATE work SET amount = ?", [count]).unwrap();
+}
+
+/// What `write-on` writes.
+fn numbers(count: u32) -> String {
+    std::iter::once("i\r\n".to_owned()).chain((1..=count).map(|number| format!("{number}\r\n"))).collect()
+}
+
+/// Waits until an export has written rows.
+async fn wait_written(server: &Server, id: &str) {
+    let has_rows = async || {
+        let task = server.get(id).await;
+        check(task.progress_note.ends_with(" rows"), || format!("{task:?}"))
+    };
+    eventually(has_rows).await;
 }
 
 fn get(server: &Server, path: &str) -> Response {
@@ -90,14 +142,7 @@ async fn a_payload_cannot_reach_more_than_the_operator_allows() {
 
 #[tokio::test]
 async fn a_cancel_and_a_timeout_end_the_query_and_leave_no_file() {
-    let query = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT";
-    let handler = |name: &str, rows: &str| {
-        format!(
-            "[[handler]]\nname = \"{name}\"\nrunner = \"export\"\nretry = {{ attempts = 1 }}\n[handler.export]\n\
-             connection = \"park\"\nquery = \"{query} {rows} AS a FROM n\"\n"
-        )
-    };
-    let server = start(&[handler("compute-on", "count(*)"), handler("write-on", "i")].concat());
+    let server = start(ENDLESS);
     for (name, format) in [("compute-on", "csv"), ("write-on", "csv"), ("write-on", "xlsx")] {
         let payload = json!({"format": format}).to_string();
         let id = server.submit(task(name, &payload)).await;
@@ -112,6 +157,102 @@ async fn a_cancel_and_a_timeout_end_the_query_and_leave_no_file() {
         assert_eq!(ended.failure.as_ref().unwrap().reason(), FailureReason::Timeout, "{ended:?}");
     }
     assert_eq!(files(&server.path("data/artifacts")), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn an_export_whose_server_is_killed_begins_anew() {
+    let mut server = start(ENDLESS);
+    let id = server.submit(task("write-on", "{}")).await;
+    wait_written(&server, &id).await;
+    let half = files(&server.path("data/artifacts"));
+    server.kill9();
+    assert_eq!((half, files(&server.path("data/artifacts"))), (Vec::new(), Vec::new()), "half a file is in sight");
+    set_rows(&server, 25_000);
+    server.start_again();
+    let ended = server.wait_finished(&id).await;
+    assert_eq!((ended.state(), ended.attempt), (TaskState::Completed, 1), "{ended:?}");
+    assert_eq!(artifact(&server, &id), numbers(25_000).as_bytes());
+}
+
+#[tokio::test]
+async fn a_file_that_is_stored_when_its_server_is_killed_is_written_again() {
+    const STORING: &str = "sync hang #1";
+    let faults = Faults::new();
+    let variables = faults.variables();
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, &**value)).collect();
+    faults.set(&[STORING]);
+    let mut server = start_in(tempfile::tempdir().unwrap(), ENDLESS, &variables);
+    set_rows(&server, 25_000);
+    let id = server.submit(task("write-on", "{}")).await;
+    faults.wait_applied(STORING, 1).await;
+    let unfinished = server.get(&id).await;
+    assert_eq!((unfinished.state(), unfinished.artifacts.len()), (TaskState::Running, 0));
+    server.kill9();
+    assert_eq!(files(&server.path("data/artifacts/objects")).len(), 1, "the copy is unfinished");
+    faults.clear();
+    server.start_again();
+    let ended = server.wait_finished(&id).await;
+    assert_eq!((ended.state(), ended.attempt), (TaskState::Completed, 1), "{ended:?}");
+    let only_the_second = async || {
+        let files = files(&server.path("data/artifacts/objects"));
+        check(files.len() == 1, || format!("{files:?}"))
+    };
+    eventually(only_the_second).await;
+    assert_eq!(artifact(&server, &id), numbers(25_000).as_bytes());
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_the_export_and_is_free_again() {
+    if !isolated("export::a_full_disk_fails_the_export_and_is_free_again", &["mount"]) {
+        return;
+    }
+    let server = start_in(small_disk(96), ENDLESS, &[]);
+    let ended = export(&server, "fill", &json!({})).await;
+    let failure = ended.failure.as_ref().unwrap();
+    assert!(failure.message.contains("No space left on device"), "{failure:?}");
+    assert_eq!(files(&server.path("data/artifacts")), Vec::<PathBuf>::new());
+    assert_eq!(export(&server, "leases", &json!({})).await.state(), TaskState::Completed);
+}
+
+#[tokio::test]
+async fn an_export_waits_for_a_directory_that_cannot_be_written() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("data")).unwrap();
+    let in_the_way = directory.path().join("data/artifacts");
+    std::fs::write(&in_the_way, "").unwrap();
+    let often = "[[handler]]\nname = \"often\"\nrunner = \"export\"\nretry = { attempts = 100, delay = \"300ms\" }\n\
+                 [handler.export]\nconnection = \"park\"\ntable = \"lease\"\n";
+    let server = start_in(directory, often, &[]);
+    let id = server.submit(task("often", "{}")).await;
+    let failed = async || {
+        let task = server.get(&id).await;
+        task.failure.clone().ok_or_else(|| format!("{task:?}"))
+    };
+    let failure = eventually(failed).await;
+    let expected = format!("failed to use the directory of artifacts `{}/staging`: ", in_the_way.display());
+    assert!(failure.message.starts_with(&expected), "{failure:?}");
+    std::fs::remove_file(in_the_way).unwrap();
+    assert_eq!(server.wait_finished(&id).await.state(), TaskState::Completed);
+    assert!(!artifact(&server, &id).is_empty());
+}
+
+#[tokio::test]
+async fn the_sixth_export_waits_in_line() {
+    let server = start(&format!("[[pool]]\nname = \"export\"\nsize = 5\n{ENDLESS}"));
+    let mut ids = Vec::new();
+    for _ in 0..7 {
+        ids.push(server.submit(task("compute-on", "{}")).await);
+    }
+    for id in &ids[..5] {
+        server.wait_for_state(id, TaskState::Running).await;
+    }
+    for id in &ids[5..] {
+        assert_eq!(server.get(id).await.state(), TaskState::Queued);
+    }
+    let request = v1::CancelTaskRequest { task_id: ids[2].clone(), ..Default::default() };
+    server.tasks().cancel_task(request).await.unwrap();
+    server.wait_for_state(&ids[5], TaskState::Running).await;
+    assert_eq!(server.get(&ids[6]).await.state(), TaskState::Queued, "only one place was free");
 }
 
 #[tokio::test]

@@ -106,6 +106,11 @@ impl Server {
         Self::launch_in(directory, config, &[], &[])
     }
 
+    /// Starts a server on an existing directory, with environment variables.
+    pub fn start_in_with(directory: TempDir, config: &str, variables: &[(&str, &str)]) -> Self {
+        Self::launch_in(directory, config, variables, &[])
+    }
+
     fn launch_in(directory: TempDir, config: &str, variables: &[(&str, &str)], wrapper: &[&str]) -> Self {
         let wrapper: Vec<_> = wrapper.iter().map(|word| (*word).to_owned()).collect();
         let variables: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
