@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests the package against the server LINESHAFT_BINARY: the generated code, types, lints, the tests, and the wheel in an
-# environment of its own with the programs of README.md and docs/moving.md.
+# environment of its own with the programs of README.md and docs/moving.md, and examples/media.
 set -euo pipefail
 cd "$(dirname "$0")"
 tools="${TMPDIR:-/tmp}/lineshaft-test-tools/python-sdk"
@@ -27,3 +27,5 @@ rm -rf "$scratch"/src/*.egg-info
 python3 -m venv "$scratch/user"
 "$scratch/user/bin/pip" install --quiet --disable-pip-version-check "$scratch"/dist/lineshaft-*.whl
 "$scratch/user/bin/python" tests/documents.py "$scratch/user/bin"
+"$scratch/user/bin/pip" install --quiet --disable-pip-version-check -r ../../examples/media/requirements.txt
+"$scratch/user/bin/python" tests/media.py "$scratch/user/bin"

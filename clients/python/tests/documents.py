@@ -43,7 +43,9 @@ def run(document: str, python: pathlib.Path, folder: pathlib.Path, env: dict[str
     programs, workers = PROGRAM.findall(text), WORKER.findall(text)
     if not programs or not workers:
         sys.exit(f"{document} has no programs")
-    running = [start(python, name, text, folder, env) for name, text in workers]
+    for name, program in workers:
+        (folder / name).write_text(program)
+    running = [start([python, name], folder, env) for name, _ in workers]
     for name, text, wanted in programs:
         (folder / name).write_text(text)
         done = subprocess.run([python, name], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
@@ -56,17 +58,14 @@ def run(document: str, python: pathlib.Path, folder: pathlib.Path, env: dict[str
             sys.exit(f"a worker of {document} exited with {worker.returncode}")
 
 
-def start(
-    python: pathlib.Path, name: str, text: str, folder: pathlib.Path, env: dict[str, str]
-) -> subprocess.Popen[str]:
+def start(command: list[str | pathlib.Path], folder: pathlib.Path, env: dict[str, str]) -> subprocess.Popen[str]:
     """Starts a worker and waits until it is connected."""
-    (folder / name).write_text(text)
-    worker = subprocess.Popen([python, name], cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
+    worker = subprocess.Popen(command, cwd=folder, env=env, stderr=subprocess.PIPE, text=True)
     assert worker.stderr is not None
     for line in worker.stderr:
         if " runs " in line:
             return worker
-    sys.exit(f"{name} has ended")
+    sys.exit(f"{command} has ended")
 
 
 if __name__ == "__main__":
