@@ -71,6 +71,9 @@ tests/wasm/run.sh
 step "exports of PostgreSQL"
 tests/export/run.sh
 
+step "artifacts in S3"
+tests/s3/run.sh
+
 step "dashboard"
 tests/ui/run.sh
 

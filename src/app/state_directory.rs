@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::error::{StartError, failed_to};
 use super::registry::Hosts;
-use crate::artifacts::{self, ArtifactStore};
+use crate::artifacts::{self, ArtifactStore, Bucket};
 use crate::config::Config;
 use crate::files::create_new_private_directory;
 use crate::runners::Modules;
@@ -43,7 +43,8 @@ impl StateDirectory {
     pub fn artifacts(&self, config: &Config) -> ArtifactStore {
         let directory = self.path.join("artifacts");
         let settings = &config.artifacts;
-        ArtifactStore::new(artifacts::Options { directory, limits: settings.limits(), age: settings.age.0 })
+        let bucket = settings.bucket().map(|(name, prefix)| Bucket { name, prefix });
+        ArtifactStore::new(artifacts::Options { directory, bucket, limits: settings.limits(), age: settings.age.0 })
     }
 
     /// The WebAssembly modules of handlers.

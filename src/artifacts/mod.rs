@@ -1,4 +1,4 @@
-//! Artifacts: files that tasks leave, in an object store.
+//! Artifacts: files that tasks leave, in an object store: a directory of the server, or a bucket of S3.
 //!
 //! An attempt writes to files without names ([`AttemptArtifacts`]). When it has completed, they are copied to the store under
 //! keys of their own, and their list becomes a part of the event that completes the task. So no artifact is visible before it is
@@ -17,6 +17,8 @@ mod keys;
 mod known;
 mod leftovers;
 mod link;
+mod object;
+mod s3;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -27,4 +29,5 @@ pub use cleaner::{Cleaner, Owner};
 pub use content_type::content_type_of;
 pub use error::ArtifactError;
 pub use link::{LinkKey, LinkTarget};
+pub use s3::Bucket;
 pub use store::{ArtifactStore, Options};

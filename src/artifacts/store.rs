@@ -1,14 +1,12 @@
-//! The object store: a directory of the server.
+//! The object store, and the files of attempts on their way to it.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,26 +14,23 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{
-    GetOptions, GetResult, GetResultPayload, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
-};
+use object_store::{GetOptions, GetResult, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
-use ring::digest::{Context, SHA256};
-use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, Semaphore, mpsc};
-use tokio::task::spawn_blocking;
 
 use super::error::ArtifactError;
 use super::keys;
 use super::known::Known;
 use super::leftovers;
 use super::link::LinkKey;
+use super::object::{NewObject, Uploading, blocking};
+use super::s3::{self, Bucket};
 use crate::files::{create_private_directory, random_name, remove_if_present, require_private_directory};
-use crate::model::{ArtifactLimits, ArtifactName, Event, Namespace, TaskId};
+use crate::model::{ArtifactLimits, ArtifactName, Event, Namespace, StoreId, TaskId};
 use crate::telemetry::metrics::ArtifactCounts;
 
 /// Bytes that are read and written at once.
-const PART_BYTES: u64 = 256 << 10;
+pub(super) const PART_BYTES: u64 = 256 << 10;
 /// Files of attempts that are copied at a time: more would not make a disk faster.
 const COPIES_MAX: usize = 8;
 const FILE_MODE: u32 = 0o600;
@@ -43,6 +38,8 @@ const FILE_MODE: u32 = 0o600;
 pub struct Options {
     /// Created when it is first used.
     pub directory: PathBuf,
+    /// Where the objects are; `None`: in the directory.
+    pub bucket: Option<Bucket>,
     pub limits: ArtifactLimits,
     /// Time for which artifacts are kept after the end of their task.
     pub age: Duration,
@@ -53,7 +50,7 @@ impl Options {
     /// Small limits.
     pub fn sample(directory: &std::path::Path) -> Self {
         let limits = ArtifactLimits { count: 3, file_bytes: 1 << 20, task_bytes: 3 << 19 };
-        Self { directory: directory.to_owned(), limits, age: Duration::from_hours(1) }
+        Self { directory: directory.to_owned(), bucket: None, limits, age: Duration::from_hours(1) }
     }
 }
 
@@ -64,9 +61,9 @@ pub struct ArtifactStore(Arc<Inner>);
 struct Inner {
     options: Options,
     /// `None` until it is first used.
-    objects: Mutex<Option<LocalFileSystem>>,
-    /// The files that objects under way will be.
-    uploading: Mutex<HashSet<PathBuf>>,
+    objects: Mutex<Option<Arc<dyn ObjectStore>>>,
+    store_id: OnceLock<StoreId>,
+    uploading: Uploading,
     copies: Semaphore,
     link_key: OnceCell<LinkKey>,
     known: Known,
@@ -87,7 +84,8 @@ impl ArtifactStore {
         Self(Arc::new(Inner {
             options,
             objects: Mutex::default(),
-            uploading: Mutex::default(),
+            store_id: OnceLock::new(),
+            uploading: Uploading::default(),
             copies: Semaphore::new(COPIES_MAX),
             link_key: OnceCell::new(),
             known: Known::default(),
@@ -95,6 +93,11 @@ impl ArtifactStore {
             checks,
             requested_checks: Mutex::new(Some(receiver)),
         }))
+    }
+
+    /// The tasks whose artifacts these are. A bucket can have those of several servers, and each removes its own only.
+    pub fn belongs_to(&self, store_id: StoreId) {
+        self.0.store_id.get_or_init(|| store_id);
     }
 
     pub fn limits(&self) -> ArtifactLimits {
@@ -159,7 +162,7 @@ impl ArtifactStore {
         let mut object = self.create(key.clone(), name, bytes_max).await?;
         let file = Arc::new(file);
         loop {
-            let part = read_part(&file, name, object.bytes, PART_BYTES).await?;
+            let part = read_part(&file, name, object.bytes(), PART_BYTES).await?;
             if part.is_empty() {
                 return object.finish().await;
             }
@@ -174,17 +177,14 @@ impl ArtifactStore {
         name: &ArtifactName,
         bytes_max: u64,
     ) -> Result<NewObject, ArtifactError> {
-        let store = self.clone();
-        // Creates the directories and waits until they are durable.
-        let begun = blocking(move || {
-            let objects = store.objects()?;
-            let uploading = Uploading::new(&store, objects.path_to_filesystem(&key)?);
-            let upload = Handle::current().block_on(objects.put_multipart(&key))?;
-            Ok::<_, ArtifactError>((uploading, upload))
-        });
-        let (uploading, upload) = begun.await?;
-        let hash = Context::new(&SHA256);
-        Ok(NewObject { upload, hash, bytes: 0, bytes_max, name: name.clone(), uploading })
+        let objects = self.objects().await?;
+        let part_bytes = match self.0.options.bucket {
+            Some(_) => s3::part_bytes(bytes_max),
+            None => PART_BYTES,
+        };
+        let counts = Arc::clone(self.counts());
+        let uploading = self.0.uploading.guard(key.clone());
+        Ok(NewObject::new(objects, key, name.clone(), part_bytes, bytes_max, counts, uploading))
     }
 
     /// Opens a part of an artifact, which can be read to its end even if the artifact is removed meanwhile.
@@ -203,7 +203,7 @@ impl ArtifactStore {
         }
         let key = keys::of_artifact(namespace, task, fence, name);
         let part = GetOptions { range: Some(range.into()), ..GetOptions::default() };
-        let GetResult { payload, range, .. } = self.objects()?.get_opts(&key, part).await?;
+        let GetResult { payload, range, .. } = self.objects().await?.get_opts(&key, part).await?;
         Ok(match payload {
             GetResultPayload::File(file, _) => pieces(Arc::new(file), name.clone(), range).boxed(),
             GetResultPayload::Stream(pieces) => pieces.err_into().boxed(),
@@ -224,39 +224,60 @@ impl ArtifactStore {
     }
 
     pub(super) async fn list(&self, prefix: &Path) -> Result<Vec<ObjectMeta>, ArtifactError> {
-        Ok(self.objects()?.list(Some(prefix)).try_collect().await?)
+        Ok(self.objects().await?.list(Some(prefix)).try_collect().await?)
     }
 
     pub(super) async fn delete(&self, key: &Path) -> Result<(), ArtifactError> {
-        match self.objects()?.delete(key).await {
+        match self.objects().await?.delete(key).await {
             Err(object_store::Error::NotFound { .. }) => Ok(()),
             result => Ok(result?),
         }
     }
 
     /// Removes what a crash has left of unfinished uploads and files of attempts, and returns the tasks that have objects.
-    pub(super) async fn find_leftovers(&self) -> io::Result<Vec<(Namespace, TaskId)>> {
+    pub(super) async fn find_leftovers(&self) -> Result<Vec<(Namespace, TaskId)>, ArtifactError> {
+        let store = self.clone();
+        let in_directory = blocking(move || {
+            let Inner { options, uploading, .. } = &*store.0;
+            let directory = &options.directory;
+            let removed = leftovers::remove_staged(&directory.join("staging"));
+            let found = removed.and_then(|()| leftovers::find(&directory.join("objects"), uploading));
+            found.map_err(|source| ArtifactError::Directory { path: directory.clone(), source })
+        });
+        let found = in_directory.await?;
+        if self.0.options.bucket.is_none() {
+            return Ok(found);
+        }
+        Ok(leftovers::list(&*self.objects().await?).await?)
+    }
+
+    async fn objects(&self) -> Result<Arc<dyn ObjectStore>, ArtifactError> {
+        if let Some(objects) = &*self.0.objects.lock() {
+            return Ok(Arc::clone(objects));
+        }
         let store = self.clone();
         blocking(move || {
-            let Inner { options, uploading, .. } = &*store.0;
-            for file in leftovers::entries(&options.directory.join("staging"))? {
-                remove_if_present(&file)?;
+            let mut objects = store.0.objects.lock();
+            if let Some(objects) = &*objects {
+                return Ok(Arc::clone(objects));
             }
-            leftovers::find(&options.directory.join("objects"), uploading)
+            Ok(Arc::clone(objects.insert(store.open()?)))
         })
         .await
     }
 
-    /// Blocks at its first call.
-    fn objects(&self) -> Result<LocalFileSystem, ArtifactError> {
-        let mut objects = self.0.objects.lock();
-        if let Some(objects) = &*objects {
-            return Ok(objects.clone());
+    /// Blocks.
+    fn open(&self) -> Result<Arc<dyn ObjectStore>, ArtifactError> {
+        let Options { directory, bucket, .. } = &self.0.options;
+        if let Some(bucket) = bucket {
+            // A test has no store.
+            let StoreId(number) = self.0.store_id.get().copied().unwrap_or(StoreId(0));
+            return Ok(s3::open(bucket, &format!("{number:016x}"))?);
         }
-        let directory = self.0.options.directory.join("objects");
+        let directory = directory.join("objects");
         prepare(&directory).map_err(|source| ArtifactError::Directory { path: directory.clone(), source })?;
-        let opened = LocalFileSystem::new_with_prefix(&directory)?.with_fsync(true).with_automatic_cleanup(true);
-        Ok(objects.insert(opened).clone())
+        let opened = LocalFileSystem::new_with_prefix(&directory)?;
+        Ok(Arc::new(opened.with_fsync(true).with_automatic_cleanup(true)))
     }
 }
 
@@ -278,55 +299,6 @@ fn new_file_in(directory: &std::path::Path) -> io::Result<File> {
 fn prepare(directory: &std::path::Path) -> io::Result<()> {
     require_private_directory(directory)?;
     directory.ancestors().skip(1).take(2).try_for_each(|ancestor| File::open(ancestor)?.sync_all())
-}
-
-/// An object that is being written. It does not exist before it is finished, and never if this is dropped.
-pub(super) struct NewObject {
-    upload: Box<dyn MultipartUpload>,
-    hash: Context,
-    bytes: u64,
-    bytes_max: u64,
-    name: ArtifactName,
-    uploading: Uploading,
-}
-
-impl NewObject {
-    pub(super) async fn write(&mut self, part: Bytes) -> Result<(), ArtifactError> {
-        self.bytes += part.len() as u64;
-        if self.bytes > self.bytes_max {
-            return Err(ArtifactError::FileTooLarge { name: self.name.clone(), limit: self.bytes_max });
-        }
-        self.hash.update(&part);
-        Ok(self.upload.put_part(part.into()).await?)
-    }
-
-    /// Makes the object durable. Returns its size and its SHA-256.
-    pub(super) async fn finish(mut self) -> Result<(u64, [u8; 32]), ArtifactError> {
-        self.upload.complete().await?;
-        self.uploading.store.counts().stored.fetch_add(1, Ordering::Relaxed);
-        let mut sha256 = [0; 32];
-        sha256.copy_from_slice(self.hash.finish().as_ref());
-        Ok((self.bytes, sha256))
-    }
-}
-
-/// Protects the file of an upload from [`leftovers::find`].
-struct Uploading {
-    store: ArtifactStore,
-    path: PathBuf,
-}
-
-impl Uploading {
-    fn new(store: &ArtifactStore, path: PathBuf) -> Self {
-        store.0.uploading.lock().insert(path.clone());
-        Self { store: store.clone(), path }
-    }
-}
-
-impl Drop for Uploading {
-    fn drop(&mut self) {
-        self.store.0.uploading.lock().remove(&self.path);
-    }
 }
 
 /// A part of a file, piece by piece.
@@ -366,9 +338,4 @@ async fn read_part(file: &Arc<File>, name: &ArtifactName, offset: u64, bytes: u6
         Ok(part.into())
     };
     blocking(read).await.map_err(ArtifactError::io("read", name))
-}
-
-/// Runs a call that blocks outside of the threads of the runtime.
-async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
-    spawn_blocking(call).await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }

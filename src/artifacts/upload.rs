@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::error::ArtifactError;
 use super::keys;
-use super::store::{ArtifactStore, NewObject};
+use super::object::NewObject;
+use super::store::ArtifactStore;
 use crate::model::{Artifact, ArtifactName, TaskId, TaskSpec};
 
 pub struct ArtifactUpload {

@@ -101,6 +101,7 @@ impl Service {
         let shared = Arc::new(handle_inner(&options, catalog.clone(), sender, store, clock, durable));
         options.telemetry.metrics.observe_memory(&options.memory);
         options.telemetry.metrics.observe_artifacts(options.artifacts.counts());
+        options.artifacts.belongs_to(shared.store.journal.store_id());
         let fault = shared.store.projection.fault();
         options.telemetry.liveness.set_projection_fault_check(move || fault.borrow().is_some());
         let context = worker_context(&shared, registry, &options, runtime);
