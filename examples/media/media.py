@@ -38,16 +38,25 @@ def main():
     pixels = sum(metadata["width"] * metadata["height"] for _, _, metadata in found)
     print(f"{len(paths)} images with {pixels / 1e6:.0f} megapixels")
     print(f"sequential  {sequential:6.2f} s  {len(paths) / sequential:6.1f} images/s")
-    print(f"parallel    {parallel:6.2f} s  {len(paths) / parallel:6.1f} images/s  {sequential / parallel:.1f} times as fast")
+    print(
+        f"parallel    {parallel:6.2f} s  {len(paths) / parallel:6.1f} images/s  {sequential / parallel:.1f} times as fast"
+    )
 
 
 def process(paths):
     """The results of all tasks: three for each image."""
     with lineshaft.Client() as client:
-        tasks = {handler: [client.submit(handler, path) for path in paths] for handler in ("thumbnail", "digest", "metadata")}
+        tasks = {
+            handler: [client.submit(handler, path) for path in paths] for handler in ("thumbnail", "digest", "metadata")
+        }
         everything = [task for some in tasks.values() for task in some]
         for done, _ in enumerate(lineshaft.as_completed(everything), 1):
-            print(f"\r{done} of {len(everything)} tasks", end="\n" if done == len(everything) else "", file=sys.stderr, flush=True)
+            print(
+                f"\r{done} of {len(everything)} tasks",
+                end="\n" if done == len(everything) else "",
+                file=sys.stderr,
+                flush=True,
+            )
         results = ([task.result() for task in some] for some in tasks.values())
         return [(thumbnail["bytes"], digest, metadata) for thumbnail, digest, metadata in zip(*results)]
 
@@ -57,7 +66,9 @@ def create(folder, number):
     for index in range(number):
         size = (3200 + 16 * index, 2400)
         gray = Image.effect_noise(size, 64 + index)
-        Image.merge("RGB", (gray, gray.rotate(180), Image.linear_gradient("L").resize(size))).save(folder / f"image-{index:03}.jpg")
+        Image.merge("RGB", (gray, gray.rotate(180), Image.linear_gradient("L").resize(size))).save(
+            folder / f"image-{index:03}.jpg"
+        )
 
 
 if __name__ == "__main__":

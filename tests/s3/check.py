@@ -117,7 +117,10 @@ def check(binary, directory, s3, moto):
 
     # What a killed server has left goes once its task has ended.
     server.submit("killed", "echo x >x; [ -e ../../go ] || sleep 1000")
-    eventually(lambda: server.call("TaskService/GetTask", {"taskId": "killed"})["task"]["state"] == "TASK_STATE_RUNNING", "start")
+    eventually(
+        lambda: server.call("TaskService/GetTask", {"taskId": "killed"})["task"]["state"] == "TASK_STATE_RUNNING",
+        "start",
+    )
     server.kill()
     owner = found[0].removeprefix("deep/er/").split("/")[0]
     bucket.put_object(Key=f"deep/er/{owner}/default/killed/99999999999/00", Body=b"half")
@@ -134,7 +137,9 @@ def check(binary, directory, s3, moto):
     bucket.objects.all().delete()
     bucket.delete()
     server.submit("away", "echo x >x")
-    eventually(lambda: server.call("TaskService/GetTask", {"taskId": "away"})["task"].get("failure"), "no attempt has failed")
+    eventually(
+        lambda: server.call("TaskService/GetTask", {"taskId": "away"})["task"].get("failure"), "no attempt has failed"
+    )
     failure = server.call("TaskService/GetTask", {"taskId": "away"})["task"]["failure"]
     bucket.create(CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
     task = server.ended("away")

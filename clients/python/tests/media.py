@@ -47,11 +47,15 @@ def run(python: pathlib.Path, folder: pathlib.Path, env: dict[str, str]) -> None
     def lineshaft(*arguments: str, text: str = "") -> bytes:
         command = [env["LINESHAFT_BINARY"], *arguments]
         call = dict(env, LINESHAFT_SERVER=env["LINESHAFT_ADDRESS"])
-        return subprocess.run(command, env=call, input=text.encode(), capture_output=True, check=True, timeout=60).stdout
+        return subprocess.run(
+            command, env=call, input=text.encode(), capture_output=True, check=True, timeout=60
+        ).stdout
 
     results = [json.loads(line) for line in lineshaft("map", "--json", "thumbnail", text=lines).splitlines()]
     assert [result["artifact"] for result in results] == [f"{path.stem}.thumbnail.jpg" for path in paths], results
-    (newest,) = lineshaft("task", "list", "--handler", "thumbnail", "-n", "1", "--columns", "id", "--no-headers").splitlines()
+    (newest,) = lineshaft(
+        "task", "list", "--handler", "thumbnail", "-n", "1", "--columns", "id", "--no-headers"
+    ).splitlines()
     (name,) = {result["artifact"] for result in results} & set(
         lineshaft("artifact", "list", newest.decode(), "--columns", "name", "--no-headers").decode().split()
     )
