@@ -34,7 +34,7 @@ struct Pending {
 
 impl AttemptArtifacts {
     pub fn new(store: &ArtifactStore, task: Arc<TaskSpec>, fence: u64) -> Self {
-        let (budget, files) = (Arc::new(Budget::new(store.limits())), Mutex::default());
+        let (budget, files) = (Arc::new(Budget::new(store.limits(), 0)), Mutex::default());
         Self(Arc::new(Inner { store: store.clone(), task, fence, budget, files }))
     }
 

@@ -16,8 +16,8 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub(super) fn new(limits: ArtifactLimits) -> Self {
-        Self { limits, used: AtomicU64::default() }
+    pub(super) fn new(limits: ArtifactLimits, used: u64) -> Self {
+        Self { limits, used: AtomicU64::new(used) }
     }
 
     /// Counts bytes that a file is about to have more.

@@ -6,12 +6,13 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt, TryStreamExt};
+use hashbrown::HashMap;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{GetOptions, GetResult, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt};
@@ -19,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OnceCell, Semaphore, mpsc};
 
 use super::error::ArtifactError;
+use super::file::Budget;
 use super::keys;
 use super::known::Known;
 use super::leftovers;
@@ -64,6 +66,8 @@ struct Inner {
     objects: Mutex<Option<Arc<dyn ObjectStore>>>,
     store_id: OnceLock<StoreId>,
     uploading: Uploading,
+    /// By the prefix of the attempt.
+    budgets: Mutex<HashMap<Path, Weak<Budget>>>,
     copies: Semaphore,
     link_key: OnceCell<LinkKey>,
     known: Known,
@@ -86,6 +90,7 @@ impl ArtifactStore {
             objects: Mutex::default(),
             store_id: OnceLock::new(),
             uploading: Uploading::default(),
+            budgets: Mutex::default(),
             copies: Semaphore::new(COPIES_MAX),
             link_key: OnceCell::new(),
             known: Known::default(),
@@ -185,6 +190,18 @@ impl ArtifactStore {
         let counts = Arc::clone(self.counts());
         let uploading = self.0.uploading.guard(key.clone());
         Ok(NewObject::new(objects, key, name.clone(), part_bytes, bytes_max, counts, uploading))
+    }
+
+    /// The bytes of an attempt, which its uploads that are under way share; `used` are those of its objects.
+    pub(super) fn budget(&self, attempt: Path, used: u64) -> Arc<Budget> {
+        let mut budgets = self.0.budgets.lock();
+        budgets.retain(|_, budget| budget.strong_count() > 0);
+        if let Some(budget) = budgets.get(&attempt).and_then(Weak::upgrade) {
+            return budget;
+        }
+        let budget = Arc::new(Budget::new(self.limits(), used));
+        budgets.insert(attempt, Arc::downgrade(&budget));
+        budget
     }
 
     /// Opens a part of an artifact, which can be read to its end even if the artifact is removed meanwhile.

@@ -169,6 +169,27 @@ async fn a_part_that_was_opened_is_read_to_its_end_after_a_removal() {
 }
 
 #[tokio::test]
+async fn uploads_under_way_share_the_limits_of_their_attempt() {
+    let fixture = Fixture::new();
+    let spec = TaskSpec { id: id(), options: Arc::new(TaskOptions::sample()), payload: Box::default(), extras: None };
+    let upload = async |name: &str| {
+        fixture.store.upload(&spec, 1, ArtifactName::parse(name).unwrap(), "text/plain".into()).await
+    };
+    let part = |bytes| bytes::Bytes::from(vec![0; bytes]);
+    let [mut one, mut two] = [upload("one").await.unwrap(), upload("two").await.unwrap()];
+    one.write(part(1 << 20)).await.unwrap();
+    two.write(part(1 << 19)).await.unwrap();
+    let refused = two.write(part(1)).await.unwrap_err().to_string();
+    assert!(refused.starts_with("the artifacts have more than 1572864 bytes together"), "{refused}");
+    let three = upload("three").await.unwrap();
+    let refused = upload("four").await.map(drop).unwrap_err().to_string();
+    assert!(refused.starts_with("more than 3 artifacts"), "{refused}");
+    drop((two, three));
+    assert_eq!(one.finish().await.unwrap().bytes, 1 << 20);
+    upload("two").await.unwrap().write(part(1 << 19)).await.unwrap();
+}
+
+#[tokio::test]
 async fn nothing_is_left_of_an_attempt_that_stores_nothing() {
     let fixture = Fixture::new();
     let attempt = fixture.attempt(1);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::ArtifactError;
+use super::file::Budget;
 use super::keys;
 use super::object::NewObject;
 use super::store::ArtifactStore;
@@ -16,8 +17,7 @@ pub struct ArtifactUpload {
     task: TaskId,
     name: ArtifactName,
     content_type: Arc<str>,
-    /// Bytes that the other artifacts of the attempt leave.
-    left: u64,
+    budget: Arc<Budget>,
 }
 
 impl ArtifactStore {
@@ -36,15 +36,17 @@ impl ArtifactStore {
         let namespace = &task.options.namespace;
         self.expect(namespace, &task.id);
         let key = keys::of_artifact(namespace, &task.id, fence, &name);
-        let mut others = self.list(&keys::of_attempt(namespace, &task.id, fence)).await?;
+        let attempt = keys::of_attempt(namespace, &task.id, fence);
+        let mut others = self.list(&attempt).await?;
         others.retain(|other| other.location != key);
         let limits = self.limits();
-        if others.len() >= limits.count {
+        let budget = self.budget(attempt, others.iter().map(|other| other.size).sum());
+        // Each upload under way has a reference, and this one has.
+        if others.len() + Arc::strong_count(&budget) > limits.count {
             return Err(ArtifactError::TooMany { limit: limits.count });
         }
-        let left = limits.task_bytes.saturating_sub(others.iter().map(|other| other.size).sum());
         let object = self.create(key, &name, limits.file_bytes).await?;
-        Ok(ArtifactUpload { object, store: self.clone(), task: task.id.clone(), name, content_type, left })
+        Ok(ArtifactUpload { object, store: self.clone(), task: task.id.clone(), name, content_type, budget })
     }
 }
 
@@ -52,8 +54,7 @@ impl ArtifactUpload {
     /// # Errors
     /// [`ArtifactError`] if it is too large, or the store fails.
     pub async fn write(&mut self, part: Bytes) -> Result<(), ArtifactError> {
-        let too_large = ArtifactError::TaskTooLarge { limit: self.store.limits().task_bytes };
-        self.left = self.left.checked_sub(part.len() as u64).ok_or(too_large)?;
+        self.budget.take(part.len() as u64)?;
         self.object.write(part).await
     }
 
