@@ -140,11 +140,13 @@ async fn limits_fail_the_attempt_and_are_named() {
     assert_eq!(objects(&server), 0);
 }
 
-fn assert_metrics(server: &Server, lines: &[&str]) {
-    let page = String::from_utf8(get(server, "/metrics", "").body).unwrap();
-    for line in lines {
-        assert!(page.contains(line), "{line}: {page}");
-    }
+/// An object is counted after its removal.
+async fn wait_for_metrics(server: &Server, lines: &[&str]) {
+    let has_lines = async || {
+        let page = String::from_utf8(get(server, "/metrics", "").body).unwrap();
+        check(lines.iter().all(|line| page.contains(line)), || format!("{lines:?}: {page}"))
+    };
+    eventually(has_lines).await;
 }
 
 #[tokio::test]
@@ -159,7 +161,7 @@ async fn artifacts_are_removed_with_their_task() {
     wait_for_objects(&server, 2).await;
     assert_eq!(read(&server, "kept", "x", 0, 0).await.unwrap(), b"x\n");
     let removed = "lineshaft_artifact_removed_total{reason=\"task_deleted\"} 2";
-    assert_metrics(&server, &["lineshaft_artifact_stored_total 4", removed]);
+    wait_for_metrics(&server, &["lineshaft_artifact_stored_total 4", removed]).await;
 }
 
 #[tokio::test]
@@ -172,7 +174,7 @@ async fn artifacts_are_removed_at_their_age() {
     assert!(list(&server, "t").await.artifacts.is_empty());
     let refused = read(&server, "t", "x", 0, 0).await.unwrap_err();
     assert_eq!(reason(&refused), "ARTIFACT_NOT_FOUND");
-    assert_metrics(&server, &["lineshaft_artifact_removed_total{reason=\"age\"} 2"]);
+    wait_for_metrics(&server, &["lineshaft_artifact_removed_total{reason=\"age\"} 2"]).await;
     let health = server.system().get_system_health(v1::GetSystemHealthRequest::default()).await.unwrap();
     assert_eq!(health.into_inner().cleaned_files, 2);
 }
