@@ -1,17 +1,19 @@
 //! The rows of one export on their way to the file.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::error::ExportError;
 use super::value::Value;
 use super::writer::{Shortened, TableWriter};
 use crate::runners::StopSignal;
 
-/// Rows between two reports of progress.
-const REPORT_ROWS: u64 = 10_000;
-/// Rows between two checks for a stop.
+/// Between two reports of progress.
+const REPORT_INTERVAL: Duration = Duration::from_millis(200);
+/// Rows between two checks for a stop, and whether a report is due.
 const CHECK_ROWS: u64 = 100;
 
 pub(super) type Progress<'a> = &'a (dyn Fn(f32, &str) + Send + Sync);
@@ -23,6 +25,7 @@ pub(super) struct Rows<'a> {
     /// An estimate; `None` if it is unknown.
     expected: Option<u64>,
     pub count: u64,
+    reported: Instant,
 }
 
 impl<'a> Rows<'a> {
@@ -32,7 +35,7 @@ impl<'a> Rows<'a> {
         progress: Progress<'a>,
         expected: Option<u64>,
     ) -> Self {
-        Self { writer, stop, progress, expected, count: 0 }
+        Self { writer, stop, progress, expected, count: 0, reported: Instant::now() }
     }
 
     pub fn cell(&mut self, value: &Value<'_>) -> Result<(), ExportError> {
@@ -42,10 +45,14 @@ impl<'a> Rows<'a> {
     pub fn end_row(&mut self) -> Result<(), ExportError> {
         self.writer.end_row()?;
         self.count += 1;
-        if self.count.is_multiple_of(CHECK_ROWS) && self.stop.cause().is_some() {
+        if !self.count.is_multiple_of(CHECK_ROWS) {
+            return Ok(());
+        }
+        if self.stop.cause().is_some() {
             return Err(ExportError::Stopped);
         }
-        if self.count.is_multiple_of(REPORT_ROWS) {
+        if self.reported.elapsed() >= REPORT_INTERVAL {
+            self.reported = Instant::now();
             self.report();
         }
         Ok(())
