@@ -41,17 +41,19 @@ impl fmt::Display for FailureGroupId {
 
 /// The text without what differs between failures with one cause: words with a digit, and quoted texts.
 fn fingerprint(message: &str) -> String {
-    let mut quote = None;
     let mut text = String::with_capacity(message.len());
-    for char in message.chars() {
-        match (quote, char) {
-            (Some(open), _) if open == char => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'' | '`') => {
+    let (mut rest, mut previous) = (message, ' ');
+    while let Some(char) = rest.chars().next() {
+        rest = &rest[char.len_utf8()..];
+        // An apostrophe is no quote, nor is one that has no end.
+        let is_quote = matches!(char, '"' | '\'' | '`') && !previous.is_alphanumeric();
+        previous = char;
+        match is_quote.then(|| rest.find(char)).flatten() {
+            Some(end) => {
                 text.push('#');
-                quote = Some(char);
+                rest = &rest[end + char.len_utf8()..];
             }
-            (None, _) => text.push(char),
+            None => text.push(char),
         }
     }
     let words =
@@ -76,6 +78,8 @@ mod tests {
         assert_eq!(group, id("h", "no row 4 in \"orders\" after 12ms", ""));
         assert_ne!(group, id("other", "no row 4 in \"orders\" after 12ms", ""));
         assert_ne!(group, id("h", "refused", ""));
+        assert_ne!(id("h", "can't read the file", ""), id("h", "can't find the module", ""), "no quoted text");
+        assert_ne!(id("h", "expected ' at the end", ""), id("h", "expected ' before a word", ""), "no quoted text");
         assert_eq!(FailureGroupId::parse(&group.to_string()), Some(group));
         assert!(FailureGroupId::parse("+123456789abcdef").is_none() && FailureGroupId::parse("1").is_none());
     }

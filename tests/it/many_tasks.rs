@@ -85,6 +85,18 @@ async fn all_unfinished_tasks_that_match_are_counted_and_then_cancelled() {
 }
 
 #[tokio::test]
+async fn a_call_whose_client_goes_is_in_the_audit_log() {
+    let server = Server::start(CONFIG);
+    start_gate(&server).await;
+    submit_many(&server, MANY).await;
+    let request = v1::CancelTasksRequest { filter: red(), ..Default::default() };
+    let mut stream = server.tasks().cancel_tasks(request).await.unwrap().into_inner();
+    assert!(stream.message().await.unwrap().unwrap().matched > 0);
+    drop(stream);
+    server.wait_logged("CancelTasks").await;
+}
+
+#[tokio::test]
 async fn updated_tasks_keep_the_order_of_their_submission() {
     let server = Server::start(CONFIG);
     let gate = start_gate(&server).await;

@@ -36,7 +36,7 @@ pub enum Outcome {
 /// What was done so far.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// Tasks that matched when the call began.
+    /// Tasks that matched when they were found, or when it was their turn.
     pub matched: u64,
     pub done: u64,
     /// Of those done, the tasks that run still.
@@ -47,6 +47,12 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Of a page in which `found` tasks matched, `left` match still: more, if others have changed meanwhile.
+    fn begin_page(&mut self, found: u64, left: u64) {
+        self.matched += left.saturating_sub(found);
+        self.skipped += found.saturating_sub(left);
+    }
+
     fn add(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Skipped => return self.skipped += 1,
@@ -63,8 +69,8 @@ pub struct Selection {
     handle: Handle,
     caller: Arc<str>,
     filter: TaskFilter,
-    /// Revisions of the submissions of each page, the oldest page last.
-    pages: Vec<Range<u64>>,
+    /// Revisions of the submissions of each page, the oldest page last, and the number of tasks that were found in it.
+    pages: Vec<(Range<u64>, u64)>,
     /// Where the search continues; `None` at its end.
     next: Option<PageCursor>,
 }
@@ -83,28 +89,45 @@ impl Selection {
         let end = before.min(page.revision.0 + 1);
         self.next = page.next;
         if !page.tasks.is_empty() {
-            self.pages.push(page.next.map_or(0, |next| next.0)..end);
+            self.pages.push((page.next.map_or(0, |next| next.0)..end, page.tasks.len() as u64));
         }
         Ok(Some(page.tasks.len() as u64))
     }
 
-    /// The tasks of the oldest page that still match, oldest submission first; `None` after the last page. Call it when all pages
-    /// were found.
-    pub async fn take(&mut self) -> Result<Option<Vec<Task>>, Status> {
-        let Some(rows) = self.pages.pop() else { return Ok(None) };
-        let (mut tasks, mut before) = (Vec::new(), Some(rows.end));
-        while let Some(end) = before.filter(|end| *end > rows.start) {
-            let page = self.read(end).await?;
-            tasks.extend(page.tasks.into_iter().filter(|task| rows.contains(&task.status.submission.0)));
-            before = page.next.map(|next| next.0);
+    /// The tasks of the oldest page that match now, oldest submission first, and the number of those that were found in it; `None`
+    /// after the last page. Call it when all pages were found.
+    pub async fn take(&mut self) -> Result<Option<(Vec<Task>, u64)>, Status> {
+        while let Some((rows, found)) = self.pages.pop() {
+            let page = self.read(rows.end).await?;
+            let Some(PageCursor(middle)) = page.next.filter(|next| next.0 > rows.start) else {
+                let tasks = page.tasks.into_iter().filter(|task| rows.contains(&task.status.submission.0));
+                return Ok(Some((tasks.rev().collect(), found)));
+            };
+            // More tasks match than when they were found: these are two pages now.
+            self.pages.push((middle..rows.end, 0));
+            self.pages.push((rows.start..middle, found));
         }
-        tasks.reverse();
-        Ok(Some(tasks))
+        Ok(None)
     }
 
     async fn read(&self, before: u64) -> Result<Page, Status> {
         let _memory = self.handle.reserve_stream_read(&self.caller, 2 * PAGE.bytes as u64).await;
         self.handle.list(self.filter.clone(), PAGE, Some(PageCursor(before))).await.map_err(into_status)
+    }
+}
+
+/// Calls `ended` once, also when the client ends the call before.
+struct Call<E: FnOnce(&Counts, &Result<(), Status>)> {
+    counts: Counts,
+    result: Result<(), Status>,
+    ended: Option<E>,
+}
+
+impl<E: FnOnce(&Counts, &Result<(), Status>)> Drop for Call<E> {
+    fn drop(&mut self) {
+        if let Some(ended) = self.ended.take() {
+            ended(&self.counts, &self.result);
+        }
     }
 }
 
@@ -117,34 +140,37 @@ pub fn run<R, F: Future<Output = Result<Outcome, Status>>>(
     ended: impl FnOnce(&Counts, &Result<(), Status>),
 ) -> impl Stream<Item = Result<R, Status>> {
     async_stream::stream! {
-        let (mut counts, mut result) = (Counts::default(), Ok(()));
+        let gone = Err(Status::cancelled("the client has ended the call"));
+        let mut call = Call { counts: Counts::default(), result: gone, ended: Some(ended) };
+        let mut result = Ok(());
         loop {
             match selection.find().await {
-                Ok(Some(found)) => counts.matched += found,
+                Ok(Some(found)) => call.counts.matched += found,
                 Ok(None) => break,
                 Err(status) => {
                     result = Err(status);
                     break;
                 }
             }
-            yield Ok(respond(counts.clone()));
+            yield Ok(respond(call.counts.clone()));
         }
         while !validate_only && result.is_ok() {
-            let tasks = match selection.take().await {
-                Ok(Some(tasks)) => tasks,
+            let (tasks, found) = match selection.take().await {
+                Ok(Some(taken)) => taken,
                 Ok(None) => break,
                 Err(status) => {
                     result = Err(status);
                     break;
                 }
             };
+            call.counts.begin_page(found, tasks.len() as u64);
             let has_failed = AtomicBool::new(false);
             let tasks = stream::iter(tasks).take_while(|_| future::ready(!has_failed.load(Ordering::Relaxed)));
             let mut outcomes = pin!(tasks.map(&act).buffered(REQUESTS_MAX));
             while let Some(outcome) = outcomes.next().await {
                 match outcome {
-                    Ok(outcome) => counts.add(outcome),
-                    Err(status) if is_skipped(&status) => counts.add(Outcome::Skipped),
+                    Ok(outcome) => call.counts.add(outcome),
+                    Err(status) if is_skipped(&status) => call.counts.add(Outcome::Skipped),
                     // Those that are under way are done, too.
                     Err(status) => {
                         has_failed.store(true, Ordering::Relaxed);
@@ -152,10 +178,11 @@ pub fn run<R, F: Future<Output = Result<Outcome, Status>>>(
                     }
                 }
             }
-            yield Ok(respond(counts.clone()));
-            counts.new.clear();
+            yield Ok(respond(call.counts.clone()));
+            call.counts.new.clear();
         }
-        ended(&counts, &result);
+        call.result.clone_from(&result);
+        drop(call);
         if let Err(status) = result {
             yield Err(status);
         }
@@ -164,4 +191,21 @@ pub fn run<R, F: Future<Output = Result<Outcome, Status>>>(
 
 fn is_skipped(status: &Status) -> bool {
     status.get_details_error_info().is_some_and(|info| SKIPPED.contains(&&*info.reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_that_others_change_meanwhile_are_counted() {
+        let mut counts = Counts { matched: 7, ..Counts::default() };
+        counts.begin_page(5, 3);
+        counts.begin_page(2, 6);
+        assert_eq!(
+            (counts.matched, counts.skipped),
+            (11, 2),
+            "2 of the first page have ended, 4 more match in the second"
+        );
+    }
 }

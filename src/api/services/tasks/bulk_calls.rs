@@ -140,7 +140,7 @@ pub async fn delete_found(handle: Handle, filter: TaskFilter, caller: &Caller) -
     let mut selection = Selection::new(handle.clone(), caller.share_name(), filter);
     while selection.find().await?.is_some() {}
     let (mut deleted, mut revision) = (0, handle.revision());
-    while let Some(tasks) = selection.take().await? {
+    while let Some((tasks, _)) = selection.take().await? {
         // No IDs would stand for all tasks.
         let ids: Vec<_> = tasks.iter().map(|task| task.spec.id.clone()).collect();
         if ids.is_empty() {

@@ -1,5 +1,6 @@
 //! ListFailureGroups.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 
 use hashbrown::HashMap;
@@ -87,12 +88,12 @@ fn add(groups: &mut HashMap<FailureGroupId, Group>, task: &Task) {
 
 /// The message, and the last line of the detail.
 fn text(failure: &Failure) -> String {
-    let mut text = match failure.last_line() {
-        "" => failure.message.clone(),
-        line => format!("{} · {line}", failure.message),
+    let text = match failure.last_line() {
+        "" => Cow::Borrowed(&*failure.message),
+        line => Cow::Owned(format!("{} · {line}", failure.message)),
     };
-    text.truncate(text.floor_char_boundary(MESSAGE_BYTES_MAX));
-    text
+    // A copy, which keeps no memory for the rest.
+    text[..text.floor_char_boundary(MESSAGE_BYTES_MAX)].to_owned()
 }
 
 fn message(id: FailureGroupId, group: Group) -> v1::FailureGroup {
