@@ -352,6 +352,6 @@ fn show(progress: &Progress, batch: &v1::Batch) {
     let counts = counts(batch);
     let failed = if counts.failed > 0 { format!(", {} failed", counts.failed) } else { String::new() };
     let unsigned = |count| u64::try_from(count).unwrap_or_default();
-    progress.set(unsigned(finished(batch)), unsigned(batch.total));
+    progress.set(unsigned(finished(batch)), Some(unsigned(batch.total)));
     progress.describe(format!("finished, {} running{failed}, {:.1}/s", counts.running, batch.tasks_per_second));
 }

@@ -19,7 +19,7 @@ mod options;
 pub mod output;
 mod pool;
 mod printer;
-mod progress;
+pub mod progress;
 mod put_handler;
 mod query;
 mod reconnect;

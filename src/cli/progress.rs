@@ -8,7 +8,6 @@ use tokio::task::JoinHandle;
 
 /// Commands that end before this show no progress.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
-const WITH_TOTAL: &str = "{bar:30} {human_pos}/{human_len} {msg}, {elapsed}";
 const REDRAW_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Removes its line when it is dropped.
@@ -22,13 +21,7 @@ impl Progress {
     /// Of `total` steps, which a participle such as `submitted` describes; `None`: the total is not known.
     pub fn new(total: Option<u64>, done: &'static str) -> Self {
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden()).with_message(done);
-        let template = match total {
-            Some(_) => WITH_TOTAL,
-            None => "{spinner} {human_pos} {msg}, {elapsed}",
-        };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
+        bar.set_style(style(total));
         let shown = bar.clone();
         let reveal = std::io::stderr().is_terminal().then(|| {
             tokio::spawn(async move {
@@ -44,14 +37,15 @@ impl Progress {
         self.bar.inc(steps);
     }
 
-    /// Shows `done` of `total` steps, where the total becomes known meanwhile.
-    pub fn set(&self, done: u64, total: u64) {
-        if self.bar.length().is_none()
-            && let Ok(style) = ProgressStyle::with_template(WITH_TOTAL)
-        {
-            self.bar.set_style(style);
+    /// Shows `done` of `total` steps, where the total becomes known meanwhile, or is not known any more.
+    pub fn set(&self, done: u64, total: Option<u64>) {
+        if self.bar.length().is_some() != total.is_some() {
+            self.bar.set_style(style(total));
         }
-        self.bar.set_length(total);
+        match total {
+            Some(total) => self.bar.set_length(total),
+            None => self.bar.unset_length(),
+        }
         self.bar.set_position(done);
     }
 
@@ -64,6 +58,14 @@ impl Progress {
     pub fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
         self.bar.suspend(write)
     }
+}
+
+fn style(total: Option<u64>) -> ProgressStyle {
+    let template = match total {
+        Some(_) => "{bar:30} {human_pos}/{human_len} {msg}, {elapsed}",
+        None => "{spinner} {human_pos} {msg}, {elapsed}",
+    };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 impl Drop for Progress {

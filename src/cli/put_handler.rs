@@ -1,6 +1,7 @@
 //! `lineshaft handler put`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -13,6 +14,7 @@ use crate::proto::v1;
 use super::client::Client;
 use super::complete;
 use super::error::CliError;
+use super::progress::Progress;
 use super::time::{parse_duration, to_proto};
 
 #[derive(Debug, Args)]
@@ -69,8 +71,14 @@ pub async fn put(args: PutArgs, client: &Client) -> Result<v1::PutHandlerRespons
         payload_schema: schema.transpose()?.unwrap_or_default(),
     };
     let first = v1::PutHandlerRequest { handler: Some(handler), module: Vec::new() };
+    let progress = Arc::new(Progress::new(Some(module.len() as u64), "bytes sent"));
+    let sent = Arc::clone(&progress);
     let parts = (0..module.len()).step_by(CHUNK_BYTES).map(move |start| {
         let end = module.len().min(start + CHUNK_BYTES);
+        sent.set(end as u64, Some(module.len() as u64));
+        if end == module.len() {
+            sent.describe("bytes sent, the server compiles the module".to_owned());
+        }
         v1::PutHandlerRequest { handler: None, module: module[start..end].to_vec() }
     });
     Ok(client.handlers().put_handler(iter(std::iter::once(first).chain(parts))).await?.into_inner())

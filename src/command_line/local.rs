@@ -1,14 +1,18 @@
 //! `lineshaft config` and `lineshaft store`: commands that work on local files.
 
 use std::error::Error;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
+use crate::cli::progress::Progress;
 use crate::cli::{interrupted, output};
 use crate::config::{self, Config, Overrides};
-use crate::store::{self, CheckReport, StoreError};
+use crate::store::{self, CheckReport, Report, StoreError};
 
 use super::arguments::{ConfigCommand, StoreCommand};
+
+const SHOWN_INTERVAL: Duration = Duration::from_millis(200);
 
 pub fn run_config_command(command: &ConfigCommand) -> ExitCode {
     let text = match command {
@@ -27,30 +31,34 @@ pub fn run_config_command(command: &ConfigCommand) -> ExitCode {
     }
 }
 
-pub fn run_store_command(command: &StoreCommand, json: bool) -> ExitCode {
+pub fn run_store_command(command: StoreCommand, json: bool) -> ExitCode {
     let result = match command {
-        StoreCommand::Check { directory } => store::check(directory),
-        StoreCommand::Rebuild { directory } => store::rebuild(directory).and_then(|warnings| {
-            for warning in warnings {
-                output::status(format_args!("warning: {warning}"));
-            }
-            store::check(directory)
+        StoreCommand::Check { directory } => blocking(move |report| store::check(&directory, report)),
+        StoreCommand::Rebuild { directory } => blocking(move |report| {
+            let warnings = store::rebuild(&directory, report)?;
+            Ok((warnings, store::check(&directory, report)?))
+        })
+        .map(|rebuilt| {
+            rebuilt.map(|(warnings, checked)| {
+                for warning in warnings {
+                    output::status(format_args!("warning: {warning}"));
+                }
+                checked
+            })
         }),
         StoreCommand::Backup { to, data_dir, config } => {
-            let overrides = Overrides { data_dir: data_dir.clone(), ..Overrides::default() };
+            let overrides = Overrides { data_dir, ..Overrides::default() };
             match config::load(config.as_deref(), std::env::vars_os(), overrides) {
-                Ok(config) => match backup(&config.store.directory, to) {
-                    Ok(result) => result,
-                    Err(code) => return code,
-                },
+                Ok(config) => backup(config.store.directory, to),
                 Err(error) => return fail(2, &error),
             }
         }
     };
     match result {
-        Ok(contents) if json => output::stdout_line(serde_json::json!(contents)),
-        Ok(contents) => output::stdout_bytes(contents.to_string().as_bytes()),
-        Err(error) => return fail(1, &error),
+        Ok(Ok(contents)) if json => output::stdout_line(serde_json::json!(contents)),
+        Ok(Ok(contents)) => output::stdout_bytes(contents.to_string().as_bytes()),
+        Ok(Err(error)) => return fail(1, &error),
+        Err(code) => return code,
     }
     ExitCode::SUCCESS
 }
@@ -58,26 +66,49 @@ pub fn run_store_command(command: &StoreCommand, json: bool) -> ExitCode {
 /// Copies a store. A signal ends the copy, whose files are removed.
 ///
 /// # Errors
-/// The exit code, if a signal or the operating system has ended it.
-fn backup(data: &Path, to: &Path) -> Result<Result<CheckReport, StoreError>, ExitCode> {
+/// As [`blocking`].
+fn backup(data: PathBuf, to: PathBuf) -> Result<Result<CheckReport, StoreError>, ExitCode> {
+    let target = to.clone();
+    let copied = blocking(move |report| store::backup(&data, &target, report));
+    if copied.is_err() {
+        store::discard_backup(&to);
+    }
+    copied
+}
+
+/// Shows the progress of an operation on a store until it ends, or a signal ends the process.
+///
+/// # Errors
+/// The exit code, if a signal or the operating system has ended it. It still runs then.
+fn blocking<T: Send + 'static>(
+    operation: impl FnOnce(&mut Report<'_>) -> Result<T, StoreError> + Send + 'static,
+) -> Result<Result<T, StoreError>, ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| fail(1, &error))?;
-    let (source, target) = (data.to_owned(), to.to_owned());
-    let copied = runtime.block_on(async {
+    let ended = runtime.block_on(async {
+        let progress = Progress::new(None, "");
+        let run = move || operation(&mut reporter(progress));
         tokio::select! {
             biased;
             code = interrupted() => Err(code),
-            copied = tokio::task::spawn_blocking(move || store::backup(&source, &target)) => {
-                copied.map_err(|error| fail(1, &error))
-            }
+            ended = tokio::task::spawn_blocking(run) => ended.map_err(|error| fail(1, &error)),
         }
     });
-    if copied.is_err() {
-        store::discard_backup(to);
-    }
-    // The copy still runs after a signal.
     runtime.shutdown_background();
-    copied
+    ended
+}
+
+/// Shows what an operation reports, which can be often.
+fn reporter(progress: Progress) -> impl FnMut(&'static str, u64, Option<u64>) {
+    let mut next = Instant::now();
+    move |what, done, total| {
+        let now = Instant::now();
+        if now >= next {
+            next = now + SHOWN_INTERVAL;
+            progress.describe(what.to_owned());
+            progress.set(done, total);
+        }
+    }
 }
 
 /// Writes the error to stderr and returns `code`.

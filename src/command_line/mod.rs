@@ -42,7 +42,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => return serve::run(args),
         Command::Supervise { args } => return process::supervise_main(args),
         Command::Config(command) => local::run_config_command(&command),
-        Command::Store(command) => local::run_store_command(&command, options.json()),
+        Command::Store(command) => local::run_store_command(command, options.json()),
         Command::Token(command) => cli::token::run(command, &options).into(),
         Command::Context(command) => cli::context::run(command, &options).into(),
         Command::Client(command) => block_on(cli::run(command, options)),

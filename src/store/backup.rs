@@ -19,6 +19,7 @@ use super::filesystem::{database_file, require_file, sync_directory, try_lock};
 use super::journal::Bounds;
 use super::modules::{self, ModuleFile};
 use super::paths::{JOURNAL, LOCK, PROJECTION, wal_path, with_suffix};
+use super::progress::Report;
 use super::record::Subjects;
 use super::sqlite::{
     Schema, connect, connect_immutable, keep_wal_on_close, schema_version, sqlite_error, verify_structure,
@@ -83,7 +84,7 @@ impl fmt::Display for CheckReport {
 
 /// Copies the store in `data` to the new directory `to`, and checks the copy. Blocks on the disk.
 /// On an error, `to` has not been created.
-pub fn backup(data: &Path, to: &Path) -> Result<CheckReport, StoreError> {
+pub fn backup(data: &Path, to: &Path, report: &mut Report<'_>) -> Result<CheckReport, StoreError> {
     let partial = partial(to).ok_or_else(|| already_exists(to))?;
     if to.exists() {
         return Err(already_exists(to));
@@ -91,16 +92,16 @@ pub fn backup(data: &Path, to: &Path) -> Result<CheckReport, StoreError> {
     let source = Source::open(data)?;
     if !source.in_use {
         // The copy has no watermarks, so a lost end of the source would go unnoticed there.
-        examine(&source)?;
+        examine(&source, report)?;
     }
     let _writing = create_partial(&partial).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => already_exists(&partial),
         _ => StoreError::io("create", &partial, &error),
     })?;
-    let copied = copy_all(&source, &partial).and_then(|()| check(&partial)).and_then(|report| {
+    let copied = copy_all(&source, &partial, report).and_then(|()| check(&partial, report)).and_then(|checked| {
         std::fs::rename(&partial, to).map_err(|error| StoreError::io("create", to, &error))?;
         to.parent().map_or(Ok(()), sync_directory)?;
-        Ok(report)
+        Ok(checked)
     });
     if copied.is_err() {
         // If this fails too, the suffix shows that the copy is incomplete.
@@ -147,14 +148,18 @@ fn create_partial(path: &Path) -> io::Result<File> {
 }
 
 /// Verifies every checksum and every index of a store or backup. Blocks on the disk.
-pub fn check(directory: &Path) -> Result<CheckReport, StoreError> {
-    examine(&Source::open(directory)?)
+pub fn check(directory: &Path, report: &mut Report<'_>) -> Result<CheckReport, StoreError> {
+    examine(&Source::open(directory)?, report)
 }
 
-fn examine(source: &Source) -> Result<CheckReport, StoreError> {
+fn examine(source: &Source, report: &mut Report<'_>) -> Result<CheckReport, StoreError> {
     let (journal, projection) = (&source.journal, &source.projection);
     verify_structure(&journal.connection, &journal.path, &journal::SCHEMA)?;
-    let (Bounds { trimmed, end }, _) = journal::verify(&journal.connection, &journal.path)?;
+    let Bounds { trimmed: before, .. } = Bounds::load(&journal.connection, &journal.path)?;
+    // The end that is recorded can be earlier than the last commit, so that the number is not known.
+    let (Bounds { trimmed, end }, _) = journal::verify(&journal.connection, &journal.path, |reached| {
+        report("events checked", reached.saturating_sub(before), None);
+    })?;
     // The table of identities was added in version 3, and that of the lease in version 4.
     if journal.version >= 3 {
         journal::load_store_id(&journal.connection, &journal.path)?;
@@ -163,12 +168,14 @@ fn examine(source: &Source) -> Result<CheckReport, StoreError> {
         journal::load_epoch(&journal.connection, &journal.path)?;
     }
     verify_structure(&projection.connection, &projection.path, &projection::SCHEMA)?;
+    let stored = projection::Meta::load(&projection.connection, &projection.path)?.tasks;
     let mut counts = [0_u64; 8];
     let (projected, expected) =
         projection::for_each_task(&projection.connection, &projection.path, |task: Task, _| {
             if let Some(count) = counts.get_mut(task.status.state as usize) {
                 *count += 1;
             }
+            report("tasks checked", counts.iter().sum(), Some(stored));
         })?;
     projection::verify_bodies(&projection.connection, &projection.path)?.verify(&expected, &projection.path)?;
     // The table of request ids was added in version 4.
@@ -323,22 +330,29 @@ impl OpenFile {
             .sum()
     }
 
-    fn copy(&self, to: &Path) -> Result<(), StoreError> {
+    fn copy(&self, to: &Path, report: &mut Report<'_>) -> Result<(), StoreError> {
         make_private(to).map_err(|error| StoreError::io("create", to, &error))?;
-        let copy = || {
+        let mut copy = || {
             let mut target = connect(to, OpenFlags::default())?;
             let backup = Backup::new(&self.connection, &mut target)?;
-            while backup.step(PAGES)? != StepResult::Done {}
-            Ok(())
+            loop {
+                let is_done = backup.step(PAGES)? == StepResult::Done;
+                let pages = backup.progress();
+                let [all, left] = [pages.pagecount, pages.remaining].map(|pages| u64::try_from(pages).unwrap_or(0));
+                report("pages copied", all.saturating_sub(left), Some(all));
+                if is_done {
+                    return Ok(());
+                }
+            }
         };
         copy().map_err(|error| sqlite_error("write", to, &error))?;
         File::open(to).and_then(|file| file.sync_all()).map_err(|error| StoreError::io("sync", to, &error))
     }
 }
 
-fn copy_all(source: &Source, to: &Path) -> Result<(), StoreError> {
-    source.journal.copy(&to.join(JOURNAL))?;
-    source.projection.copy(&to.join(PROJECTION))?;
+fn copy_all(source: &Source, to: &Path, report: &mut Report<'_>) -> Result<(), StoreError> {
+    source.journal.copy(&to.join(JOURNAL), report)?;
+    source.projection.copy(&to.join(PROJECTION), report)?;
     modules::copy(&source.modules, to)?;
     sync_directory(to)
 }

@@ -8,7 +8,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `paths`, `error`, `filesystem`, `threads`, `page` | shared types |
+//! | `paths`, `error`, `filesystem`, `threads`, `page`, `progress` | shared types |
 //! | `traits` | `Journal` and `Projection` |
 //! | `record` | bytes of commits and rows; how an event changes a task |
 //! | `wal_check`, `watermark` | detect lost or corrupt ends of files that SQLite would accept |
@@ -29,6 +29,7 @@ mod modules;
 mod open;
 mod page;
 mod paths;
+mod progress;
 mod projection;
 mod record;
 mod sqlite;
@@ -43,6 +44,7 @@ pub use backup::{CheckReport, backup, check, discard_backup};
 pub use error::StoreError;
 pub use open::{Options, Store, open, rebuild};
 pub use page::{Page, PageCursor, PageSize};
+pub use progress::Report;
 pub use record::{fold, output_of};
 #[cfg(test)]
 pub use tests::faulty::FaultyJournal;

@@ -12,6 +12,7 @@ use super::filesystem::{create_directory, database_file, remove_if_present, requ
 use super::journal::SqliteJournal;
 use super::memory::{MemoryJournal, MemoryProjection};
 use super::paths::{JOURNAL, LOCK, PROJECTION, watermark_path, with_suffix};
+use super::progress::Report;
 use super::projection::SqliteProjection;
 use super::traits::{Commit, Journal, Projection, Recover};
 use crate::files::open_private;
@@ -117,21 +118,25 @@ pub fn open(options: &Options, receiver: &mut impl Recover) -> Result<(Store, Ve
 
 /// Rebuilds a missing or corrupt projection from the journal, even if tasks are lost. Returns notes for the operator;
 /// none when the projection was intact. Blocks on the disk.
-pub fn rebuild(directory: &Path) -> Result<Vec<String>, StoreError> {
+pub fn rebuild(directory: &Path, report: &mut Report<'_>) -> Result<Vec<String>, StoreError> {
     require_file(&directory.join(JOURNAL), "there is no store in this directory")?;
     let options = Options { directory: Some(directory.to_owned()), accept_loss: true, ..Options::default() };
-    let (store, notes) = open(&options, &mut KnownTasks::default())?;
+    let (store, notes) = open(&options, &mut KnownTasks { tasks: HashSet::new(), events: 0, report })?;
     store.projection.checkpoint()?;
     Ok(notes)
 }
 
 /// Notices events of unknown tasks when no scheduler receives the content.
-#[derive(Default)]
-struct KnownTasks(HashSet<TaskId>);
+struct KnownTasks<'a> {
+    tasks: HashSet<TaskId>,
+    /// Events that were replayed.
+    events: u64,
+    report: &'a mut Report<'a>,
+}
 
-impl Recover for KnownTasks {
+impl Recover for KnownTasks<'_> {
     fn begin(&mut self, _revision: Revision, _subjects: &[Event]) {
-        self.0.clear();
+        self.tasks.clear();
     }
 
     fn restore_batch(&mut self, _batch: Batch) {}
@@ -141,18 +146,20 @@ impl Recover for KnownTasks {
     fn restore_bucket(&mut self, _limit: LimitId, _full_at: u64) {}
 
     fn restore(&mut self, task: RecoveredTask, _payload: &[u8]) {
-        self.0.insert(task.spec.id.clone());
+        self.tasks.insert(task.spec.id.clone());
     }
 
     fn replay(&mut self, event: &Event) -> bool {
+        self.events += 1;
+        (self.report)("events replayed", self.events, None);
         let Some(event) = event.task() else { return true };
         match event.change {
             TaskChange::Submitted { .. } => {
-                self.0.insert(event.task.clone());
+                self.tasks.insert(event.task.clone());
                 true
             }
-            TaskChange::Deleted => self.0.remove(&event.task),
-            _ => self.0.contains(&event.task),
+            TaskChange::Deleted => self.tasks.remove(&event.task),
+            _ => self.tasks.contains(&event.task),
         }
     }
 }

@@ -258,7 +258,7 @@ impl Map {
 
     fn show(&self) {
         if let Some(progress) = &self.progress {
-            progress.set(self.finished, self.submitted);
+            progress.set(self.finished, Some(self.submitted));
         }
     }
 

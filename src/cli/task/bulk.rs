@@ -30,7 +30,7 @@ pub async fn follow<T: Default>(
     let mut last = T::default();
     while let Some(message) = stream.message().await? {
         let (done, total) = progress.suspend(|| step(&message));
-        progress.set(done.try_into().unwrap_or(0), total.try_into().unwrap_or(0));
+        progress.set(done.try_into().unwrap_or(0), Some(total.try_into().unwrap_or(0)));
         last = message;
     }
     Ok(last)

@@ -49,7 +49,7 @@ impl SqliteJournal {
         let settings = "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;";
         connection.execute_batch(settings).map_err(|error| sqlite_error("open", path, &error))?;
         verify_structure(&connection, path, &SCHEMA)?;
-        let (Bounds { trimmed, end }, sizes) = rows::verify(&connection, path)?;
+        let (Bounds { trimmed, end }, sizes) = rows::verify(&connection, path, |_| {})?;
         let was_closed = Bounds::load(&connection, path)?.end == end;
         watermark.check(path, end)?;
         let store_id = identity::load_or_create(&connection, path)?;

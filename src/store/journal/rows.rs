@@ -58,8 +58,13 @@ fn commit_row<'a>(row: &'a Row<'_>, path: &Path) -> Result<CommitRow<'a>, StoreE
     Ok(CommitRow { first, count, body })
 }
 
-/// Verifies every commit and returns which revisions there are, and the sizes of their commits.
-pub fn verify(connection: &Connection, path: &Path) -> Result<(Bounds, JournalSizes), StoreError> {
+/// Verifies every commit and returns which revisions there are, and the sizes of their commits. `reached` is called with the last
+/// revision of each.
+pub fn verify(
+    connection: &Connection,
+    path: &Path,
+    mut reached: impl FnMut(u64),
+) -> Result<(Bounds, JournalSizes), StoreError> {
     let failed = |error| sqlite_error("read", path, &error);
     let recorded = Bounds::load(connection, path)?;
     let mut statement =
@@ -74,6 +79,7 @@ pub fn verify(connection: &Connection, path: &Path) -> Result<(Bounds, JournalSi
         }
         end += commit.count;
         sizes.add(Revision(end), commit.body.len() as u64);
+        reached(end);
     }
     if end < recorded.end {
         return Err(missing_commit(path, end + 1));

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::stores::{fold_all, listed, long_history, open_sqlite, page_of, read_all, temp_dir, write};
+use super::stores::{backup, check, fold_all, listed, long_history, open_sqlite, page_of, read_all, temp_dir, write};
 use crate::model::{Revision, TaskFilter};
-use crate::store::backup::{backup, check};
 use crate::store::paths::{JOURNAL, PROJECTION};
 
 #[test]
@@ -50,6 +49,30 @@ fn a_backup_during_writes_and_trims_is_consistent() {
     let report = check(&data).unwrap();
     assert!(!report.in_use);
     assert_eq!(report.end, history.events.len() as u64);
+}
+
+#[test]
+fn an_operation_reports_each_of_its_parts_to_the_end() {
+    let directory = temp_dir();
+    let (data, to) = (directory.path().join("data"), directory.path().join("copy"));
+    let (store, _) = open_sqlite(&data).unwrap();
+    write(&store, &long_history().commits(9));
+    drop(store);
+    let mut parts: Vec<(&str, u64, Option<u64>)> = Vec::new();
+    let mut report = |what, done, total| match parts.last_mut().filter(|last| last.0 == what && last.1 < done) {
+        Some(last) => *last = (what, done, total),
+        None => parts.push((what, done, total)),
+    };
+    let whole = crate::store::backup(&data, &to, &mut report).unwrap();
+    std::fs::remove_file(data.join(PROJECTION)).unwrap();
+    crate::store::rebuild(&data, &mut report).unwrap();
+    assert!(parts.iter().all(|(_, done, total)| total.is_none_or(|total| total == *done)), "{parts:?}");
+    let mut names: Vec<_> = parts.iter().map(|(what, ..)| *what).collect();
+    names.dedup();
+    let checked = ["events checked", "tasks checked"];
+    assert_eq!(names, [&checked[..], &["pages copied"], &checked[..], &["events replayed"]].concat());
+    assert_eq!((parts[0].1, parts[1].1), (whole.end, whole.tasks.values().sum()));
+    assert_eq!(parts.last().unwrap().1, whole.end);
 }
 
 #[test]

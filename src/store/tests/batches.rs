@@ -6,13 +6,12 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::fixtures::{id, options};
-use super::stores::{append, open_sqlite, write};
+use super::stores::{append, check, open_sqlite, write};
 use crate::model::batch_state::{fold_batch, fold_task_into_batch};
 use crate::model::{
     Batch, BatchChange, BatchEvent, BatchId, BatchKey, BatchSpec, CancelMode, CancelRequest, Event, Failure,
     FailureReason, Namespace, Revision, TaskChange, TaskEvent, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
-use crate::store::backup::check;
 use crate::store::record::{decode_commit, encode_commit};
 use crate::store::traits::Commit;
 

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use super::fixtures::History;
 use super::stores::{
-    Recovered, append, fold_all, listed, long_history, open_sqlite, page_of, read_all, temp_dir, write,
+    Recovered, append, fold_all, listed, long_history, open_sqlite, page_of, read_all, rebuild, temp_dir, write,
 };
 use crate::model::{Event, Output, RecoveredTask, Revision, Task, TaskChange, TaskFilter};
 use crate::store::error::StoreError;
 use crate::store::journal::SqliteJournal;
 use crate::store::memory::MemoryProjection;
-use crate::store::open::{Store, rebuild};
+use crate::store::open::Store;
 use crate::store::record::output_of;
 use crate::store::traits::AppendError;
 

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::pools::write_format_2;
-use super::stores::{append, open_sqlite, write};
+use super::stores::{append, backup, check, open_sqlite, write};
 use crate::model::{
     ArgPattern, Event, HandlerChange, HandlerEvent, HandlerName, ModuleDigest, PayloadSchema, PoolName, Registration,
     Revision, TaskState, Timestamp, Upload, UploadSettings,
 };
-use crate::store::backup::{backup, check};
 use crate::store::record::{decode_commit, encode_commit};
 use crate::store::traits::Commit;
 

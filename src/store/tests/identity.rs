@@ -2,8 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::stores::{open_sqlite, open_store};
-use crate::store::backup::{backup, check};
+use super::stores::{backup, check, open_sqlite, open_store};
 use crate::store::open::Options;
 
 #[test]

@@ -2,8 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::stores::open_sqlite;
-use crate::store::backup::{backup, check};
+use super::stores::{backup, check, open_sqlite};
 
 #[test]
 fn each_opening_of_a_journal_has_a_larger_epoch_than_those_before() {

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::stores::{append, open_sqlite, read_all, write};
+use super::stores::{append, check, open_sqlite, read_all, write};
 use crate::model::{
     Event, Lease, PoolChange, PoolEvent, PoolName, PoolSettings, Revision, TaskChange, TaskState, Timestamp,
 };
-use crate::store::backup::check;
 use crate::store::traits::Commit;
 
 const CONFIGURED: PoolSettings = PoolSettings { size: 4, queue_limit: 100, paused: false };

@@ -7,12 +7,11 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::fixtures;
-use super::stores::{append, open_sqlite, open_store, temp_dir, write};
+use super::stores::{append, backup, check, open_sqlite, open_store, temp_dir, write};
 use crate::model::{
     Event, Namespace, RememberedRequest, RequestKey, RequestName, RequestRetention, Revision, TaskChange, TaskEvent,
     TaskExtras, TaskId, TaskSpec, TaskState, Timestamp,
 };
-use crate::store::backup::{backup, check};
 use crate::store::open::{Options, Store};
 use crate::store::traits::Commit;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::fixtures::{id, options};
-use super::stores::{append, open_sqlite, write};
+use super::stores::{append, check, open_sqlite, write};
 use crate::model::schedule_rule::parse_zone;
 use crate::model::schedule_state::{fold_schedule, fold_task_into_schedule};
 use crate::model::{
@@ -15,7 +15,6 @@ use crate::model::{
     ScheduleChange, ScheduleEvent, ScheduleId, ScheduleKey, ScheduleRule, ScheduleSpec, Scheduled, TaskChange,
     TaskEvent, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
-use crate::store::backup::check;
 use crate::store::record::{decode_commit, encode_commit};
 use crate::store::traits::Commit;
 

@@ -7,8 +7,9 @@ use std::sync::mpsc::channel;
 
 use super::fixtures::History;
 use crate::model::{Batch, Event, LimitId, RecoveredTask, Revision, Schedule, Task, TaskId};
+use crate::store::backup::{self, CheckReport};
 use crate::store::error::StoreError;
-use crate::store::open::{Options, Store, open};
+use crate::store::open::{self, Options, Store, open};
 use crate::store::page::PageSize;
 use crate::store::record::fold;
 use crate::store::traits::{AppendError, Commit, Recover};
@@ -84,6 +85,18 @@ pub(super) fn open_store(options: &Options) -> Result<(Store, Recovered), StoreE
 }
 
 /// Appends one commit at a time, on this thread.
+pub(super) fn check(directory: &Path) -> Result<CheckReport, StoreError> {
+    backup::check(directory, &mut |_, _, _| {})
+}
+
+pub(super) fn backup(data: &Path, to: &Path) -> Result<CheckReport, StoreError> {
+    backup::backup(data, to, &mut |_, _, _| {})
+}
+
+pub(super) fn rebuild(directory: &Path) -> Result<Vec<String>, StoreError> {
+    open::rebuild(directory, &mut |_, _, _| {})
+}
+
 pub(super) fn append(store: &Store, commit: &Arc<Commit>) -> Result<(), AppendError> {
     store.journal.append(commit)
 }

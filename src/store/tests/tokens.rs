@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 
 use super::fixtures::History;
-use super::stores::{open_sqlite, temp_dir, write};
+use super::stores::{check, open_sqlite, temp_dir, write};
 use crate::model::{Event, LimitId, TaskChange};
-use crate::store::backup::check;
 
 /// The buckets that are not full at the time of the last start, or have been full for less than an hour.
 fn fold_all(events: &[Event]) -> BTreeMap<LimitId, u64> {

@@ -4,9 +4,8 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::stores::{fold_all, listed, long_history, open_sqlite, page_of, write};
+use super::stores::{check, fold_all, listed, long_history, open_sqlite, page_of, write};
 use crate::model::{RecoveredTask, Task, TaskFilter, TaskState};
-use crate::store::backup::check;
 
 /// Makes the tables as the version before the index of kinds and states left them.
 fn remove_kinds(directory: &Path) {
