@@ -14,6 +14,7 @@ mod error;
 mod format;
 mod handler;
 mod hints;
+mod limit;
 mod map;
 mod options;
 pub mod output;
@@ -60,6 +61,9 @@ pub enum Command {
     /// Create, change, trigger and preview schedules
     #[command(subcommand)]
     Schedule(schedule::Command),
+    /// List limits of tasks
+    #[command(subcommand)]
+    Limit(limit::Command),
     /// Run a handler on each line of the input and print the results
     ///
     /// The tasks are a batch. A task that does not complete prints an empty line, and its failure on stderr; the exit code is
@@ -96,6 +100,7 @@ pub async fn run(command: Command, options: GlobalOptions) -> ExitCode {
             Command::Artifact(command) => artifact::run(command, client, printer).await,
             Command::Batch(command) => batch::run(command, client, printer).await,
             Command::Schedule(command) => schedule::run(command, client, printer).await,
+            Command::Limit(command) => limit::run(command, client, printer).await,
             Command::Map(args) => map::run(args, client, printer).await,
             Command::Pool(command) => pool::run(command, client, printer).await,
             Command::Handler(command) => handler::run(command, client, printer).await,

@@ -15,8 +15,8 @@ use crate::runners::Runner;
 use crate::store::AppendError;
 
 use super::core::{
-    BatchFilter, BatchPage, Explanation, NewUpload, PoolUpdate, PoolView, ScheduleFilter, SchedulePage, ScheduleUpdate,
-    Submission, UnfinishedParents, Verdict,
+    BatchFilter, BatchPage, Explanation, LimitFilter, LimitPage, NewUpload, PoolUpdate, PoolView, ScheduleFilter,
+    SchedulePage, ScheduleUpdate, Submission, UnfinishedParents, Verdict,
 };
 use super::refusal::Refusal;
 use super::views::{BatchSnapshot, CancelBatchCommand, CancelCommand, Configuration, OutputSource, PoolMetrics};
@@ -67,6 +67,7 @@ pub(super) enum Request {
     UnstoredOutput { task: TaskId, attempt: u32, reply: Reply<Option<OutputSource>> },
     UnfinishedParents { task: TaskId, reply: Reply<Option<UnfinishedParents>> },
     Explain { task: TaskId, reply: Reply<Option<Explanation>> },
+    Limits { filter: LimitFilter, from: u64, count: usize, reply: Reply<(LimitPage, Revision)> },
     RunningCount { reply: Reply<u64> },
     StoreFault { reply: Reply<Option<String>> },
     Drain { limit: Duration },

@@ -12,7 +12,7 @@ use crate::model::{
 use crate::runners::ParentRead;
 use crate::store::{Page, PageCursor, PageSize, Projection, StoreError, fold};
 
-use super::core::Explanation;
+use super::core::{Explanation, LimitFilter, LimitPage};
 use super::handle::Handle;
 use super::message::Request;
 use super::refusal::{Draining, Internal, Refusal, TaskNotFound};
@@ -160,6 +160,14 @@ impl Handle {
     pub async fn explain(&self, id: &TaskId) -> Result<Option<Explanation>, Refusal> {
         let task = id.clone();
         self.query_loop(QUERY_TIMEOUT, |reply| Request::Explain { task, reply }).await
+    }
+
+    /// One page of the limits that are configured or in use. `from`: 0, or where the page before ended.
+    ///
+    /// # Errors
+    /// [`Draining`], `SchedulerUnresponsive`.
+    pub async fn limits(&self, filter: LimitFilter, from: u64, count: usize) -> Result<(LimitPage, Revision), Refusal> {
+        self.query_loop(QUERY_TIMEOUT, |reply| Request::Limits { filter, from, count, reply }).await
     }
 
     /// One page of tasks, newest submission first.

@@ -17,7 +17,7 @@ const SERVICES: [(&str, &str); 5] = [
 ];
 
 /// Calls with one response: good ones and bad ones.
-const CALLS: [(&str, &str); 49] = [
+const CALLS: [(&str, &str); 51] = [
     ("SubmitTask", r#"{"handler":"compute"}"#),
     ("SubmitTask", r#"{"handler":"nosuch"}"#),
     ("SubmitTask", r#"{"handler":"compute","pool":"nosuch"}"#),
@@ -36,6 +36,8 @@ const CALLS: [(&str, &str); 49] = [
     ("ListTasks", r#"{"pageSize":-1}"#),
     ("ListFailureGroups", "{}"),
     ("ListFailureGroups", r#"{"filter":{"failureGroup":"x"}}"#),
+    ("ListLimits", "{}"),
+    ("ListLimits", r#"{"pageToken":"x"}"#),
     ("WaitTask", r#"{"taskId":"running","timeout":"0.01s"}"#),
     ("WaitTask", r#"{"taskId":"nosuch"}"#),
     ("CancelTask", r#"{"taskId":"done"}"#),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use lineshaft::proto::v1::{self, TaskState, limit_hold::Reason};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use crate::support::{Server, reason, task};
+use crate::support::{BINARY, Server, reason, seconds, task};
 
 const API: &str = "[[pool]]\nname = \"default\"\nsize = 8\n[[task_limit]]\nname = \"api\"\nmax_running = 2\n";
 
@@ -146,4 +146,53 @@ async fn numbers_out_of_range_are_named_and_too_many_keys_are_refused() {
     }
     let refused = refused.expect("144,000 keys are too many");
     assert_eq!(reason(&refused), "TOO_MANY_LIMIT_KEYS", "{refused}");
+}
+
+#[tokio::test]
+async fn limits_are_listed_with_what_is_taken_of_them() {
+    let server = Server::start(API);
+    let rate = v1::StartRate { starts: 1, interval: seconds(3_600), burst: 2 };
+    let mail = v1::TaskLimit { key: "mail".to_owned(), rate: Some(rate), ..Default::default() };
+    let running = server.submit(limited(task("io", "60"), &[own("k", 1), mail.clone()])).await;
+    server.wait_started(&running).await;
+    for _ in 0..3 {
+        server.submit(limited(task("io", "60"), &[own("k", 1)])).await;
+    }
+    let list = async |request: v1::ListLimitsRequest| server.tasks().list_limits(request).await.unwrap().into_inner();
+    let mut limits = list(v1::ListLimitsRequest::default()).await.limits;
+    limits[1..].sort_by(|a, b| a.key.cmp(&b.key));
+    let default = || v1::Limit { namespace: "default".to_owned(), ..Default::default() };
+    let expected = [
+        v1::Limit { name: "api".to_owned(), max_running: 2, ..Default::default() },
+        v1::Limit { key: "k".to_owned(), max_running: 1, unfinished: 4, taken: 1, waiting: 3, ..default() },
+        v1::Limit { key: "mail".to_owned(), rate: Some(rate), unfinished: 1, taken: 1, tokens: 1, ..default() },
+    ];
+    assert_eq!(limits, expected);
+
+    let mut pages = Vec::new();
+    let mut request = v1::ListLimitsRequest { page_size: 1, ..Default::default() };
+    loop {
+        let page = list(request.clone()).await;
+        pages.extend(page.limits);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    pages[1..].sort_by(|a, b| a.key.cmp(&b.key));
+    assert_eq!(pages, expected, "one on each page");
+    let waiting = list(v1::ListLimitsRequest { only_waiting: true, ..Default::default() }).await;
+    assert_eq!(waiting.limits, expected[1..2]);
+    let other = v1::ListLimitsRequest { only_waiting: true, page_token: request.page_token, ..Default::default() };
+    assert_eq!(reason(&server.tasks().list_limits(other).await.unwrap_err()), "INVALID_FIELD");
+
+    #[expect(clippy::disallowed_methods, reason = "starts the binary under test")]
+    let run = std::process::Command::new(BINARY)
+        .args(["limit", "list", "--no-headers", "--columns", "limit,taken,waiting,rate,tokens"])
+        .env("LINESHAFT_SERVER", &server.address)
+        .output()
+        .unwrap();
+    let rows = String::from_utf8(run.stdout).unwrap();
+    let rows: Vec<Vec<_>> = rows.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows, [vec!["k", "1/1", "3"], vec!["api", "0/2", "0"], vec!["mail", "1", "0", "1/1h", "1/2"]]);
 }

@@ -2048,6 +2048,273 @@ func (x *ListFailureGroupsResponse) GetRevision() uint64 {
 	return 0
 }
 
+// Request of ListLimits.
+type ListLimitsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Keys of this namespace. Empty: those of all namespaces that the caller may see. Limits without a key, which all namespaces share,
+	// are listed for each.
+	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Only limits for which tasks wait.
+	OnlyWaiting bool `protobuf:"varint,2,opt,name=only_waiting,json=onlyWaiting,proto3" json:"only_waiting,omitempty"`
+	// Maximum number of limits, 1 to 1,000; larger values are reduced to 1,000. 0: 100. A page can have fewer although there are more.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// `next_page_token` of the previous page, with the same other fields. Empty for the first page. A limit that comes into use between two
+	// pages can be missing.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLimitsRequest) Reset() {
+	*x = ListLimitsRequest{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLimitsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLimitsRequest) ProtoMessage() {}
+
+func (x *ListLimitsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLimitsRequest.ProtoReflect.Descriptor instead.
+func (*ListLimitsRequest) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ListLimitsRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ListLimitsRequest) GetOnlyWaiting() bool {
+	if x != nil {
+		return x.OnlyWaiting
+	}
+	return false
+}
+
+func (x *ListLimitsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListLimitsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// Response of ListLimits.
+type ListLimitsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One page of limits.
+	Limits []*Limit `protobuf:"bytes,1,rep,name=limits,proto3" json:"limits,omitempty"`
+	// Token of the next page. Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Revision of this response.
+	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListLimitsResponse) Reset() {
+	*x = ListLimitsResponse{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListLimitsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListLimitsResponse) ProtoMessage() {}
+
+func (x *ListLimitsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListLimitsResponse.ProtoReflect.Descriptor instead.
+func (*ListLimitsResponse) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ListLimitsResponse) GetLimits() []*Limit {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *ListLimitsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListLimitsResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// A limit that is configured, or whose key unfinished tasks use.
+type Limit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Namespace of the key; empty if the limit has no key, so that the tasks of all namespaces share it.
+	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Name in the configuration; empty if the tasks set the numbers.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Key; can be empty with a name.
+	Key string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	// Maximum number of tasks that run at once; 0: any number. If the tasks set the numbers, this and `rate` are those of the first task
+	// that waits, or else of the newest one.
+	MaxRunning int32 `protobuf:"varint,4,opt,name=max_running,json=maxRunning,proto3" json:"max_running,omitempty"`
+	// How many tasks start in a time; unset: any number. Neither this nor `max_running` is set if the name is not configured any more.
+	Rate *StartRate `protobuf:"bytes,5,opt,name=rate,proto3" json:"rate,omitempty"`
+	// Unfinished tasks that name the limit.
+	Unfinished int64 `protobuf:"varint,6,opt,name=unfinished,proto3" json:"unfinished,omitempty"`
+	// Of these, tasks that have a place: QUEUED or RUNNING.
+	Taken int64 `protobuf:"varint,7,opt,name=taken,proto3" json:"taken,omitempty"`
+	// Of these, tasks that wait for the limit. A task that has several waits for one of them at a time.
+	Waiting int64 `protobuf:"varint,8,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// With `rate`: tasks that could start now.
+	Tokens int32 `protobuf:"varint,9,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	// With `rate`, if there is no token: when the next one is there. Unset if all are reserved for QUEUED tasks.
+	NextTokenAt   *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=next_token_at,json=nextTokenAt,proto3" json:"next_token_at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Limit) Reset() {
+	*x = Limit{}
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limit) ProtoMessage() {}
+
+func (x *Limit) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limit.ProtoReflect.Descriptor instead.
+func (*Limit) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Limit) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Limit) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Limit) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Limit) GetMaxRunning() int32 {
+	if x != nil {
+		return x.MaxRunning
+	}
+	return 0
+}
+
+func (x *Limit) GetRate() *StartRate {
+	if x != nil {
+		return x.Rate
+	}
+	return nil
+}
+
+func (x *Limit) GetUnfinished() int64 {
+	if x != nil {
+		return x.Unfinished
+	}
+	return 0
+}
+
+func (x *Limit) GetTaken() int64 {
+	if x != nil {
+		return x.Taken
+	}
+	return 0
+}
+
+func (x *Limit) GetWaiting() int64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *Limit) GetTokens() int32 {
+	if x != nil {
+		return x.Tokens
+	}
+	return 0
+}
+
+func (x *Limit) GetNextTokenAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextTokenAt
+	}
+	return nil
+}
+
 // Request of WaitTask.
 type WaitTaskRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2061,7 +2328,7 @@ type WaitTaskRequest struct {
 
 func (x *WaitTaskRequest) Reset() {
 	*x = WaitTaskRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2073,7 +2340,7 @@ func (x *WaitTaskRequest) String() string {
 func (*WaitTaskRequest) ProtoMessage() {}
 
 func (x *WaitTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[23]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2086,7 +2353,7 @@ func (x *WaitTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitTaskRequest.ProtoReflect.Descriptor instead.
 func (*WaitTaskRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{23}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WaitTaskRequest) GetTaskId() string {
@@ -2118,7 +2385,7 @@ type WaitTaskResponse struct {
 
 func (x *WaitTaskResponse) Reset() {
 	*x = WaitTaskResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2130,7 +2397,7 @@ func (x *WaitTaskResponse) String() string {
 func (*WaitTaskResponse) ProtoMessage() {}
 
 func (x *WaitTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[24]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2143,7 +2410,7 @@ func (x *WaitTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitTaskResponse.ProtoReflect.Descriptor instead.
 func (*WaitTaskResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{24}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WaitTaskResponse) GetTask() *Task {
@@ -2185,7 +2452,7 @@ type WatchTasksRequest struct {
 
 func (x *WatchTasksRequest) Reset() {
 	*x = WatchTasksRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[25]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2197,7 +2464,7 @@ func (x *WatchTasksRequest) String() string {
 func (*WatchTasksRequest) ProtoMessage() {}
 
 func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[25]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2210,7 +2477,7 @@ func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTasksRequest.ProtoReflect.Descriptor instead.
 func (*WatchTasksRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{25}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WatchTasksRequest) GetFilter() *TaskFilter {
@@ -2259,7 +2526,7 @@ type WatchTasksResponse struct {
 
 func (x *WatchTasksResponse) Reset() {
 	*x = WatchTasksResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[26]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2271,7 +2538,7 @@ func (x *WatchTasksResponse) String() string {
 func (*WatchTasksResponse) ProtoMessage() {}
 
 func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[26]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2284,7 +2551,7 @@ func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTasksResponse.ProtoReflect.Descriptor instead.
 func (*WatchTasksResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{26}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WatchTasksResponse) GetKind() isWatchTasksResponse_Kind {
@@ -2376,7 +2643,7 @@ type SnapshotComplete struct {
 
 func (x *SnapshotComplete) Reset() {
 	*x = SnapshotComplete{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[27]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2388,7 +2655,7 @@ func (x *SnapshotComplete) String() string {
 func (*SnapshotComplete) ProtoMessage() {}
 
 func (x *SnapshotComplete) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[27]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2401,7 +2668,7 @@ func (x *SnapshotComplete) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotComplete.ProtoReflect.Descriptor instead.
 func (*SnapshotComplete) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{27}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SnapshotComplete) GetRevision() uint64 {
@@ -2431,7 +2698,7 @@ type WatchProgress struct {
 
 func (x *WatchProgress) Reset() {
 	*x = WatchProgress{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[28]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2443,7 +2710,7 @@ func (x *WatchProgress) String() string {
 func (*WatchProgress) ProtoMessage() {}
 
 func (x *WatchProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[28]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2456,7 +2723,7 @@ func (x *WatchProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchProgress.ProtoReflect.Descriptor instead.
 func (*WatchProgress) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{28}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WatchProgress) GetRevision() uint64 {
@@ -2490,7 +2757,7 @@ type CancelTaskRequest struct {
 
 func (x *CancelTaskRequest) Reset() {
 	*x = CancelTaskRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[29]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2502,7 +2769,7 @@ func (x *CancelTaskRequest) String() string {
 func (*CancelTaskRequest) ProtoMessage() {}
 
 func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[29]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2515,7 +2782,7 @@ func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskRequest.ProtoReflect.Descriptor instead.
 func (*CancelTaskRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{29}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CancelTaskRequest) GetTaskId() string {
@@ -2559,7 +2826,7 @@ type CancelTaskResponse struct {
 
 func (x *CancelTaskResponse) Reset() {
 	*x = CancelTaskResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[30]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2571,7 +2838,7 @@ func (x *CancelTaskResponse) String() string {
 func (*CancelTaskResponse) ProtoMessage() {}
 
 func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[30]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2584,7 +2851,7 @@ func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskResponse.ProtoReflect.Descriptor instead.
 func (*CancelTaskResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{30}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CancelTaskResponse) GetState() TaskState {
@@ -2614,7 +2881,7 @@ type UpdateTaskRequest struct {
 
 func (x *UpdateTaskRequest) Reset() {
 	*x = UpdateTaskRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[31]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2626,7 +2893,7 @@ func (x *UpdateTaskRequest) String() string {
 func (*UpdateTaskRequest) ProtoMessage() {}
 
 func (x *UpdateTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[31]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2639,7 +2906,7 @@ func (x *UpdateTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTaskRequest.ProtoReflect.Descriptor instead.
 func (*UpdateTaskRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{31}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *UpdateTaskRequest) GetTaskId() string {
@@ -2677,7 +2944,7 @@ type TaskUpdate struct {
 
 func (x *TaskUpdate) Reset() {
 	*x = TaskUpdate{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[32]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2689,7 +2956,7 @@ func (x *TaskUpdate) String() string {
 func (*TaskUpdate) ProtoMessage() {}
 
 func (x *TaskUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[32]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2702,7 +2969,7 @@ func (x *TaskUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskUpdate.ProtoReflect.Descriptor instead.
 func (*TaskUpdate) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{32}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *TaskUpdate) GetPriority() Priority {
@@ -2760,7 +3027,7 @@ type UpdateTaskResponse struct {
 
 func (x *UpdateTaskResponse) Reset() {
 	*x = UpdateTaskResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[33]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2772,7 +3039,7 @@ func (x *UpdateTaskResponse) String() string {
 func (*UpdateTaskResponse) ProtoMessage() {}
 
 func (x *UpdateTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[33]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2785,7 +3052,7 @@ func (x *UpdateTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTaskResponse.ProtoReflect.Descriptor instead.
 func (*UpdateTaskResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{33}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *UpdateTaskResponse) GetState() TaskState {
@@ -2819,7 +3086,7 @@ type RetryTaskRequest struct {
 
 func (x *RetryTaskRequest) Reset() {
 	*x = RetryTaskRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[34]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2831,7 +3098,7 @@ func (x *RetryTaskRequest) String() string {
 func (*RetryTaskRequest) ProtoMessage() {}
 
 func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[34]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2844,7 +3111,7 @@ func (x *RetryTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskRequest.ProtoReflect.Descriptor instead.
 func (*RetryTaskRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{34}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RetryTaskRequest) GetTaskId() string {
@@ -2886,7 +3153,7 @@ type RetryTaskResponse struct {
 
 func (x *RetryTaskResponse) Reset() {
 	*x = RetryTaskResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[35]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2898,7 +3165,7 @@ func (x *RetryTaskResponse) String() string {
 func (*RetryTaskResponse) ProtoMessage() {}
 
 func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[35]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2911,7 +3178,7 @@ func (x *RetryTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTaskResponse.ProtoReflect.Descriptor instead.
 func (*RetryTaskResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{35}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RetryTaskResponse) GetTask() *SubmitTaskResponse {
@@ -2940,7 +3207,7 @@ type CancelTasksRequest struct {
 
 func (x *CancelTasksRequest) Reset() {
 	*x = CancelTasksRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[36]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2952,7 +3219,7 @@ func (x *CancelTasksRequest) String() string {
 func (*CancelTasksRequest) ProtoMessage() {}
 
 func (x *CancelTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[36]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2965,7 +3232,7 @@ func (x *CancelTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTasksRequest.ProtoReflect.Descriptor instead.
 func (*CancelTasksRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{36}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CancelTasksRequest) GetFilter() *TaskFilter {
@@ -3020,7 +3287,7 @@ type CancelTasksResponse struct {
 
 func (x *CancelTasksResponse) Reset() {
 	*x = CancelTasksResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[37]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3032,7 +3299,7 @@ func (x *CancelTasksResponse) String() string {
 func (*CancelTasksResponse) ProtoMessage() {}
 
 func (x *CancelTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[37]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3045,7 +3312,7 @@ func (x *CancelTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTasksResponse.ProtoReflect.Descriptor instead.
 func (*CancelTasksResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{37}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CancelTasksResponse) GetMatched() int64 {
@@ -3091,7 +3358,7 @@ type UpdateTasksRequest struct {
 
 func (x *UpdateTasksRequest) Reset() {
 	*x = UpdateTasksRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[38]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3103,7 +3370,7 @@ func (x *UpdateTasksRequest) String() string {
 func (*UpdateTasksRequest) ProtoMessage() {}
 
 func (x *UpdateTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[38]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3116,7 +3383,7 @@ func (x *UpdateTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTasksRequest.ProtoReflect.Descriptor instead.
 func (*UpdateTasksRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{38}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *UpdateTasksRequest) GetFilter() *TaskFilter {
@@ -3155,7 +3422,7 @@ type UpdateTasksResponse struct {
 
 func (x *UpdateTasksResponse) Reset() {
 	*x = UpdateTasksResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[39]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3167,7 +3434,7 @@ func (x *UpdateTasksResponse) String() string {
 func (*UpdateTasksResponse) ProtoMessage() {}
 
 func (x *UpdateTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[39]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3180,7 +3447,7 @@ func (x *UpdateTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateTasksResponse.ProtoReflect.Descriptor instead.
 func (*UpdateTasksResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{39}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *UpdateTasksResponse) GetMatched() int64 {
@@ -3224,7 +3491,7 @@ type RetryTasksRequest struct {
 
 func (x *RetryTasksRequest) Reset() {
 	*x = RetryTasksRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[40]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3236,7 +3503,7 @@ func (x *RetryTasksRequest) String() string {
 func (*RetryTasksRequest) ProtoMessage() {}
 
 func (x *RetryTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[40]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3249,7 +3516,7 @@ func (x *RetryTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTasksRequest.ProtoReflect.Descriptor instead.
 func (*RetryTasksRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{40}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RetryTasksRequest) GetFilter() *TaskFilter {
@@ -3304,7 +3571,7 @@ type RetryTasksResponse struct {
 
 func (x *RetryTasksResponse) Reset() {
 	*x = RetryTasksResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[41]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3316,7 +3583,7 @@ func (x *RetryTasksResponse) String() string {
 func (*RetryTasksResponse) ProtoMessage() {}
 
 func (x *RetryTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[41]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3329,7 +3596,7 @@ func (x *RetryTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetryTasksResponse.ProtoReflect.Descriptor instead.
 func (*RetryTasksResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{41}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RetryTasksResponse) GetMatched() int64 {
@@ -3373,7 +3640,7 @@ type DeleteTasksRequest struct {
 
 func (x *DeleteTasksRequest) Reset() {
 	*x = DeleteTasksRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[42]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3385,7 +3652,7 @@ func (x *DeleteTasksRequest) String() string {
 func (*DeleteTasksRequest) ProtoMessage() {}
 
 func (x *DeleteTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[42]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3398,7 +3665,7 @@ func (x *DeleteTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTasksRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTasksRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{42}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DeleteTasksRequest) GetFilter() *TaskFilter {
@@ -3428,7 +3695,7 @@ type DeleteTasksResponse struct {
 
 func (x *DeleteTasksResponse) Reset() {
 	*x = DeleteTasksResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[43]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3440,7 +3707,7 @@ func (x *DeleteTasksResponse) String() string {
 func (*DeleteTasksResponse) ProtoMessage() {}
 
 func (x *DeleteTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[43]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3453,7 +3720,7 @@ func (x *DeleteTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTasksResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTasksResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{43}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DeleteTasksResponse) GetDeleted() int64 {
@@ -3489,7 +3756,7 @@ type ReadOutputRequest struct {
 
 func (x *ReadOutputRequest) Reset() {
 	*x = ReadOutputRequest{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[44]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3501,7 +3768,7 @@ func (x *ReadOutputRequest) String() string {
 func (*ReadOutputRequest) ProtoMessage() {}
 
 func (x *ReadOutputRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[44]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3514,7 +3781,7 @@ func (x *ReadOutputRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOutputRequest.ProtoReflect.Descriptor instead.
 func (*ReadOutputRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{44}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ReadOutputRequest) GetTaskId() string {
@@ -3569,7 +3836,7 @@ type ReadOutputResponse struct {
 
 func (x *ReadOutputResponse) Reset() {
 	*x = ReadOutputResponse{}
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[45]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3581,7 +3848,7 @@ func (x *ReadOutputResponse) String() string {
 func (*ReadOutputResponse) ProtoMessage() {}
 
 func (x *ReadOutputResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_service_proto_msgTypes[45]
+	mi := &file_lineshaft_v1_task_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3594,7 +3861,7 @@ func (x *ReadOutputResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOutputResponse.ProtoReflect.Descriptor instead.
 func (*ReadOutputResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{45}
+	return file_lineshaft_v1_task_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ReadOutputResponse) GetData() []byte {
@@ -3789,7 +4056,32 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\x06groups\x18\x01 \x03(\v2\x1a.lineshaft.v1.FailureGroupR\x06groups\x12\x14\n" +
 	"\x05tasks\x18\x02 \x01(\x03R\x05tasks\x12\x19\n" +
 	"\bat_least\x18\x03 \x01(\bR\aatLeast\x12\x1a\n" +
-	"\brevision\x18\x04 \x01(\x04R\brevision\"_\n" +
+	"\brevision\x18\x04 \x01(\x04R\brevision\"\x90\x01\n" +
+	"\x11ListLimitsRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12!\n" +
+	"\fonly_waiting\x18\x02 \x01(\bR\vonlyWaiting\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"\x85\x01\n" +
+	"\x12ListLimitsResponse\x12+\n" +
+	"\x06limits\x18\x01 \x03(\v2\x13.lineshaft.v1.LimitR\x06limits\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\"\xc1\x02\n" +
+	"\x05Limit\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\tR\x03key\x12\x1f\n" +
+	"\vmax_running\x18\x04 \x01(\x05R\n" +
+	"maxRunning\x12+\n" +
+	"\x04rate\x18\x05 \x01(\v2\x17.lineshaft.v1.StartRateR\x04rate\x12\x1e\n" +
+	"\n" +
+	"unfinished\x18\x06 \x01(\x03R\n" +
+	"unfinished\x12\x14\n" +
+	"\x05taken\x18\a \x01(\x03R\x05taken\x12\x18\n" +
+	"\awaiting\x18\b \x01(\x03R\awaiting\x12\x16\n" +
+	"\x06tokens\x18\t \x01(\x05R\x06tokens\x12>\n" +
+	"\rnext_token_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\vnextTokenAt\"_\n" +
 	"\x0fWaitTaskRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"r\n" +
@@ -3899,7 +4191,7 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\x1aESTIMATE_BASIS_UNSPECIFIED\x10\x00\x12\x1c\n" +
 	"\x18ESTIMATE_BASIS_FREE_SLOT\x10\x01\x12\x18\n" +
 	"\x14ESTIMATE_BASIS_DELAY\x10\x02\x12\x1c\n" +
-	"\x18ESTIMATE_BASIS_RUN_TIMES\x10\x032\xe7\v\n" +
+	"\x18ESTIMATE_BASIS_RUN_TIMES\x10\x032\xb8\f\n" +
 	"\vTaskService\x12O\n" +
 	"\n" +
 	"SubmitTask\x12\x1f.lineshaft.v1.SubmitTaskRequest\x1a .lineshaft.v1.SubmitTaskResponse\x12a\n" +
@@ -3909,7 +4201,9 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\aGetTask\x12\x1c.lineshaft.v1.GetTaskRequest\x1a\x1d.lineshaft.v1.GetTaskResponse\x12R\n" +
 	"\vExplainTask\x12 .lineshaft.v1.ExplainTaskRequest\x1a!.lineshaft.v1.ExplainTaskResponse\x12L\n" +
 	"\tListTasks\x12\x1e.lineshaft.v1.ListTasksRequest\x1a\x1f.lineshaft.v1.ListTasksResponse\x12d\n" +
-	"\x11ListFailureGroups\x12&.lineshaft.v1.ListFailureGroupsRequest\x1a'.lineshaft.v1.ListFailureGroupsResponse\x12I\n" +
+	"\x11ListFailureGroups\x12&.lineshaft.v1.ListFailureGroupsRequest\x1a'.lineshaft.v1.ListFailureGroupsResponse\x12O\n" +
+	"\n" +
+	"ListLimits\x12\x1f.lineshaft.v1.ListLimitsRequest\x1a .lineshaft.v1.ListLimitsResponse\x12I\n" +
 	"\bWaitTask\x12\x1d.lineshaft.v1.WaitTaskRequest\x1a\x1e.lineshaft.v1.WaitTaskResponse\x12Q\n" +
 	"\n" +
 	"WatchTasks\x12\x1f.lineshaft.v1.WatchTasksRequest\x1a .lineshaft.v1.WatchTasksResponse0\x01\x12O\n" +
@@ -3940,7 +4234,7 @@ func file_lineshaft_v1_task_service_proto_rawDescGZIP() []byte {
 }
 
 var file_lineshaft_v1_task_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_lineshaft_v1_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_lineshaft_v1_task_service_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_lineshaft_v1_task_service_proto_goTypes = []any{
 	(EstimateBasis)(0),                // 0: lineshaft.v1.EstimateBasis
 	(*SubmitTaskRequest)(nil),         // 1: lineshaft.v1.SubmitTaskRequest
@@ -3966,167 +4260,176 @@ var file_lineshaft_v1_task_service_proto_goTypes = []any{
 	(*ListTasksResponse)(nil),         // 21: lineshaft.v1.ListTasksResponse
 	(*ListFailureGroupsRequest)(nil),  // 22: lineshaft.v1.ListFailureGroupsRequest
 	(*ListFailureGroupsResponse)(nil), // 23: lineshaft.v1.ListFailureGroupsResponse
-	(*WaitTaskRequest)(nil),           // 24: lineshaft.v1.WaitTaskRequest
-	(*WaitTaskResponse)(nil),          // 25: lineshaft.v1.WaitTaskResponse
-	(*WatchTasksRequest)(nil),         // 26: lineshaft.v1.WatchTasksRequest
-	(*WatchTasksResponse)(nil),        // 27: lineshaft.v1.WatchTasksResponse
-	(*SnapshotComplete)(nil),          // 28: lineshaft.v1.SnapshotComplete
-	(*WatchProgress)(nil),             // 29: lineshaft.v1.WatchProgress
-	(*CancelTaskRequest)(nil),         // 30: lineshaft.v1.CancelTaskRequest
-	(*CancelTaskResponse)(nil),        // 31: lineshaft.v1.CancelTaskResponse
-	(*UpdateTaskRequest)(nil),         // 32: lineshaft.v1.UpdateTaskRequest
-	(*TaskUpdate)(nil),                // 33: lineshaft.v1.TaskUpdate
-	(*UpdateTaskResponse)(nil),        // 34: lineshaft.v1.UpdateTaskResponse
-	(*RetryTaskRequest)(nil),          // 35: lineshaft.v1.RetryTaskRequest
-	(*RetryTaskResponse)(nil),         // 36: lineshaft.v1.RetryTaskResponse
-	(*CancelTasksRequest)(nil),        // 37: lineshaft.v1.CancelTasksRequest
-	(*CancelTasksResponse)(nil),       // 38: lineshaft.v1.CancelTasksResponse
-	(*UpdateTasksRequest)(nil),        // 39: lineshaft.v1.UpdateTasksRequest
-	(*UpdateTasksResponse)(nil),       // 40: lineshaft.v1.UpdateTasksResponse
-	(*RetryTasksRequest)(nil),         // 41: lineshaft.v1.RetryTasksRequest
-	(*RetryTasksResponse)(nil),        // 42: lineshaft.v1.RetryTasksResponse
-	(*DeleteTasksRequest)(nil),        // 43: lineshaft.v1.DeleteTasksRequest
-	(*DeleteTasksResponse)(nil),       // 44: lineshaft.v1.DeleteTasksResponse
-	(*ReadOutputRequest)(nil),         // 45: lineshaft.v1.ReadOutputRequest
-	(*ReadOutputResponse)(nil),        // 46: lineshaft.v1.ReadOutputResponse
-	nil,                               // 47: lineshaft.v1.SubmitTaskRequest.LabelsEntry
-	nil,                               // 48: lineshaft.v1.Rejection.MetadataEntry
-	nil,                               // 49: lineshaft.v1.TaskUpdate.LabelsEntry
-	(*Payload)(nil),                   // 50: lineshaft.v1.Payload
-	(Priority)(0),                     // 51: lineshaft.v1.Priority
-	(*durationpb.Duration)(nil),       // 52: google.protobuf.Duration
-	(*RetryPolicy)(nil),               // 53: lineshaft.v1.RetryPolicy
-	(Durability)(0),                   // 54: lineshaft.v1.Durability
-	(TraceMode)(0),                    // 55: lineshaft.v1.TraceMode
-	(*TaskLimit)(nil),                 // 56: lineshaft.v1.TaskLimit
-	(OnUniqueConflict)(0),             // 57: lineshaft.v1.OnUniqueConflict
-	(OnParentFailure)(0),              // 58: lineshaft.v1.OnParentFailure
-	(TaskState)(0),                    // 59: lineshaft.v1.TaskState
-	(*TaskEvent)(nil),                 // 60: lineshaft.v1.TaskEvent
-	(*Task)(nil),                      // 61: lineshaft.v1.Task
-	(*timestamppb.Timestamp)(nil),     // 62: google.protobuf.Timestamp
-	(*LimitHold)(nil),                 // 63: lineshaft.v1.LimitHold
-	(*TaskFilter)(nil),                // 64: lineshaft.v1.TaskFilter
-	(*FailureGroup)(nil),              // 65: lineshaft.v1.FailureGroup
-	(CancelMode)(0),                   // 66: lineshaft.v1.CancelMode
-	(OutputStream)(0),                 // 67: lineshaft.v1.OutputStream
+	(*ListLimitsRequest)(nil),         // 24: lineshaft.v1.ListLimitsRequest
+	(*ListLimitsResponse)(nil),        // 25: lineshaft.v1.ListLimitsResponse
+	(*Limit)(nil),                     // 26: lineshaft.v1.Limit
+	(*WaitTaskRequest)(nil),           // 27: lineshaft.v1.WaitTaskRequest
+	(*WaitTaskResponse)(nil),          // 28: lineshaft.v1.WaitTaskResponse
+	(*WatchTasksRequest)(nil),         // 29: lineshaft.v1.WatchTasksRequest
+	(*WatchTasksResponse)(nil),        // 30: lineshaft.v1.WatchTasksResponse
+	(*SnapshotComplete)(nil),          // 31: lineshaft.v1.SnapshotComplete
+	(*WatchProgress)(nil),             // 32: lineshaft.v1.WatchProgress
+	(*CancelTaskRequest)(nil),         // 33: lineshaft.v1.CancelTaskRequest
+	(*CancelTaskResponse)(nil),        // 34: lineshaft.v1.CancelTaskResponse
+	(*UpdateTaskRequest)(nil),         // 35: lineshaft.v1.UpdateTaskRequest
+	(*TaskUpdate)(nil),                // 36: lineshaft.v1.TaskUpdate
+	(*UpdateTaskResponse)(nil),        // 37: lineshaft.v1.UpdateTaskResponse
+	(*RetryTaskRequest)(nil),          // 38: lineshaft.v1.RetryTaskRequest
+	(*RetryTaskResponse)(nil),         // 39: lineshaft.v1.RetryTaskResponse
+	(*CancelTasksRequest)(nil),        // 40: lineshaft.v1.CancelTasksRequest
+	(*CancelTasksResponse)(nil),       // 41: lineshaft.v1.CancelTasksResponse
+	(*UpdateTasksRequest)(nil),        // 42: lineshaft.v1.UpdateTasksRequest
+	(*UpdateTasksResponse)(nil),       // 43: lineshaft.v1.UpdateTasksResponse
+	(*RetryTasksRequest)(nil),         // 44: lineshaft.v1.RetryTasksRequest
+	(*RetryTasksResponse)(nil),        // 45: lineshaft.v1.RetryTasksResponse
+	(*DeleteTasksRequest)(nil),        // 46: lineshaft.v1.DeleteTasksRequest
+	(*DeleteTasksResponse)(nil),       // 47: lineshaft.v1.DeleteTasksResponse
+	(*ReadOutputRequest)(nil),         // 48: lineshaft.v1.ReadOutputRequest
+	(*ReadOutputResponse)(nil),        // 49: lineshaft.v1.ReadOutputResponse
+	nil,                               // 50: lineshaft.v1.SubmitTaskRequest.LabelsEntry
+	nil,                               // 51: lineshaft.v1.Rejection.MetadataEntry
+	nil,                               // 52: lineshaft.v1.TaskUpdate.LabelsEntry
+	(*Payload)(nil),                   // 53: lineshaft.v1.Payload
+	(Priority)(0),                     // 54: lineshaft.v1.Priority
+	(*durationpb.Duration)(nil),       // 55: google.protobuf.Duration
+	(*RetryPolicy)(nil),               // 56: lineshaft.v1.RetryPolicy
+	(Durability)(0),                   // 57: lineshaft.v1.Durability
+	(TraceMode)(0),                    // 58: lineshaft.v1.TraceMode
+	(*TaskLimit)(nil),                 // 59: lineshaft.v1.TaskLimit
+	(OnUniqueConflict)(0),             // 60: lineshaft.v1.OnUniqueConflict
+	(OnParentFailure)(0),              // 61: lineshaft.v1.OnParentFailure
+	(TaskState)(0),                    // 62: lineshaft.v1.TaskState
+	(*TaskEvent)(nil),                 // 63: lineshaft.v1.TaskEvent
+	(*Task)(nil),                      // 64: lineshaft.v1.Task
+	(*timestamppb.Timestamp)(nil),     // 65: google.protobuf.Timestamp
+	(*LimitHold)(nil),                 // 66: lineshaft.v1.LimitHold
+	(*TaskFilter)(nil),                // 67: lineshaft.v1.TaskFilter
+	(*FailureGroup)(nil),              // 68: lineshaft.v1.FailureGroup
+	(*StartRate)(nil),                 // 69: lineshaft.v1.StartRate
+	(CancelMode)(0),                   // 70: lineshaft.v1.CancelMode
+	(OutputStream)(0),                 // 71: lineshaft.v1.OutputStream
 }
 var file_lineshaft_v1_task_service_proto_depIdxs = []int32{
-	50, // 0: lineshaft.v1.SubmitTaskRequest.payload:type_name -> lineshaft.v1.Payload
-	51, // 1: lineshaft.v1.SubmitTaskRequest.priority:type_name -> lineshaft.v1.Priority
-	47, // 2: lineshaft.v1.SubmitTaskRequest.labels:type_name -> lineshaft.v1.SubmitTaskRequest.LabelsEntry
-	52, // 3: lineshaft.v1.SubmitTaskRequest.timeout:type_name -> google.protobuf.Duration
-	53, // 4: lineshaft.v1.SubmitTaskRequest.retry:type_name -> lineshaft.v1.RetryPolicy
-	52, // 5: lineshaft.v1.SubmitTaskRequest.delay:type_name -> google.protobuf.Duration
-	54, // 6: lineshaft.v1.SubmitTaskRequest.durability:type_name -> lineshaft.v1.Durability
-	52, // 7: lineshaft.v1.SubmitTaskRequest.expires_after:type_name -> google.protobuf.Duration
-	55, // 8: lineshaft.v1.SubmitTaskRequest.trace_mode:type_name -> lineshaft.v1.TraceMode
+	53, // 0: lineshaft.v1.SubmitTaskRequest.payload:type_name -> lineshaft.v1.Payload
+	54, // 1: lineshaft.v1.SubmitTaskRequest.priority:type_name -> lineshaft.v1.Priority
+	50, // 2: lineshaft.v1.SubmitTaskRequest.labels:type_name -> lineshaft.v1.SubmitTaskRequest.LabelsEntry
+	55, // 3: lineshaft.v1.SubmitTaskRequest.timeout:type_name -> google.protobuf.Duration
+	56, // 4: lineshaft.v1.SubmitTaskRequest.retry:type_name -> lineshaft.v1.RetryPolicy
+	55, // 5: lineshaft.v1.SubmitTaskRequest.delay:type_name -> google.protobuf.Duration
+	57, // 6: lineshaft.v1.SubmitTaskRequest.durability:type_name -> lineshaft.v1.Durability
+	55, // 7: lineshaft.v1.SubmitTaskRequest.expires_after:type_name -> google.protobuf.Duration
+	58, // 8: lineshaft.v1.SubmitTaskRequest.trace_mode:type_name -> lineshaft.v1.TraceMode
 	2,  // 9: lineshaft.v1.SubmitTaskRequest.dependencies:type_name -> lineshaft.v1.Dependencies
-	56, // 10: lineshaft.v1.SubmitTaskRequest.limits:type_name -> lineshaft.v1.TaskLimit
-	57, // 11: lineshaft.v1.SubmitTaskRequest.on_unique_conflict:type_name -> lineshaft.v1.OnUniqueConflict
-	58, // 12: lineshaft.v1.Dependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
-	59, // 13: lineshaft.v1.SubmitTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	54, // 14: lineshaft.v1.SubmitTaskResponse.durability:type_name -> lineshaft.v1.Durability
+	59, // 10: lineshaft.v1.SubmitTaskRequest.limits:type_name -> lineshaft.v1.TaskLimit
+	60, // 11: lineshaft.v1.SubmitTaskRequest.on_unique_conflict:type_name -> lineshaft.v1.OnUniqueConflict
+	61, // 12: lineshaft.v1.Dependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
+	62, // 13: lineshaft.v1.SubmitTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	57, // 14: lineshaft.v1.SubmitTaskResponse.durability:type_name -> lineshaft.v1.Durability
 	1,  // 15: lineshaft.v1.BatchSubmitTasksRequest.tasks:type_name -> lineshaft.v1.SubmitTaskRequest
-	54, // 16: lineshaft.v1.BatchSubmitTasksResponse.durability:type_name -> lineshaft.v1.Durability
+	57, // 16: lineshaft.v1.BatchSubmitTasksResponse.durability:type_name -> lineshaft.v1.Durability
 	1,  // 17: lineshaft.v1.SubmitTasksRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
 	3,  // 18: lineshaft.v1.SubmitTasksResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
 	8,  // 19: lineshaft.v1.SubmitTasksResponse.rejected:type_name -> lineshaft.v1.Rejection
-	52, // 20: lineshaft.v1.Rejection.retry_after:type_name -> google.protobuf.Duration
-	48, // 21: lineshaft.v1.Rejection.metadata:type_name -> lineshaft.v1.Rejection.MetadataEntry
+	55, // 20: lineshaft.v1.Rejection.retry_after:type_name -> google.protobuf.Duration
+	51, // 21: lineshaft.v1.Rejection.metadata:type_name -> lineshaft.v1.Rejection.MetadataEntry
 	1,  // 22: lineshaft.v1.RunTaskRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
 	3,  // 23: lineshaft.v1.RunTaskResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
-	60, // 24: lineshaft.v1.RunTaskResponse.event:type_name -> lineshaft.v1.TaskEvent
-	61, // 25: lineshaft.v1.RunTaskResponse.task:type_name -> lineshaft.v1.Task
-	61, // 26: lineshaft.v1.GetTaskResponse.task:type_name -> lineshaft.v1.Task
-	59, // 27: lineshaft.v1.ExplainTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	63, // 24: lineshaft.v1.RunTaskResponse.event:type_name -> lineshaft.v1.TaskEvent
+	64, // 25: lineshaft.v1.RunTaskResponse.task:type_name -> lineshaft.v1.Task
+	64, // 26: lineshaft.v1.GetTaskResponse.task:type_name -> lineshaft.v1.Task
+	62, // 27: lineshaft.v1.ExplainTaskResponse.state:type_name -> lineshaft.v1.TaskState
 	15, // 28: lineshaft.v1.ExplainTaskResponse.blockers:type_name -> lineshaft.v1.Blocker
 	19, // 29: lineshaft.v1.ExplainTaskResponse.position:type_name -> lineshaft.v1.QueuePosition
-	62, // 30: lineshaft.v1.ExplainTaskResponse.estimated_start:type_name -> google.protobuf.Timestamp
+	65, // 30: lineshaft.v1.ExplainTaskResponse.estimated_start:type_name -> google.protobuf.Timestamp
 	0,  // 31: lineshaft.v1.ExplainTaskResponse.estimate_basis:type_name -> lineshaft.v1.EstimateBasis
-	62, // 32: lineshaft.v1.Blocker.delayed_until:type_name -> google.protobuf.Timestamp
-	62, // 33: lineshaft.v1.Blocker.retries_at:type_name -> google.protobuf.Timestamp
+	65, // 32: lineshaft.v1.Blocker.delayed_until:type_name -> google.protobuf.Timestamp
+	65, // 33: lineshaft.v1.Blocker.retries_at:type_name -> google.protobuf.Timestamp
 	17, // 34: lineshaft.v1.Blocker.parents:type_name -> lineshaft.v1.UnfinishedParents
 	18, // 35: lineshaft.v1.Blocker.pool_slots:type_name -> lineshaft.v1.TakenSlots
 	18, // 36: lineshaft.v1.Blocker.namespace_slots:type_name -> lineshaft.v1.TakenSlots
 	16, // 37: lineshaft.v1.Blocker.limit:type_name -> lineshaft.v1.LimitBlocker
-	63, // 38: lineshaft.v1.LimitBlocker.hold:type_name -> lineshaft.v1.LimitHold
-	64, // 39: lineshaft.v1.ListTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	61, // 40: lineshaft.v1.ListTasksResponse.tasks:type_name -> lineshaft.v1.Task
-	64, // 41: lineshaft.v1.ListFailureGroupsRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	65, // 42: lineshaft.v1.ListFailureGroupsResponse.groups:type_name -> lineshaft.v1.FailureGroup
-	52, // 43: lineshaft.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
-	61, // 44: lineshaft.v1.WaitTaskResponse.task:type_name -> lineshaft.v1.Task
-	64, // 45: lineshaft.v1.WatchTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	52, // 46: lineshaft.v1.WatchTasksRequest.progress_interval:type_name -> google.protobuf.Duration
-	61, // 47: lineshaft.v1.WatchTasksResponse.snapshot_entry:type_name -> lineshaft.v1.Task
-	28, // 48: lineshaft.v1.WatchTasksResponse.snapshot_complete:type_name -> lineshaft.v1.SnapshotComplete
-	60, // 49: lineshaft.v1.WatchTasksResponse.event:type_name -> lineshaft.v1.TaskEvent
-	29, // 50: lineshaft.v1.WatchTasksResponse.progress:type_name -> lineshaft.v1.WatchProgress
-	66, // 51: lineshaft.v1.CancelTaskRequest.mode:type_name -> lineshaft.v1.CancelMode
-	52, // 52: lineshaft.v1.CancelTaskRequest.grace:type_name -> google.protobuf.Duration
-	59, // 53: lineshaft.v1.CancelTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	33, // 54: lineshaft.v1.UpdateTaskRequest.update:type_name -> lineshaft.v1.TaskUpdate
-	51, // 55: lineshaft.v1.TaskUpdate.priority:type_name -> lineshaft.v1.Priority
-	52, // 56: lineshaft.v1.TaskUpdate.timeout:type_name -> google.protobuf.Duration
-	49, // 57: lineshaft.v1.TaskUpdate.labels:type_name -> lineshaft.v1.TaskUpdate.LabelsEntry
-	52, // 58: lineshaft.v1.TaskUpdate.delay:type_name -> google.protobuf.Duration
-	52, // 59: lineshaft.v1.TaskUpdate.expires_after:type_name -> google.protobuf.Duration
-	59, // 60: lineshaft.v1.UpdateTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	50, // 61: lineshaft.v1.RetryTaskRequest.payload:type_name -> lineshaft.v1.Payload
-	51, // 62: lineshaft.v1.RetryTaskRequest.priority:type_name -> lineshaft.v1.Priority
-	3,  // 63: lineshaft.v1.RetryTaskResponse.task:type_name -> lineshaft.v1.SubmitTaskResponse
-	64, // 64: lineshaft.v1.CancelTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	66, // 65: lineshaft.v1.CancelTasksRequest.mode:type_name -> lineshaft.v1.CancelMode
-	52, // 66: lineshaft.v1.CancelTasksRequest.grace:type_name -> google.protobuf.Duration
-	64, // 67: lineshaft.v1.UpdateTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	33, // 68: lineshaft.v1.UpdateTasksRequest.update:type_name -> lineshaft.v1.TaskUpdate
-	64, // 69: lineshaft.v1.RetryTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	50, // 70: lineshaft.v1.RetryTasksRequest.payload:type_name -> lineshaft.v1.Payload
-	51, // 71: lineshaft.v1.RetryTasksRequest.priority:type_name -> lineshaft.v1.Priority
-	64, // 72: lineshaft.v1.DeleteTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	67, // 73: lineshaft.v1.ReadOutputRequest.stream:type_name -> lineshaft.v1.OutputStream
-	1,  // 74: lineshaft.v1.TaskService.SubmitTask:input_type -> lineshaft.v1.SubmitTaskRequest
-	4,  // 75: lineshaft.v1.TaskService.BatchSubmitTasks:input_type -> lineshaft.v1.BatchSubmitTasksRequest
-	6,  // 76: lineshaft.v1.TaskService.SubmitTasks:input_type -> lineshaft.v1.SubmitTasksRequest
-	9,  // 77: lineshaft.v1.TaskService.RunTask:input_type -> lineshaft.v1.RunTaskRequest
-	11, // 78: lineshaft.v1.TaskService.GetTask:input_type -> lineshaft.v1.GetTaskRequest
-	13, // 79: lineshaft.v1.TaskService.ExplainTask:input_type -> lineshaft.v1.ExplainTaskRequest
-	20, // 80: lineshaft.v1.TaskService.ListTasks:input_type -> lineshaft.v1.ListTasksRequest
-	22, // 81: lineshaft.v1.TaskService.ListFailureGroups:input_type -> lineshaft.v1.ListFailureGroupsRequest
-	24, // 82: lineshaft.v1.TaskService.WaitTask:input_type -> lineshaft.v1.WaitTaskRequest
-	26, // 83: lineshaft.v1.TaskService.WatchTasks:input_type -> lineshaft.v1.WatchTasksRequest
-	30, // 84: lineshaft.v1.TaskService.CancelTask:input_type -> lineshaft.v1.CancelTaskRequest
-	32, // 85: lineshaft.v1.TaskService.UpdateTask:input_type -> lineshaft.v1.UpdateTaskRequest
-	35, // 86: lineshaft.v1.TaskService.RetryTask:input_type -> lineshaft.v1.RetryTaskRequest
-	37, // 87: lineshaft.v1.TaskService.CancelTasks:input_type -> lineshaft.v1.CancelTasksRequest
-	39, // 88: lineshaft.v1.TaskService.UpdateTasks:input_type -> lineshaft.v1.UpdateTasksRequest
-	41, // 89: lineshaft.v1.TaskService.RetryTasks:input_type -> lineshaft.v1.RetryTasksRequest
-	43, // 90: lineshaft.v1.TaskService.DeleteTasks:input_type -> lineshaft.v1.DeleteTasksRequest
-	45, // 91: lineshaft.v1.TaskService.ReadOutput:input_type -> lineshaft.v1.ReadOutputRequest
-	3,  // 92: lineshaft.v1.TaskService.SubmitTask:output_type -> lineshaft.v1.SubmitTaskResponse
-	5,  // 93: lineshaft.v1.TaskService.BatchSubmitTasks:output_type -> lineshaft.v1.BatchSubmitTasksResponse
-	7,  // 94: lineshaft.v1.TaskService.SubmitTasks:output_type -> lineshaft.v1.SubmitTasksResponse
-	10, // 95: lineshaft.v1.TaskService.RunTask:output_type -> lineshaft.v1.RunTaskResponse
-	12, // 96: lineshaft.v1.TaskService.GetTask:output_type -> lineshaft.v1.GetTaskResponse
-	14, // 97: lineshaft.v1.TaskService.ExplainTask:output_type -> lineshaft.v1.ExplainTaskResponse
-	21, // 98: lineshaft.v1.TaskService.ListTasks:output_type -> lineshaft.v1.ListTasksResponse
-	23, // 99: lineshaft.v1.TaskService.ListFailureGroups:output_type -> lineshaft.v1.ListFailureGroupsResponse
-	25, // 100: lineshaft.v1.TaskService.WaitTask:output_type -> lineshaft.v1.WaitTaskResponse
-	27, // 101: lineshaft.v1.TaskService.WatchTasks:output_type -> lineshaft.v1.WatchTasksResponse
-	31, // 102: lineshaft.v1.TaskService.CancelTask:output_type -> lineshaft.v1.CancelTaskResponse
-	34, // 103: lineshaft.v1.TaskService.UpdateTask:output_type -> lineshaft.v1.UpdateTaskResponse
-	36, // 104: lineshaft.v1.TaskService.RetryTask:output_type -> lineshaft.v1.RetryTaskResponse
-	38, // 105: lineshaft.v1.TaskService.CancelTasks:output_type -> lineshaft.v1.CancelTasksResponse
-	40, // 106: lineshaft.v1.TaskService.UpdateTasks:output_type -> lineshaft.v1.UpdateTasksResponse
-	42, // 107: lineshaft.v1.TaskService.RetryTasks:output_type -> lineshaft.v1.RetryTasksResponse
-	44, // 108: lineshaft.v1.TaskService.DeleteTasks:output_type -> lineshaft.v1.DeleteTasksResponse
-	46, // 109: lineshaft.v1.TaskService.ReadOutput:output_type -> lineshaft.v1.ReadOutputResponse
-	92, // [92:110] is the sub-list for method output_type
-	74, // [74:92] is the sub-list for method input_type
-	74, // [74:74] is the sub-list for extension type_name
-	74, // [74:74] is the sub-list for extension extendee
-	0,  // [0:74] is the sub-list for field type_name
+	66, // 38: lineshaft.v1.LimitBlocker.hold:type_name -> lineshaft.v1.LimitHold
+	67, // 39: lineshaft.v1.ListTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	64, // 40: lineshaft.v1.ListTasksResponse.tasks:type_name -> lineshaft.v1.Task
+	67, // 41: lineshaft.v1.ListFailureGroupsRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	68, // 42: lineshaft.v1.ListFailureGroupsResponse.groups:type_name -> lineshaft.v1.FailureGroup
+	26, // 43: lineshaft.v1.ListLimitsResponse.limits:type_name -> lineshaft.v1.Limit
+	69, // 44: lineshaft.v1.Limit.rate:type_name -> lineshaft.v1.StartRate
+	65, // 45: lineshaft.v1.Limit.next_token_at:type_name -> google.protobuf.Timestamp
+	55, // 46: lineshaft.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
+	64, // 47: lineshaft.v1.WaitTaskResponse.task:type_name -> lineshaft.v1.Task
+	67, // 48: lineshaft.v1.WatchTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	55, // 49: lineshaft.v1.WatchTasksRequest.progress_interval:type_name -> google.protobuf.Duration
+	64, // 50: lineshaft.v1.WatchTasksResponse.snapshot_entry:type_name -> lineshaft.v1.Task
+	31, // 51: lineshaft.v1.WatchTasksResponse.snapshot_complete:type_name -> lineshaft.v1.SnapshotComplete
+	63, // 52: lineshaft.v1.WatchTasksResponse.event:type_name -> lineshaft.v1.TaskEvent
+	32, // 53: lineshaft.v1.WatchTasksResponse.progress:type_name -> lineshaft.v1.WatchProgress
+	70, // 54: lineshaft.v1.CancelTaskRequest.mode:type_name -> lineshaft.v1.CancelMode
+	55, // 55: lineshaft.v1.CancelTaskRequest.grace:type_name -> google.protobuf.Duration
+	62, // 56: lineshaft.v1.CancelTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	36, // 57: lineshaft.v1.UpdateTaskRequest.update:type_name -> lineshaft.v1.TaskUpdate
+	54, // 58: lineshaft.v1.TaskUpdate.priority:type_name -> lineshaft.v1.Priority
+	55, // 59: lineshaft.v1.TaskUpdate.timeout:type_name -> google.protobuf.Duration
+	52, // 60: lineshaft.v1.TaskUpdate.labels:type_name -> lineshaft.v1.TaskUpdate.LabelsEntry
+	55, // 61: lineshaft.v1.TaskUpdate.delay:type_name -> google.protobuf.Duration
+	55, // 62: lineshaft.v1.TaskUpdate.expires_after:type_name -> google.protobuf.Duration
+	62, // 63: lineshaft.v1.UpdateTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	53, // 64: lineshaft.v1.RetryTaskRequest.payload:type_name -> lineshaft.v1.Payload
+	54, // 65: lineshaft.v1.RetryTaskRequest.priority:type_name -> lineshaft.v1.Priority
+	3,  // 66: lineshaft.v1.RetryTaskResponse.task:type_name -> lineshaft.v1.SubmitTaskResponse
+	67, // 67: lineshaft.v1.CancelTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	70, // 68: lineshaft.v1.CancelTasksRequest.mode:type_name -> lineshaft.v1.CancelMode
+	55, // 69: lineshaft.v1.CancelTasksRequest.grace:type_name -> google.protobuf.Duration
+	67, // 70: lineshaft.v1.UpdateTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	36, // 71: lineshaft.v1.UpdateTasksRequest.update:type_name -> lineshaft.v1.TaskUpdate
+	67, // 72: lineshaft.v1.RetryTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	53, // 73: lineshaft.v1.RetryTasksRequest.payload:type_name -> lineshaft.v1.Payload
+	54, // 74: lineshaft.v1.RetryTasksRequest.priority:type_name -> lineshaft.v1.Priority
+	67, // 75: lineshaft.v1.DeleteTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	71, // 76: lineshaft.v1.ReadOutputRequest.stream:type_name -> lineshaft.v1.OutputStream
+	1,  // 77: lineshaft.v1.TaskService.SubmitTask:input_type -> lineshaft.v1.SubmitTaskRequest
+	4,  // 78: lineshaft.v1.TaskService.BatchSubmitTasks:input_type -> lineshaft.v1.BatchSubmitTasksRequest
+	6,  // 79: lineshaft.v1.TaskService.SubmitTasks:input_type -> lineshaft.v1.SubmitTasksRequest
+	9,  // 80: lineshaft.v1.TaskService.RunTask:input_type -> lineshaft.v1.RunTaskRequest
+	11, // 81: lineshaft.v1.TaskService.GetTask:input_type -> lineshaft.v1.GetTaskRequest
+	13, // 82: lineshaft.v1.TaskService.ExplainTask:input_type -> lineshaft.v1.ExplainTaskRequest
+	20, // 83: lineshaft.v1.TaskService.ListTasks:input_type -> lineshaft.v1.ListTasksRequest
+	22, // 84: lineshaft.v1.TaskService.ListFailureGroups:input_type -> lineshaft.v1.ListFailureGroupsRequest
+	24, // 85: lineshaft.v1.TaskService.ListLimits:input_type -> lineshaft.v1.ListLimitsRequest
+	27, // 86: lineshaft.v1.TaskService.WaitTask:input_type -> lineshaft.v1.WaitTaskRequest
+	29, // 87: lineshaft.v1.TaskService.WatchTasks:input_type -> lineshaft.v1.WatchTasksRequest
+	33, // 88: lineshaft.v1.TaskService.CancelTask:input_type -> lineshaft.v1.CancelTaskRequest
+	35, // 89: lineshaft.v1.TaskService.UpdateTask:input_type -> lineshaft.v1.UpdateTaskRequest
+	38, // 90: lineshaft.v1.TaskService.RetryTask:input_type -> lineshaft.v1.RetryTaskRequest
+	40, // 91: lineshaft.v1.TaskService.CancelTasks:input_type -> lineshaft.v1.CancelTasksRequest
+	42, // 92: lineshaft.v1.TaskService.UpdateTasks:input_type -> lineshaft.v1.UpdateTasksRequest
+	44, // 93: lineshaft.v1.TaskService.RetryTasks:input_type -> lineshaft.v1.RetryTasksRequest
+	46, // 94: lineshaft.v1.TaskService.DeleteTasks:input_type -> lineshaft.v1.DeleteTasksRequest
+	48, // 95: lineshaft.v1.TaskService.ReadOutput:input_type -> lineshaft.v1.ReadOutputRequest
+	3,  // 96: lineshaft.v1.TaskService.SubmitTask:output_type -> lineshaft.v1.SubmitTaskResponse
+	5,  // 97: lineshaft.v1.TaskService.BatchSubmitTasks:output_type -> lineshaft.v1.BatchSubmitTasksResponse
+	7,  // 98: lineshaft.v1.TaskService.SubmitTasks:output_type -> lineshaft.v1.SubmitTasksResponse
+	10, // 99: lineshaft.v1.TaskService.RunTask:output_type -> lineshaft.v1.RunTaskResponse
+	12, // 100: lineshaft.v1.TaskService.GetTask:output_type -> lineshaft.v1.GetTaskResponse
+	14, // 101: lineshaft.v1.TaskService.ExplainTask:output_type -> lineshaft.v1.ExplainTaskResponse
+	21, // 102: lineshaft.v1.TaskService.ListTasks:output_type -> lineshaft.v1.ListTasksResponse
+	23, // 103: lineshaft.v1.TaskService.ListFailureGroups:output_type -> lineshaft.v1.ListFailureGroupsResponse
+	25, // 104: lineshaft.v1.TaskService.ListLimits:output_type -> lineshaft.v1.ListLimitsResponse
+	28, // 105: lineshaft.v1.TaskService.WaitTask:output_type -> lineshaft.v1.WaitTaskResponse
+	30, // 106: lineshaft.v1.TaskService.WatchTasks:output_type -> lineshaft.v1.WatchTasksResponse
+	34, // 107: lineshaft.v1.TaskService.CancelTask:output_type -> lineshaft.v1.CancelTaskResponse
+	37, // 108: lineshaft.v1.TaskService.UpdateTask:output_type -> lineshaft.v1.UpdateTaskResponse
+	39, // 109: lineshaft.v1.TaskService.RetryTask:output_type -> lineshaft.v1.RetryTaskResponse
+	41, // 110: lineshaft.v1.TaskService.CancelTasks:output_type -> lineshaft.v1.CancelTasksResponse
+	43, // 111: lineshaft.v1.TaskService.UpdateTasks:output_type -> lineshaft.v1.UpdateTasksResponse
+	45, // 112: lineshaft.v1.TaskService.RetryTasks:output_type -> lineshaft.v1.RetryTasksResponse
+	47, // 113: lineshaft.v1.TaskService.DeleteTasks:output_type -> lineshaft.v1.DeleteTasksResponse
+	49, // 114: lineshaft.v1.TaskService.ReadOutput:output_type -> lineshaft.v1.ReadOutputResponse
+	96, // [96:115] is the sub-list for method output_type
+	77, // [77:96] is the sub-list for method input_type
+	77, // [77:77] is the sub-list for extension type_name
+	77, // [77:77] is the sub-list for extension extendee
+	0,  // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_task_service_proto_init() }
@@ -4157,7 +4460,7 @@ func file_lineshaft_v1_task_service_proto_init() {
 		(*Blocker_Draining)(nil),
 		(*Blocker_Limit)(nil),
 	}
-	file_lineshaft_v1_task_service_proto_msgTypes[26].OneofWrappers = []any{
+	file_lineshaft_v1_task_service_proto_msgTypes[29].OneofWrappers = []any{
 		(*WatchTasksResponse_SnapshotEntry)(nil),
 		(*WatchTasksResponse_SnapshotComplete)(nil),
 		(*WatchTasksResponse_Event)(nil),
@@ -4169,7 +4472,7 @@ func file_lineshaft_v1_task_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_task_service_proto_rawDesc), len(file_lineshaft_v1_task_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   49,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

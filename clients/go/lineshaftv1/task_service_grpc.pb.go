@@ -27,6 +27,7 @@ const (
 	TaskService_ExplainTask_FullMethodName       = "/lineshaft.v1.TaskService/ExplainTask"
 	TaskService_ListTasks_FullMethodName         = "/lineshaft.v1.TaskService/ListTasks"
 	TaskService_ListFailureGroups_FullMethodName = "/lineshaft.v1.TaskService/ListFailureGroups"
+	TaskService_ListLimits_FullMethodName        = "/lineshaft.v1.TaskService/ListLimits"
 	TaskService_WaitTask_FullMethodName          = "/lineshaft.v1.TaskService/WaitTask"
 	TaskService_WatchTasks_FullMethodName        = "/lineshaft.v1.TaskService/WatchTasks"
 	TaskService_CancelTask_FullMethodName        = "/lineshaft.v1.TaskService/CancelTask"
@@ -91,6 +92,10 @@ type TaskServiceClient interface {
 	// group with `failure_group` of the filter of RetryTasks and DeleteTasks.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
 	ListFailureGroups(ctx context.Context, in *ListFailureGroupsRequest, opts ...grpc.CallOption) (*ListFailureGroupsResponse, error)
+	// Lists the limits of tasks: first those of the configuration, and then the keys that unfinished tasks use, in no order, with
+	// what is taken of them and how many tasks wait.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT).
+	ListLimits(ctx context.Context, in *ListLimitsRequest, opts ...grpc.CallOption) (*ListLimitsResponse, error)
 	// Waits until a task is finished or the timeout expires, then returns the task.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), DRAINING (UNAVAILABLE), STORE_UNAVAILABLE
 	// (UNAVAILABLE).
@@ -240,6 +245,16 @@ func (c *taskServiceClient) ListFailureGroups(ctx context.Context, in *ListFailu
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListFailureGroupsResponse)
 	err := c.cc.Invoke(ctx, TaskService_ListFailureGroups_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *taskServiceClient) ListLimits(ctx context.Context, in *ListLimitsRequest, opts ...grpc.CallOption) (*ListLimitsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListLimitsResponse)
+	err := c.cc.Invoke(ctx, TaskService_ListLimits_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -443,6 +458,10 @@ type TaskServiceServer interface {
 	// group with `failure_group` of the filter of RetryTasks and DeleteTasks.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
 	ListFailureGroups(context.Context, *ListFailureGroupsRequest) (*ListFailureGroupsResponse, error)
+	// Lists the limits of tasks: first those of the configuration, and then the keys that unfinished tasks use, in no order, with
+	// what is taken of them and how many tasks wait.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT).
+	ListLimits(context.Context, *ListLimitsRequest) (*ListLimitsResponse, error)
 	// Waits until a task is finished or the timeout expires, then returns the task.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), DRAINING (UNAVAILABLE), STORE_UNAVAILABLE
 	// (UNAVAILABLE).
@@ -529,6 +548,9 @@ func (UnimplementedTaskServiceServer) ListTasks(context.Context, *ListTasksReque
 }
 func (UnimplementedTaskServiceServer) ListFailureGroups(context.Context, *ListFailureGroupsRequest) (*ListFailureGroupsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListFailureGroups not implemented")
+}
+func (UnimplementedTaskServiceServer) ListLimits(context.Context, *ListLimitsRequest) (*ListLimitsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListLimits not implemented")
 }
 func (UnimplementedTaskServiceServer) WaitTask(context.Context, *WaitTaskRequest) (*WaitTaskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method WaitTask not implemented")
@@ -703,6 +725,24 @@ func _TaskService_ListFailureGroups_Handler(srv interface{}, ctx context.Context
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(TaskServiceServer).ListFailureGroups(ctx, req.(*ListFailureGroupsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _TaskService_ListLimits_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListLimitsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TaskServiceServer).ListLimits(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TaskService_ListLimits_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TaskServiceServer).ListLimits(ctx, req.(*ListLimitsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -882,6 +922,10 @@ var TaskService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListFailureGroups",
 			Handler:    _TaskService_ListFailureGroups_Handler,
+		},
+		{
+			MethodName: "ListLimits",
+			Handler:    _TaskService_ListLimits_Handler,
 		},
 		{
 			MethodName: "WaitTask",

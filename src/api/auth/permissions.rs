@@ -49,7 +49,7 @@ use CallKind::{Streaming, Unary};
 use Permission::{AllNamespaces, AnyNamespace, Authenticated, Public};
 use Role::{Admin, Operator, Submitter, Viewer, Worker};
 
-const TABLE: [(&str, Permission, CallKind); 68] = [
+const TABLE: [(&str, Permission, CallKind); 69] = [
     ("/lineshaft.v1.TaskService/SubmitTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/BatchSubmitTasks", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/SubmitTasks", AnyNamespace(Submitter), Streaming),
@@ -58,6 +58,7 @@ const TABLE: [(&str, Permission, CallKind); 68] = [
     ("/lineshaft.v1.TaskService/ExplainTask", AnyNamespace(Viewer), Unary),
     ("/lineshaft.v1.TaskService/ListTasks", AnyNamespace(Viewer), Unary),
     ("/lineshaft.v1.TaskService/ListFailureGroups", AnyNamespace(Viewer), Unary),
+    ("/lineshaft.v1.TaskService/ListLimits", AnyNamespace(Viewer), Unary),
     ("/lineshaft.v1.TaskService/WaitTask", AnyNamespace(Viewer), Streaming),
     ("/lineshaft.v1.TaskService/WatchTasks", AnyNamespace(Viewer), Streaming),
     ("/lineshaft.v1.TaskService/CancelTask", AnyNamespace(Submitter), Unary),

@@ -20,7 +20,7 @@ mod submit_fields;
 mod submit_trace;
 pub mod system;
 pub mod task;
-mod task_limit;
+pub mod task_limit;
 pub mod time;
 pub mod update;
 pub mod worker;

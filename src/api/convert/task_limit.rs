@@ -7,9 +7,10 @@ use crate::model::{
     Catalog, LimitCause, LimitHold, LimitName, LimitRule, LimitSource, StartRate, TaskLimit, TaskOptions, id, limits,
 };
 use crate::proto::v1::{self, limit_hold::Reason};
+use crate::scheduler::LimitView;
 
 use super::invalid_fields::{InvalidFields, MessagePath};
-use super::numbers::to_i32;
+use super::numbers::{to_i32, to_i64};
 use super::time::{duration, timestamp};
 
 /// Parses the limits of a submission.
@@ -124,12 +125,29 @@ fn limit_of(limit: &TaskLimit) -> v1::TaskLimit {
             name: String::new(),
             key,
             max_running: to_i32(max_running.unwrap_or(0)),
-            rate: rate.map(|rate| v1::StartRate {
-                starts: to_i32(rate.starts),
-                interval: Some(duration(rate.interval)),
-                burst: to_i32(rate.burst),
-            }),
+            rate: rate.map(start_rate),
         },
+    }
+}
+
+fn start_rate(rate: StartRate) -> v1::StartRate {
+    v1::StartRate { starts: to_i32(rate.starts), interval: Some(duration(rate.interval)), burst: to_i32(rate.burst) }
+}
+
+/// A limit that is configured or in use.
+pub fn limit(view: &LimitView) -> v1::Limit {
+    let (id, rule) = (view.id.by_ref(), view.rule.unwrap_or_default());
+    v1::Limit {
+        namespace: id.namespace.map(ToString::to_string).unwrap_or_default(),
+        name: id.name.map(ToString::to_string).unwrap_or_default(),
+        key: id.key.to_owned(),
+        max_running: to_i32(rule.max_running.unwrap_or(0)),
+        rate: rule.rate.map(start_rate),
+        unfinished: to_i64(view.tasks as u64),
+        taken: to_i64(view.taken as u64),
+        waiting: to_i64(view.waiting as u64),
+        tokens: to_i32(view.tokens.unwrap_or(0)),
+        next_token_at: view.next_token.map(timestamp),
     }
 }
 

@@ -215,6 +215,10 @@ impl TaskService for Service {
         unsupported()
     }
 
+    async fn list_limits(&self, _: Request<ListLimitsRequest>) -> Result<Response<ListLimitsResponse>, Status> {
+        unsupported()
+    }
+
     async fn wait_task(&self, _: Request<WaitTaskRequest>) -> Result<Response<WaitTaskResponse>, Status> {
         unsupported()
     }

@@ -46,7 +46,8 @@ pub fn names(limits: &[v1::TaskLimit]) -> String {
     limits.iter().map(|limit| name(&limit.name, &limit.key)).collect::<Vec<_>>().join(" ")
 }
 
-fn name(name: &str, key: &str) -> String {
+/// `NAME`, `NAME/KEY` or `KEY`.
+pub fn name(name: &str, key: &str) -> String {
     let separator = if name.is_empty() || key.is_empty() { "" } else { "/" };
     format!("{name}{separator}{key}")
 }

@@ -8,7 +8,7 @@ mod each;
 mod explain;
 pub mod failures;
 mod filter;
-mod limit;
+pub mod limit;
 pub mod list;
 mod output;
 pub mod print;

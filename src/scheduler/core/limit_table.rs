@@ -30,7 +30,7 @@ pub(super) struct LimitTable {
 pub(super) struct Limit {
     id: LimitId,
     /// Number of unfinished tasks that name it.
-    tasks: usize,
+    pub tasks: usize,
     /// Number of them that are QUEUED or RUNNING.
     pub taken: usize,
     /// Number of them that are QUEUED.
@@ -41,6 +41,8 @@ pub(super) struct Limit {
     /// Its entry in [`LimitTable::wakes`].
     wake: Option<Timestamp>,
     is_changed: bool,
+    /// Index of the task that was added or changed last. It can be gone.
+    pub newest: u32,
 }
 
 /// The place of a task among those that wait for the same limit: the highest priority first, and then the oldest submission.
@@ -100,7 +102,16 @@ impl Limit {
             waiting: BTreeSet::new(),
             wake: None,
             is_changed: false,
+            newest: u32::MAX,
         }
+    }
+
+    /// Tokens that are there and not reserved.
+    pub fn tokens(&self, rate: StartRate, now: Timestamp) -> u32 {
+        let (now, step, burst) = (nanos(now), rate.step(), u64::from(rate.burst));
+        // The clock was set back if more are missing.
+        let missing = self.full_at.saturating_sub(now).div_ceil(step).min(burst);
+        u32::try_from((burst - missing).saturating_sub(self.reserved as u64)).unwrap_or(u32::MAX)
     }
 
     pub fn token(&self, rate: StartRate, now: Timestamp) -> Token {
@@ -135,6 +146,12 @@ impl LimitTable {
 
     pub fn contains(&self, id: LimitIdRef<'_>) -> bool {
         self.by_id.contains_key(&id)
+    }
+
+    /// The limits from a position on; `None` for a position that has none.
+    pub fn ids(&self, first: usize) -> impl Iterator<Item = Option<LimitIdRef<'_>>> {
+        let limits = self.limits.get(first..).unwrap_or_default();
+        limits.iter().map(|limit| Some(limit.id.by_ref()).filter(|id| id.name.is_some() || !id.key.is_empty()))
     }
 
     /// Keys of a namespace that are in use.
@@ -172,9 +189,10 @@ impl LimitTable {
     }
 
     /// Adds an unfinished task.
-    pub fn add(&mut self, id: LimitIdRef<'_>, usage: Usage) {
+    pub fn add(&mut self, id: LimitIdRef<'_>, index: u32, usage: Usage) {
         let slot = self.slot(id) as usize;
         let limit = &mut self.limits[slot];
+        limit.newest = index;
         limit.tasks += 1;
         limit.taken += usage.places();
         limit.reserved += usage.reserved();
@@ -198,6 +216,7 @@ impl LimitTable {
         let limit = &mut self.limits[slot as usize];
         limit.taken = limit.taken + after.places() - before.places();
         limit.reserved = limit.reserved + after.reserved() - before.reserved();
+        limit.newest = turn.index;
         let was_first = limit.waiting.first() == Some(&turn);
         if before == Usage::Nothing {
             limit.waiting.remove(&turn);

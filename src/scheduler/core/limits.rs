@@ -92,7 +92,7 @@ impl Core {
     }
 
     /// `None` if the limit is not configured any more.
-    fn rule_of<'a>(&'a self, limit: &'a TaskLimit) -> Option<&'a LimitRule> {
+    pub(super) fn rule_of<'a>(&'a self, limit: &'a TaskLimit) -> Option<&'a LimitRule> {
         match &limit.source {
             LimitSource::Own(rule) => Some(rule),
             LimitSource::Configured(name) => self.options.catalog.limits.get(name),
@@ -148,7 +148,7 @@ impl Core {
         let Some(task) = tasks.get(index) else { return };
         let options = &task.spec.options;
         for limit in &options.limits {
-            limits.add(limit.id(&options.namespace), Usage::of(task.state));
+            limits.add(limit.id(&options.namespace), index, Usage::of(task.state));
         }
         park(limits, index, task, hold);
     }

@@ -11,6 +11,8 @@ use crate::pool::Ticket;
 use crate::runners::Outcome;
 use crate::scheduler::refusal::Refusal;
 
+use super::limit_list::LimitFilter;
+use super::state::Core;
 use super::tests::{Fixture, SECOND, spec};
 
 fn places(key: &str, max: u32) -> TaskLimit {
@@ -246,4 +248,54 @@ fn the_cost_of_an_end_does_not_depend_on_the_number_of_tasks_that_wait() {
         fixture.core.tasks.reads() - before
     };
     assert_eq!(cost(10), cost(10_000));
+}
+
+#[test]
+fn a_list_is_read_in_pages_that_cost_the_same_however_many_limits_there_are() {
+    let mut fixture = fixture();
+    let name = LimitName::parse("api").unwrap();
+    let rate = StartRate { starts: 1, interval: Duration::from_secs(1), burst: 3 };
+    let rule = LimitRule { max_running: Some(2), rate: Some(rate) };
+    let catalog = Catalog { limits: [(name.clone(), rule)].into(), ..(*fixture.core.options.catalog).clone() };
+    fixture.core.options.catalog = Arc::new(catalog);
+    let shared = TaskLimit { source: LimitSource::Configured(name), key: "".into() };
+    for number in 0..30 {
+        let key = places(&format!("k{number}"), 1);
+        for (name, limits) in [("a", &[key.clone(), shared.clone()][..]), ("b", &[key])] {
+            let spec = task(&format!("{name}{number}"), Priority::Normal, limits);
+            let namespace = Namespace::parse(&format!("n{}", number / 4)).unwrap();
+            let options = Arc::new(TaskOptions { namespace, ..(*spec.options).clone() });
+            fixture.submit(0, vec![TaskSpec { options, ..spec }]).unwrap();
+        }
+    }
+    let list = |core: &Core, filter: &LimitFilter| {
+        let (mut found, mut from, mut pages) = (Vec::new(), 0, 0);
+        loop {
+            let page = core.list_limits(Timestamp(0), filter, from, 5);
+            assert!(page.limits.len() <= 5);
+            found.extend(page.limits);
+            pages += 1;
+            match page.next {
+                Some(next) => from = next,
+                None => return (found, pages),
+            }
+        }
+    };
+    let (all, _) = list(&fixture.core, &LimitFilter::default());
+    assert_eq!(all.len(), 31, "each once");
+    let api = &all[0];
+    assert_eq!((api.rule, api.tasks, api.taken, api.waiting), (Some(rule), 30, 2, 28));
+    assert_eq!((api.tokens, api.next_token), (Some(1), None), "two of three are reserved");
+    let keys = all[1..].iter().map(|key| (key.rule.unwrap().max_running, key.tasks));
+    assert!(keys.into_iter().all(|key| key == (Some(1), 2)));
+    let other = LimitFilter { namespaces: vec![Namespace::parse("other").unwrap()], only_waiting: false };
+    let (found, pages) = list(&fixture.core, &other);
+    assert_eq!((found.as_slice(), pages), (&all[..1], 4), "8 limits are looked at for each page");
+    let (waiting, _) = list(&fixture.core, &LimitFilter { only_waiting: true, ..LimitFilter::default() });
+    assert_eq!(
+        waiting.iter().map(|limit| limit.waiting).sum::<usize>(),
+        30,
+        "28 for the shared one, and one for each of two keys"
+    );
+    assert_eq!(waiting.len(), 3);
 }

@@ -102,6 +102,10 @@ impl Service {
             Request::UnstoredOutput { task, attempt, reply } => send(reply, Ok(self.unstored_output(&task, attempt))),
             Request::UnfinishedParents { task, reply } => send(reply, Ok(self.core.unfinished_parents(&task))),
             Request::Explain { task, reply } => send(reply, Ok(self.core.explain(now, &task))),
+            Request::Limits { filter, from, count, reply } => {
+                let page = self.core.list_limits(now, &filter, from, count);
+                send(reply, Ok((page, self.shared.hub.revision())));
+            }
             Request::RunningCount { reply } => send(reply, Ok(self.core.running())),
             Request::StoreFault { reply } => send(reply, Ok(self.fault.as_ref().map(|(error, _)| error.to_string()))),
             Request::Drain { limit } => self.drain(limit),

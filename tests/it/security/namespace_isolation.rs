@@ -350,3 +350,30 @@ async fn a_schedule_of_another_tenant_does_not_exist() {
     // Each tenant has its own.
     assert_eq!(create(b, "").await.unwrap().schedule_id, "team-b/nightly");
 }
+
+#[tokio::test]
+async fn a_tenant_sees_its_own_keys_and_the_limits_that_all_share() {
+    let tokens = Tokens::new();
+    let a = tokens.create("a", "operator", "team-a", &[]);
+    let b = tokens.create("b", "viewer", "team-b", &[]);
+    let all = tokens.create("all", "viewer", "*", &[]);
+    let server = tokens.serve("[[task_limit]]\nname = \"api\"\nmax_running = 2\n");
+    let [a, b, all] = [a, b, all].map(|token| Caller::new(&server, &token));
+    let limits = vec![
+        v1::TaskLimit { key: "secret-customer".to_owned(), max_running: 1, ..Default::default() },
+        v1::TaskLimit { name: "api".to_owned(), ..Default::default() },
+    ];
+    let held = submit(&a, v1::SubmitTaskRequest { limits, ..task("io", "3600") }).await.unwrap();
+    let list = async |caller: &Caller, namespace: &str| {
+        let request = v1::ListLimitsRequest { namespace: namespace.to_owned(), ..Default::default() };
+        let limits = caller.tasks().list_limits(request).await?.into_inner().limits;
+        Ok::<_, Status>(limits.into_iter().map(|limit| (limit.name + &limit.key, limit.taken)).collect::<Vec<_>>())
+    };
+    let (shared, own) = (("api".to_owned(), 1), ("secret-customer".to_owned(), 1));
+    for caller in [&a, &all] {
+        assert_eq!(list(caller, "").await.unwrap(), [shared.clone(), own.clone()], "{held} has both");
+    }
+    assert_eq!(list(&b, "").await.unwrap(), std::slice::from_ref(&shared));
+    assert_eq!(list(&all, "team-b").await.unwrap(), [shared]);
+    assert_eq!(list(&b, "team-a").await.unwrap_err().code(), Code::PermissionDenied);
+}

@@ -5,6 +5,7 @@ mod bulk_calls;
 pub(super) mod cancel;
 mod explain;
 mod failures;
+mod limit_list;
 mod list;
 mod output;
 mod retry;
@@ -134,6 +135,17 @@ impl TaskService for Tasks {
         let share = caller.share_name();
         let memory = self.handle.reserve_response(&share, failures::BYTES_MAX).await.map_err(into_status)?;
         let response = failures::list(&self.handle, request.into_inner(), &caller).await?;
+        Ok(ResponseMemory::reserved(memory).attach_to(response))
+    }
+
+    async fn list_limits(
+        &self,
+        request: Request<v1::ListLimitsRequest>,
+    ) -> Result<Response<v1::ListLimitsResponse>, Status> {
+        let caller = self.callers.extract(&request)?;
+        let memory =
+            self.handle.reserve_response(&caller.share_name(), limit_list::BYTES_MAX).await.map_err(into_status)?;
+        let response = limit_list::list(&self.handle, request.into_inner(), &caller).await?;
         Ok(ResponseMemory::reserved(memory).attach_to(response))
     }
 

@@ -332,6 +332,52 @@ class ListFailureGroupsResponse(_message.Message):
     revision: int
     def __init__(self, groups: _Optional[_Iterable[_Union[_task_pb2.FailureGroup, _Mapping]]] = ..., tasks: _Optional[int] = ..., at_least: bool = ..., revision: _Optional[int] = ...) -> None: ...
 
+class ListLimitsRequest(_message.Message):
+    __slots__ = ("namespace", "only_waiting", "page_size", "page_token")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    ONLY_WAITING_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    only_waiting: bool
+    page_size: int
+    page_token: str
+    def __init__(self, namespace: _Optional[str] = ..., only_waiting: bool = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListLimitsResponse(_message.Message):
+    __slots__ = ("limits", "next_page_token", "revision")
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    limits: _containers.RepeatedCompositeFieldContainer[Limit]
+    next_page_token: str
+    revision: int
+    def __init__(self, limits: _Optional[_Iterable[_Union[Limit, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class Limit(_message.Message):
+    __slots__ = ("namespace", "name", "key", "max_running", "rate", "unfinished", "taken", "waiting", "tokens", "next_token_at")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    MAX_RUNNING_FIELD_NUMBER: _ClassVar[int]
+    RATE_FIELD_NUMBER: _ClassVar[int]
+    UNFINISHED_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_TOKEN_AT_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    name: str
+    key: str
+    max_running: int
+    rate: _task_pb2.StartRate
+    unfinished: int
+    taken: int
+    waiting: int
+    tokens: int
+    next_token_at: _timestamp_pb2.Timestamp
+    def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ..., key: _Optional[str] = ..., max_running: _Optional[int] = ..., rate: _Optional[_Union[_task_pb2.StartRate, _Mapping]] = ..., unfinished: _Optional[int] = ..., taken: _Optional[int] = ..., waiting: _Optional[int] = ..., tokens: _Optional[int] = ..., next_token_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
 class WaitTaskRequest(_message.Message):
     __slots__ = ("task_id", "timeout")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
