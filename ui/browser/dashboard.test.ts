@@ -179,7 +179,7 @@ test("filters stand in the URL, and selected tasks are cancelled and deleted aft
   await page.reload();
   await until(async () => (await rows.count()) === 2, "the filter after a reload");
   await page.getByRole("button", { name: "Cancel matching…" }).click();
-  await page.getByRole("dialog").getByText("2 unfinished tasks").waitFor();
+  await page.getByRole("dialog").getByText("Cancel 2 waiting tasks matching the filter?").waitFor();
   await page.getByRole("dialog").getByText("bulk-b").waitFor();
   await page.getByRole("dialog").getByRole("button", { name: "Keep" }).click();
   await page.getByRole("button", { name: "Cancel matching…" }).click();
@@ -205,6 +205,13 @@ test("failed tasks are retried, alone and with those that match, and a batch is 
   await page.getByRole("button", { name: "Retry matching…" }).click();
   await page.getByRole("dialog").getByRole("button", { name: /^Retry [12]$/ }).click();
   await page.getByText(/^[12] retried$/).waitFor();
+  await go(page, "#/failures");
+  await page.getByRole("row", { name: /cannot connect/ }).getByRole("link", { name: "all" }).click();
+  await page.getByRole("button", { name: "Remove the failure group" }).waitFor();
+  await page.locator(".task-rows").getByText("FAILED").first().waitFor();
+  await page.getByRole("button", { name: "Retry matching…" }).click();
+  await page.getByRole("dialog").getByText(/^Retry \d+ failed tasks? matching the filter\?/).waitFor();
+  await page.getByRole("dialog").getByRole("button", { name: "Keep" }).click();
   await server.call("BatchService/CreateBatch", { batchId: "open-one", open: true });
   await go(page, "#/batches");
   const row = page.getByRole("row", { name: /open-one/ });

@@ -15,13 +15,16 @@ export interface Filter {
   /** `key=value`. */
   labels: string[];
   ids: string[];
+  /** ID of a group of failures with one cause. */
+  failureGroup: string;
   /** When the tasks were submitted: a time, or a duration before now, such as `15m`; empty for all. */
   since: string;
   until: string;
 }
 
 const ONCE = ["handler", "pool", "namespace", "batch", "since", "until"] as const;
-const NAMES = ["state", "priority", ...ONCE, "label", "id"];
+const GROUP = "failure-group";
+const NAMES = ["state", "priority", ...ONCE, GROUP, "label", "id"];
 const isLabel = (text: string) => /^[^=]+=/.test(text);
 
 /** Milliseconds since 1970; `undefined` if the text is neither a duration nor a time. */
@@ -43,6 +46,7 @@ export function fromQuery(query: URLSearchParams): Filter {
     batch: query.get("batch") ?? "",
     labels: query.getAll("label").filter(isLabel),
     ids: query.getAll("id"),
+    failureGroup: query.get(GROUP) ?? "",
     since: time("since"),
     until: time("until"),
   };
@@ -54,6 +58,7 @@ export function toQuery(filter: Filter): URLSearchParams {
   set("state", filter.states.map((state) => stateName(state).toLowerCase()).join(","));
   set("priority", filter.priorities.map((priority) => priorityName(priority).toLowerCase()).join(","));
   for (const name of ONCE) set(name, filter[name]);
+  set(GROUP, filter.failureGroup);
   for (const label of filter.labels) query.append("label", label);
   for (const id of filter.ids) query.append("id", id);
   return query;
@@ -92,6 +97,7 @@ export function toProto(filter: Filter, now: number): TaskFilter {
     pool: filter.pool,
     namespace: filter.namespace,
     batchId: filter.batch,
+    failureGroup: filter.failureGroup,
     labels: Object.fromEntries(labels),
     ...(since !== undefined && { submittedAfter: timestampFromMs(since) }),
     ...(until !== undefined && { submittedBefore: timestampFromMs(until) }),

@@ -47,7 +47,7 @@ export function FailuresPage() {
                     <td class="no-wrap"><Time at={millis(of.firstAt)} /></td>
                     <td class="no-wrap"><Time at={millis(of.lastAt)} /></td>
                     <td class="no-wrap">
-                      <a href={taskHref(of.exampleTaskId)}>newest</a> · <a href={href(["tasks"], new URLSearchParams({ state: "failed", handler: of.handler }))}>all of the handler</a>
+                      <a href={taskHref(of.exampleTaskId)}>newest</a> · <a href={href(["tasks"], new URLSearchParams({ "failure-group": of.id }))}>all</a>
                     </td>
                   </tr>
                 ))}

@@ -1,9 +1,10 @@
 // All tasks, live, with filters that the URL keeps.
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { computed, type Signal, useSignal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import { confirm, Empty, ErrorNote, PriorityLabel, StateBadge, Time, toast } from "../components/basic";
 import { PauseIcon, PlayIcon } from "../components/icons";
-import { type Action, APPLIES_TO, BULK_MAX, cancelAll, deleteAll, matching, type Outcome, progress, retryAll } from "../data/bulk";
+import { type Action, APPLIES_TO, named, narrowed, type Outcome, perform, preview, progress } from "../data/bulk";
 import { errorText } from "../data/client";
 import { type Filter, fromQuery, isSet, toProto, toQuery, withWords } from "../data/filter";
 import { may } from "../data/permissions";
@@ -11,7 +12,7 @@ import { forget, inWords, isSaved, save, savedFilters } from "../data/saved_filt
 import { handlers, poolSettings } from "../data/server";
 import { type Row, TaskList } from "../data/task_list";
 import { number, parseSeconds, percent, seconds, shortId } from "../format";
-import { TaskState } from "../gen/lineshaft/v1/task_pb";
+import { type TaskFilter, TaskState } from "../gen/lineshaft/v1/task_pb";
 import { now } from "../now";
 import { go, href, query, replaceQuery, taskHref } from "../route";
 import { PRIORITIES, priorityName, STATES, stateName } from "../words";
@@ -70,6 +71,7 @@ function Filters({ filter, change }: { filter: Filter; change: (changed: Partial
   };
   const others: [keyof Filter, string, string][] = [
     ["batch", "batch", shortId(filter.batch)],
+    ["failureGroup", "failure group", filter.failureGroup],
     ["namespace", "namespace", filter.namespace],
     ["until", "until", filter.until],
   ];
@@ -98,7 +100,7 @@ function Filters({ filter, change }: { filter: Filter; change: (changed: Partial
       />
       <Choice name="Submitted" value={filter.since} options={["5m", "1h", "24h", "7d"]} show={(value) => (parseSeconds(value) === undefined ? `since ${value}` : `last ${value}`)} onChange={(since) => change({ since })} />
       <form class="inline" onSubmit={addWords}>
-        <input class="filter-text" aria-label="Filter in words, such as label=team=red" placeholder="label=team=red since=2h" title="state, priority, handler, pool, namespace, batch, label, id, since, until: as in lineshaft task list --filter" value={words.value} spellcheck={false} onInput={(event) => (words.value = event.currentTarget.value)} />
+        <input class="filter-text" aria-label="Filter in words, such as label=team=red" placeholder="label=team=red since=2h" title="state, priority, handler, pool, namespace, batch, label, id, failure-group, since, until: as in lineshaft task list --filter" value={words.value} spellcheck={false} onInput={(event) => (words.value = event.currentTarget.value)} />
       </form>
       {filter.labels.map((text) => (
         <button type="button" key={text} class="chip removable" onClick={() => change({ labels: filter.labels.filter((other) => other !== text) })} aria-label={`Remove the label ${text}`}>
@@ -152,18 +154,28 @@ function Choice(props: { name: string; value: string; options: string[]; onChang
 
 interface ActionWords {
   verb: string;
-  /** The tasks that it applies to. */
-  which: string;
+  /** While it goes on. */
+  doing: string;
   done: string;
   skipped: string;
   effect: string;
 }
 
 const ACTIONS: Record<Action, ActionWords> = {
-  cancel: { verb: "Cancel", which: "unfinished", done: "cancelled", skipped: "had finished", effect: "This cannot be undone." },
-  retry: { verb: "Retry", which: "failed", done: "retried", skipped: "were gone", effect: "Each is submitted once more, as a new task." },
-  delete: { verb: "Delete", which: "finished", done: "deleted", skipped: "were gone", effect: "This cannot be undone." },
+  cancel: { verb: "Cancel", doing: "cancelling", done: "cancelled", skipped: "had finished", effect: "This cannot be undone." },
+  retry: { verb: "Retry", doing: "retrying", done: "retried", skipped: "were gone", effect: "Each is submitted once more, as a new task." },
+  delete: { verb: "Delete", doing: "deleting", done: "deleted", skipped: "were gone", effect: "This cannot be undone." },
 };
+
+const oneOf = new Intl.ListFormat("en", { type: "disjunction" });
+const stateNames = (states: readonly TaskState[]) => oneOf.format(states.map((state) => stateName(state).toLowerCase()));
+
+/** The tasks that the table shows or could show now: those submitted later are not meant. */
+function shown(filter: Filter, rows: Row[]): TaskFilter {
+  const newest = timestampFromMs(Math.floor(rows[0]?.submittedAt ?? 0) + 1);
+  const found = toProto(filter, Date.now());
+  return filter.until ? found : { ...found, submittedBefore: newest };
+}
 
 function BulkActions(props: { filter: Signal<Filter>; list: TaskList; selected: Signal<ReadonlySet<string>>; onDeleted: () => void }) {
   const { filter, list, selected, onDeleted } = props;
@@ -171,60 +183,56 @@ function BulkActions(props: { filter: Signal<Filter>; list: TaskList; selected: 
     const { text, done, total } = progress.value;
     return <span class="muted" role="status">{text} {number(done)} of {number(total)}…</span>;
   }
-  const chosen = list.rows.value.filter((row) => selected.value.has(row.id));
+  const rows = list.rows.value;
+  const chosen = rows.filter((row) => selected.value.has(row.id));
   const ask = async (action: Action) => {
     const isAll = chosen.length === 0;
-    const { verb, which, effect } = ACTIONS[action];
-    const applies = (row: Row) => APPLIES_TO[action].includes(row.state);
-    let ids: string[];
+    const { verb, doing, effect } = ACTIONS[action];
+    const ids = chosen.filter((row) => APPLIES_TO[action].includes(row.state)).map((row) => row.id);
+    const all = narrowed(shown(filter.value, rows), action);
+    const filters = isAll ? (all ? [all] : []) : named(ids, action);
+    const states = filters[0]?.states ?? APPLIES_TO[action];
     try {
-      ids = isAll ? await matching(toProto(filter.value, Date.now()), action) : chosen.filter(applies).map((row) => row.id);
+      const count = await preview(action, filters);
+      if (count === 0) return toast(`no ${stateNames(states)} task ${isAll ? "matches" : "is selected"}`);
+      // Those that the table has; there may be more.
+      const examples = (isAll ? rows.filter((row) => states.includes(row.state)).map((row) => row.id) : ids).slice(0, PREVIEWED);
+      confirm({
+        title: `${verb} tasks`,
+        text: (
+          <>
+            <p>{verb} {number(count)} {stateNames(states)} {count === 1 ? "task" : "tasks"}{isAll ? isSet(filter.value) && " matching the filter" : " that you selected"}? {effect}</p>
+            <p class="muted small bulk-preview">{examples.map((id) => <code key={id}>{id}</code>)}{examples.length > 0 && count > examples.length && `and ${number(count - examples.length)} more`}</p>
+          </>
+        ),
+        action: `${verb} ${number(count)}`,
+        isDangerous: action !== "retry",
+        run: async () => {
+          try {
+            report(action, await perform(action, filters, doing, count));
+          } catch (error) {
+            toast(errorText(error), true);
+          }
+          selected.value = new Set();
+          if (action === "delete") onDeleted();
+        },
+      });
     } catch (error) {
       toast(errorText(error), true);
-      return;
     }
-    if (ids.length === 0) {
-      toast(`no ${which} task ${isAll ? "matches" : "is selected"}`);
-      return;
-    }
-    confirm({
-      title: `${verb} tasks`,
-      text: (
-        <>
-          <p>{verb} {number(ids.length)} {which} {ids.length === 1 ? "task" : "tasks"}{isAll ? (isSet(filter.value) ? " that match the filter" : "") : " that are selected"}? {effect}</p>
-          <p class="muted small bulk-preview">{ids.slice(0, PREVIEWED).map((id) => <code key={id}>{id}</code>)}{ids.length > PREVIEWED && `and ${number(ids.length - PREVIEWED)} more`}</p>
-          {ids.length === BULK_MAX && <p class="muted">More may match: {number(BULK_MAX)} is the most at once.</p>}
-        </>
-      ),
-      action: `${verb} ${number(ids.length)}`,
-      isDangerous: action !== "retry",
-      run: async () => {
-        const perform = { cancel: () => cancelAll(ids, "dashboard"), retry: () => retryAll(ids), delete: () => deleteAll(ids) };
-        try {
-          report(action, await perform[action]());
-        } catch (error) {
-          toast(errorText(error), true);
-        }
-        selected.value = new Set();
-        if (action === "delete") onDeleted();
-      },
-    });
   };
   const suffix = chosen.length ? ` ${number(chosen.length)}` : isSet(filter.value) ? " matching" : " all";
   return (
     <>
-      {may("CancelTask") && <button type="button" class="button" onClick={() => ask("cancel")}>Cancel{suffix}…</button>}
-      {may("RetryTask") && <button type="button" class="button" onClick={() => ask("retry")}>Retry{suffix}…</button>}
+      {may("CancelTasks") && <button type="button" class="button" onClick={() => ask("cancel")}>Cancel{suffix}…</button>}
+      {may("RetryTasks") && <button type="button" class="button" onClick={() => ask("retry")}>Retry{suffix}…</button>}
       {may("DeleteTasks") && <button type="button" class="button" onClick={() => ask("delete")}>Delete{suffix}…</button>}
     </>
   );
 }
 
-function report(action: Action, { done, skipped, failed }: Outcome) {
-  const parts = [`${number(done)} ${ACTIONS[action].done}`];
-  if (skipped) parts.push(`${number(skipped)} ${ACTIONS[action].skipped}`);
-  if (failed) parts.push(`${number(failed)} failed`);
-  toast(parts.join(", "), failed > 0);
+function report(action: Action, { done, skipped }: Outcome) {
+  toast(`${number(done)} ${ACTIONS[action].done}${skipped ? `, ${number(skipped)} ${ACTIONS[action].skipped}` : ""}`);
 }
 
 function Table(props: { list: TaskList; selected: Signal<ReadonlySet<string>>; isLive: Signal<boolean>; filter: Signal<Filter> }) {
