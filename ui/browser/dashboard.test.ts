@@ -57,7 +57,7 @@ test("every page works in both themes and widths, and is accessible", async () =
     ["tasks", (page) => page.locator(".task-rows .task-row").first().waitFor()],
     [`tasks/${failed}`, (page) => page.getByText("HANDLER_ERROR").first().waitFor()],
     ["failures", (page) => page.locator(".failures").getByText("cannot connect").waitFor()],
-    ["limits", (page) => page.getByText(/waits for a limit|places taken/).first().waitFor()],
+    ["limits", (page) => page.locator(".limits").getByText("mail").first().waitFor()],
     ["batches", (page) => page.locator(".batches").getByText("FINISHED").or(page.locator(".batches").getByText("ACTIVE")).first().waitFor()],
     ["schedules", (page) => page.locator(".schedules").getByText("nightly").waitFor()],
     ["schedules/nightly", (page) => page.getByRole("dialog").locator("li").nth(9).waitFor()],
@@ -227,16 +227,24 @@ test("tasks that wait for a limit are shown by its key", async () => {
   await server.call("TaskService/BatchSubmitTasks", { tasks });
   const { page, complaints } = await open(browser, `${server.url}#/limits`);
   const row = page.getByRole("row", { name: /tenant-1/ });
-  await row.getByText("limit tenant-1: 1 of 1 places taken").waitFor();
-  await until(async () => (await row.getByRole("cell").first().textContent()) === "2", "two waiting tasks");
+  await row.getByText("1 of 1").waitFor();
+  await until(async () => (await row.getByRole("cell").nth(1).textContent()) === "2", "two waiting tasks");
+  expect(await page.getByRole("row", { name: /mail/ }).getByRole("cell").allTextContents()).toEqual([" 0 of 5", "0", "100 in 1m", "10 of 10", "0"]);
   expect(await axe(page)).toEqual([]);
+  await page.getByRole("checkbox", { name: "only those that tasks wait for" }).check();
+  await until(async () => (await page.getByRole("row").count()) === 2, "only the limit that tasks wait for");
   await row.getByRole("link").click();
-  await page.locator(".facts").getByText("limit tenant-1: 1 of 1 places taken").waitFor();
+  await page.locator(".task-rows").getByText("limit tenant-1: 1 of 1 places taken").first().waitFor();
+  await go(page, "#/tasks/held-c");
+  await page.locator(".why").getByText("It waits for limit tenant-1: 1 of 1 places taken; 1 task before it.").waitFor();
+  expect(await axe(page)).toEqual([]);
+  await page.getByRole("img", { name: /^limit tenant-1 / }).waitFor();
   await page.getByRole("button", { name: "Submit again…" }).click();
   await page.getByRole("button", { name: "Remove the limit tenant-1" }).waitFor();
   for (const { taskId } of tasks) await server.call("TaskService/CancelTask", { taskId, mode: "CANCEL_MODE_FORCE" });
   await go(page, "#/limits");
-  await page.getByText("No task waits for a limit.").waitFor();
+  await page.getByRole("row", { name: /mail/ }).waitFor();
+  await until(async () => (await row.count()) === 0, "the key is not in use any more");
   expect(complaints).toEqual([]);
   await page.context().close();
 });

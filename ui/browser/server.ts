@@ -25,6 +25,12 @@ size = 2
 name = "images"
 kind = "remote"
 
+[[task_limit]]
+name = "mail"
+max_running = 5
+rate = "100/1m"
+burst = 10
+
 [[handler]]
 name = "compute"
 runner = "builtin"

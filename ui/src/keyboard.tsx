@@ -42,7 +42,7 @@ function commands(): Command[] {
   return [
     ...places,
     ...(may("ListBatches") ? [{ name: "Batches", run: () => go("#/batches") }] : []),
-    ...(may("ListTasks") ? [{ name: "Failures by cause", run: () => go("#/failures") }, { name: "Limits and keys that tasks wait for", run: () => go("#/limits") }] : []),
+    ...(may("ListTasks") ? [{ name: "Failures by cause", run: () => go("#/failures") }, { name: "Limits and keys", run: () => go("#/limits") }] : []),
     { name: isUtc.value ? "Show local times" : "Show times in UTC", run: () => (isUtc.value = !isUtc.value) },
     ...(mayChange() ? [{ name: isReadOnly.value ? "Leave the read-only mode" : "Read-only mode", run: () => (isReadOnly.value = !isReadOnly.value) }] : []),
     { name: "Switch between light and dark", keys: "d", run: switchTheme },

@@ -1,4 +1,4 @@
-import { create } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { describe, expect, test } from "vitest";
@@ -8,11 +8,10 @@ import { duration } from "../src/data/convert";
 import { deniesMethod } from "../src/data/denial";
 import { fromQuery, isSet, toProto, toQuery, withWords } from "../src/data/filter";
 import { History, joined, KEPT, sampleOf } from "../src/data/history";
-import { groupHolds } from "../src/data/holds";
 import { fieldsOf, payloadOf, valuesOf } from "../src/data/schema_form";
 import { BusyHistory, WORKER_SECONDS } from "../src/data/workers";
 import { PoolMetricsSchema, PoolSampleSchema, WorkerSchema } from "../src/gen/lineshaft/v1/pool_service_pb";
-import { Priority, TaskEventSchema, TaskSchema, TaskState } from "../src/gen/lineshaft/v1/task_pb";
+import { Priority, type TaskEvent, TaskEventSchema, TaskSchema, TaskState } from "../src/gen/lineshaft/v1/task_pb";
 import { phasesOfEvents, phasesOfTask } from "../src/timeline";
 
 const pool = (second: number, completed: number, since = 0, name = "default") =>
@@ -105,7 +104,7 @@ describe("timeline", () => {
   const at = timestampFromMs;
   test("of a task in its first attempt", () => {
     const task = create(TaskSchema, { state: TaskState.COMPLETED, attempt: 1, submittedAt: at(0), eligibleAt: at(5), startedAt: at(7), finishedAt: at(9) });
-    expect(phasesOfTask(task).map(({ kind, from, to }) => [kind, from, to])).toEqual([["waiting", 0, 5], ["queued", 5, 7], ["running", 7, 9]]);
+    expect(phasesOfTask(task).map(({ kind, from, to }) => [kind, from, to])).toEqual([["delay", 0, 5], ["queued", 5, 7], ["running", 7, 9]]);
   });
 
   test("of a task that never started, and of one between two attempts", () => {
@@ -119,9 +118,40 @@ describe("timeline", () => {
     const { UNSPECIFIED, QUEUED, RUNNING, WAITING, CANCELLED } = TaskState;
     const states: [TaskState, TaskState][] = [[UNSPECIFIED, QUEUED], [QUEUED, RUNNING], [RUNNING, WAITING], [WAITING, QUEUED], [QUEUED, RUNNING], [RUNNING, RUNNING], [RUNNING, CANCELLED]];
     const events = states.map(([previousState, state], time) => create(TaskEventSchema, { time: at(time), previousState, state }));
-    expect(phasesOfEvents(events).map(({ kind, from, to }) => [kind, from, to])).toEqual([
-      ["queued", 0, 1], ["running", 1, 2], ["waiting", 2, 3], ["queued", 3, 4], ["running", 4, 6],
+    expect(phases(events)).toEqual([["queued", 0, 1], ["running", 1, 2], ["delay", 2, 3], ["queued", 3, 4], ["running", 4, 6]]);
+  });
+
+  const phases = (events: TaskEvent[], hasParents = false, now = 9_000) => phasesOfEvents(events, hasParents, now).map(({ kind, from, to }) => [kind, from, to]);
+  const event = (time: number, previousState: TaskState, state: TaskState, more: MessageInitShape<typeof TaskEventSchema> = {}) =>
+    create(TaskEventSchema, { time: at(time), previousState, state, ...more });
+  const { UNSPECIFIED, WAITING, QUEUED, RUNNING } = TaskState;
+  const limitHold = { name: "db", key: "eu", reason: { case: "places" as const, value: { taken: 1, max: 1 } } };
+
+  test("says what held a task: its delay, then a limit, and later its back-off", () => {
+    const events = [
+      event(0, UNSPECIFIED, WAITING, { notBefore: at(500) }),
+      event(501, WAITING, WAITING, { limitHold }),
+      event(700, WAITING, QUEUED),
+      event(710, QUEUED, RUNNING),
+      event(800, RUNNING, WAITING, { failure: {}, notBefore: at(1_800) }),
+      event(1_801, WAITING, WAITING, { limitHold }),
+    ];
+    expect(phases(events)).toEqual([
+      ["delay", 0, 501], ["limit db/eu", 501, 700], ["queued", 700, 710], ["running", 710, 800], ["back-off", 800, 1_801], ["limit db/eu", 1_801, undefined],
     ]);
+  });
+
+  test("divides the wait of a task with a delay and parents", () => {
+    const submitted = event(0, UNSPECIFIED, WAITING, { notBefore: at(500) });
+    expect(phases([submitted, event(900, WAITING, QUEUED)], true)).toEqual([["delay", 0, 500], ["dependencies", 500, 900], ["queued", 900, undefined]]);
+    expect(phases([submitted, event(502, WAITING, QUEUED)], true), "the parents had ended").toEqual([["delay", 0, 502], ["queued", 502, undefined]]);
+    expect(phases([submitted], true, 300)).toEqual([["delay", 0, undefined]]);
+    expect(phases([event(0, UNSPECIFIED, WAITING)], true)).toEqual([["dependencies", 0, undefined]]);
+  });
+
+  test("of a task that waits now says what for", () => {
+    const kind = (more: MessageInitShape<typeof TaskSchema>) => phasesOfTask(create(TaskSchema, { state: WAITING, submittedAt: at(0), eligibleAt: at(9), ...more }))[0]!.kind;
+    expect([kind({}), kind({ limitHold }), kind({ dependencies: { unfinishedParents: 2 } })]).toEqual(["delay", "limit db/eu", "dependencies"]);
   });
 });
 
@@ -252,23 +282,6 @@ test("only a denial of the method itself hides it", () => {
   expect(deniesMethod(error(Code.PermissionDenied, "FOREIGN_ORIGIN", {}))).toBe(false);
   expect(deniesMethod(error(Code.Unavailable, "PERMISSION_DENIED", {}))).toBe(false);
   expect(deniesMethod(new ConnectError("refused", Code.PermissionDenied))).toBe(false);
-});
-
-test("tasks that wait for the same limit are one group", () => {
-  const held = (taskId: string, second: number, limitHold: { name?: string; key?: string }, handler = "io", namespace = "default") =>
-    create(TaskSchema, { taskId, handler, namespace, submittedAt: timestampFromMs(second * 1000), limitHold: { ...limitHold, reason: { case: "places", value: { taken: 1, max: 1 } } } });
-  const groups = groupHolds([
-    held("d", 40, { name: "db" }),
-    held("c", 30, { key: "tenant-1" }, "copy"),
-    held("b", 20, { key: "tenant-1" }),
-    held("a", 10, { key: "tenant-1" }, "io", "team-b"),
-    create(TaskSchema, { taskId: "delayed" }),
-  ]);
-  expect(groups.map(({ limit, count, oldestId, handlers }) => [limit, count, oldestId, handlers])).toEqual([
-    ["tenant-1", 2, "b", ["copy", "io"]],
-    ["db", 1, "d", ["io"]],
-    ["team-b: tenant-1", 1, "a", ["io"]],
-  ]);
 });
 
 test("content is text only if it is UTF-8", () => {

@@ -3,7 +3,7 @@ import { computed, effect, signal } from "@preact/signals";
 import { info } from "./info";
 import { token } from "./session";
 
-const READS = /^(Get|List|Watch|Wait|Read|Stream|Preview)/;
+const READS = /^(Get|List|Explain|Watch|Wait|Read|Stream|Preview)/;
 
 /** Methods that the server has refused since the page was loaded, although it had listed them. */
 const denied = signal<ReadonlySet<string>>(new Set());

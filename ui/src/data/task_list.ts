@@ -52,18 +52,6 @@ export function toRow(task: Task): Row {
   };
 }
 
-/** The newest tasks in a state, at least `count` if there are as many. */
-export async function newest(state: TaskState, count: number, signal: AbortSignal): Promise<Task[]> {
-  const found: Task[] = [];
-  let pageToken = "";
-  do {
-    const page = await tasks.listTasks({ filter: { states: [state] }, pageSize: 1_000, pageToken }, { signal });
-    found.push(...page.tasks);
-    pageToken = page.nextPageToken;
-  } while (pageToken && found.length < count);
-  return found;
-}
-
 const PAGE = 100;
 /** Rows of a page while the user scrolls to older tasks. */
 const MORE = 500;

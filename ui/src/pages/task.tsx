@@ -19,6 +19,7 @@ import { go, href, taskHref } from "../route";
 import { type Phase, phasesOfEvents, phasesOfTask } from "../timeline";
 import { holdText, isFinished, limitName, reasonName, stateName, stopName } from "../words";
 import { draft } from "./draft";
+import { Explanation } from "./explain";
 
 const PERIOD = 700;
 
@@ -49,6 +50,7 @@ export function TaskPage({ id }: { id: string }) {
       </div>
       <ErrorNote text={read.error.value} />
       <Outcome task={task} />
+      {(task.state === TaskState.WAITING || task.state === TaskState.QUEUED) && may("ExplainTask") && <Explanation task={task} />}
       <Timeline task={task} />
       <div class="columns">
         <Facts task={task} />
@@ -196,7 +198,7 @@ function Timeline({ task }: { task: Task }) {
   useEffect(() => {
     if (events.value && !isCurrent && !isReading.value) void load();
   }, [task.revision]);
-  const phases = events.value?.length && isComplete ? phasesOfEvents(events.value) : phasesOfTask(task);
+  const phases = events.value?.length && isComplete ? phasesOfEvents(events.value, task.dependencies !== undefined, Date.now()) : phasesOfTask(task);
   return (
     <Card
       title="Timeline"
@@ -229,6 +231,8 @@ function eventText(event: TaskEvent): string {
   const parts: string[] = [];
   if (event.attempt) parts.push(`attempt ${event.attempt}`);
   if (event.worker) parts.push(`on ${event.worker}`);
+  if (event.updated) parts.push("updated");
+  if (event.limitHold) parts.push(holdText(event.limitHold));
   if (event.failure) parts.push(`${reasonName(event.failure.reason)}: ${event.failure.message}`);
   if (event.notBefore) parts.push(`until ${clock(millis(event.notBefore) ?? 0)}`);
   if (event.cancel && !event.cancel.stoppedAt) parts.push("cancellation requested");
@@ -242,8 +246,8 @@ function Bars({ phases, task }: { phases: Phase[]; task: Task }) {
   const end = (phase: Phase) => phase.to ?? Math.max(now.value, phase.from);
   const to = Math.max(from + 0.001, ...phases.map(end));
   const place = (at: number) => ((at - from) / (to - from)) * 100;
-  const total = (kind: Phase["kind"]) => phases.filter((phase) => phase.kind === kind).reduce((sum, phase) => sum + end(phase) - phase.from, 0) / 1000;
-  const kinds = (["earlier attempts", "waiting", "queued", "running"] as const).filter((kind) => phases.some((phase) => phase.kind === kind));
+  const total = (kind: string) => phases.filter((phase) => phase.kind === kind).reduce((sum, phase) => sum + end(phase) - phase.from, 0) / 1000;
+  const kinds = [...new Set(phases.map((phase) => phase.kind))];
   const summary = kinds.map((kind) => `${kind} ${seconds(total(kind))}`).join(", ");
   return (
     <div class="timeline">
@@ -283,7 +287,6 @@ function Facts({ task }: { task: Task }) {
         <Fact name="submitted"><Time at={millis(task.submittedAt)} />{task.submittedBy && <span class="muted"> by {task.submittedBy}</span>}</Fact>
         {task.state === TaskState.WAITING && !task.limitHold && <Fact name="eligible"><Time at={millis(task.eligibleAt)} /></Fact>}
         {task.limits.length > 0 && <Fact name="limits">{task.limits.map(limitName).join(", ")}</Fact>}
-        {task.limitHold && <Fact name="waits for">{holdText(task.limitHold)}</Fact>}
         {task.startedAt && <Fact name="started"><Time at={millis(task.startedAt)} /></Fact>}
         {task.finishedAt && <Fact name="finished"><Time at={millis(task.finishedAt)} /></Fact>}
         {task.expiresAt && !isFinished(task.state) && <Fact name="expires"><Time at={millis(task.expiresAt)} /></Fact>}
