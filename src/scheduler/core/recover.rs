@@ -163,6 +163,7 @@ impl Core {
         self.restore_dependencies();
         self.limit_waits(now);
         self.limits.begin(now);
+        self.schedules.begin(now);
         let tasks = &self.tasks;
         for queue in self.pools.iter_mut().flat_map(|pool| pool.queues.iter_mut()) {
             queue.ready.order_restored(|entry| Self::is_live(tasks, entry));

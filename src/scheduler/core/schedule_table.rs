@@ -79,7 +79,8 @@ impl ScheduleTable {
         self.by_creation.get(&created).map_or(now, |entry| now.after(entry.behind))
     }
 
-    /// A server has started. Call it after all events were applied.
+    /// A server has started. Call it after all events were replayed and before further ones, which can have times of the clock
+    /// before it was set back.
     pub fn begin(&mut self, now: Timestamp) {
         let created: Vec<_> = self.by_creation.keys().copied().collect();
         for created in created {

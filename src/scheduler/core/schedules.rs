@@ -377,7 +377,6 @@ impl Core {
 
     /// The server may have ended between the decision that a run waits and the cancel of the tasks before it.
     pub(super) fn recover_schedules(&mut self, now: Timestamp, out: &mut Decisions) {
-        self.schedules.begin(now);
         let waiting = self.schedules.iter().filter(|schedule| schedule.waiting.is_some());
         for created in waiting.map(|schedule| schedule.created).collect::<Vec<_>>() {
             self.cancel_overtaken(now, created, out);

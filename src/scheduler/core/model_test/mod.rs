@@ -24,6 +24,7 @@ mod workers;
 mod world;
 
 use crate::model::TaskState;
+use schedules::NewSchedule;
 use steps::{NewTask, Restart, Step};
 use world::World;
 
@@ -42,14 +43,35 @@ proptest! {
     fn invariants_hold_after_every_step_and_every_task_ends(
         steps in proptest::collection::vec(steps::step(), 1..150),
     ) {
-        let mut world = World::new();
-        for (step, commit) in steps {
-            world.execute(step, commit);
-            invariants::check(&world);
-        }
+        let mut world = after(steps);
         world.run_to_end();
         invariants::check(&world);
     }
+}
+
+fn after(steps: impl IntoIterator<Item = (Step, bool)>) -> World {
+    let mut world = World::new();
+    for (step, commit) in steps {
+        world.execute(step, commit);
+        invariants::check(&world);
+    }
+    world
+}
+
+#[test]
+fn a_run_is_not_missed_early_because_a_restart_cancels_the_one_before() {
+    let schedule =
+        NewSchedule { every_s: 4, overlap: 1, max_runs: None, catch_up_s: 10, jitter_ms: 0, task: NewTask::default() };
+    let kill = Restart { clean: false, from_rows: false, projected: 0, clock_ms: -2 };
+    after([
+        (Step::CreateSchedule((0, 0), schedule), true),
+        (Step::Advance { ms: 4_300 }, true),
+        (Step::Claim { pool: 0, worker: 0, report: false }, true),
+        (Step::Advance { ms: 346 }, true),
+        (Step::Cancel { pick: 0, force: false }, true),
+        (Step::Restart(kill), true),
+        (Step::Advance { ms: 37_355 }, true),
+    ]);
 }
 
 #[test]
@@ -57,16 +79,12 @@ fn tasks_keep_their_places_of_a_reduced_limit_over_a_kill_that_loses_an_end() {
     let configured = 5;
     let task = |id| NewTask { id, limits: vec![configured], ..NewTask::default() };
     let kill = Restart { clean: false, from_rows: false, projected: 0, clock_ms: 0 };
-    let mut world = World::new();
-    for (step, commit) in [
+    let mut world = after([
         (Step::Submit(vec![task(0), task(1)]), true),
         (Step::SetLimit { max: Some(1) }, true),
         (Step::Cancel { pick: 0, force: false }, false),
         (Step::Restart(kill), true),
-    ] {
-        world.execute(step, commit);
-        invariants::check(&world);
-    }
+    ]);
     assert!(world.live.tasks.values().all(|task| task.state == TaskState::Queued));
     world.run_to_end();
 }

@@ -27,12 +27,12 @@ const UNFINISHED_MAX: usize = crate::model::limits::SCHEDULE_UNFINISHED_MAX;
 
 #[derive(Clone, Debug)]
 pub struct NewSchedule {
-    every_s: u64,
-    overlap: u8,
-    max_runs: Option<u64>,
-    catch_up_s: u64,
-    jitter_ms: u64,
-    task: NewTask,
+    pub every_s: u64,
+    pub overlap: u8,
+    pub max_runs: Option<u64>,
+    pub catch_up_s: u64,
+    pub jitter_ms: u64,
+    pub task: NewTask,
 }
 
 pub fn new_schedule(task: impl Strategy<Value = NewTask>) -> impl Strategy<Value = NewSchedule> {
