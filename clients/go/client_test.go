@@ -101,6 +101,15 @@ func TestErrorsHaveReasonAndDetails(t *testing.T) {
 	if err != nil || same.ID() != first.ID() {
 		t.Errorf("a unique key of %s returned %v, %v", first.ID(), same, err)
 	}
+	reused := []lineshaft.SubmitOption{lineshaft.WithUniqueKey("sum", 0), lineshaft.WithReusedResult(time.Hour)}
+	computed := must[*lineshaft.Task](t)(client.Submit(ctx, "compute", 5, reused...))
+	if err := computed.Result(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	again, err := client.Submit(ctx, "compute", 5, reused...)
+	if err != nil || again.ID() != computed.ID() {
+		t.Errorf("a result of %s returned %v, %v", computed.ID(), again, err)
+	}
 	_, err = client.SubmitBatch(ctx, []lineshaft.Submission{{Handler: "compute"}, {Handler: "nosuch"}})
 	if !errors.As(err, &known) || known.Reason != lineshaft.ReasonUnknownHandler {
 		t.Errorf("a batch with an unknown handler returned %v", err)

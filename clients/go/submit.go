@@ -82,6 +82,12 @@ func WithUniqueKey(key string, rule OnUniqueConflict) SubmitOption {
 	return func(r *lineshaftv1.SubmitTaskRequest) { r.UniqueKey, r.OnUniqueConflict = key, rule }
 }
 
+// WithReusedResult returns the newest completed task with the same unique key instead, if it was submitted with this option as well and
+// ended at most this long ago. It requires [WithUniqueKey].
+func WithReusedResult(within time.Duration) SubmitOption {
+	return func(r *lineshaftv1.SubmitTaskRequest) { r.ReuseResultWithin = durationpb.New(within) }
+}
+
 // WithRetry sets the retry policy.
 func WithRetry(policy *RetryPolicy) SubmitOption {
 	return func(r *lineshaftv1.SubmitTaskRequest) { r.Retry = policy }

@@ -53,6 +53,9 @@ impl SubmissionDigest {
             fields.text("unique key");
             fields.text(&unique.key);
             fields.number(unique.on_conflict as u64);
+            if unique.reuse_result_within.is_some() {
+                fields.duration(unique.reuse_result_within);
+            }
         }
         Self(fields.finish())
     }

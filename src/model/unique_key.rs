@@ -1,10 +1,15 @@
-//! Unique keys: at most one of the unfinished tasks that would do the same work.
+//! Unique keys: at most one of the unfinished tasks that would do the same work, and results of finished ones.
+
+use std::time::Duration;
 
 /// The unique key of a task, in its namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UniqueKey {
     pub key: Box<str>,
     pub on_conflict: OnUniqueConflict,
+    /// Uses the result of a task with the same key that has completed and ended at most this long ago. The result of this
+    /// task can be used likewise.
+    pub reuse_result_within: Option<Duration>,
 }
 
 /// What a submission does if a task of the namespace with the same unique key has not ended.

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use lineshaft::proto::v1::{self, OnUniqueConflict, TaskState};
+use lineshaft::proto::v1::{self, OnUniqueConflict, TaskState, run_task_response};
 use tonic::Code;
 
 use crate::support::{BINARY, Server, fields, noop, reason, task};
@@ -34,6 +34,43 @@ async fn many_submissions_at_once_with_a_key_become_one_task() {
     assert_eq!((first.len(), others.len()), (1, 39));
     assert!(others.iter().all(|response| response.task_id == first[0].task_id));
     assert_eq!(server.get(&first[0].task_id).await.unique_key, "k");
+}
+
+/// Uses a result of the last seconds.
+fn reusing(key: &str, seconds: i64) -> v1::SubmitTaskRequest {
+    let reuse_result_within = Some(prost_types::Duration { seconds, nanos: 0 });
+    v1::SubmitTaskRequest { reuse_result_within, ..unique(key, OnUniqueConflict::Fail, task("compute", "5")) }
+}
+
+#[tokio::test]
+async fn a_result_is_used_again_also_after_a_crash_and_not_after_its_deletion() {
+    let mut server = Server::start("");
+    let first = server.submit(reusing("k", 3600)).await;
+    server.wait_finished(&first).await;
+    server.kill9();
+    server.start_again();
+    let second = server.tasks().submit_task(reusing("k", 3600)).await.unwrap().into_inner();
+    assert_eq!((&second.task_id, second.state(), second.duplicate), (&first, TaskState::Completed, true));
+    let other = server.submit(reusing("l", 3600)).await;
+    assert_ne!(other, first);
+    let filter = Some(v1::TaskFilter { task_ids: vec![first.clone()], ..v1::TaskFilter::default() });
+    server.tasks().delete_tasks(v1::DeleteTasksRequest { filter, ..Default::default() }).await.unwrap();
+    assert_ne!(server.submit(reusing("k", 3600)).await, first);
+}
+
+#[tokio::test]
+async fn a_watcher_of_a_used_result_gets_its_end() {
+    let server = Server::start("");
+    let first = server.submit(reusing("k", 3600)).await;
+    server.wait_finished(&first).await;
+    let request = v1::RunTaskRequest { task: Some(reusing("k", 3600)) };
+    let mut run = server.tasks().run_task(request).await.unwrap().into_inner();
+    let mut last = None;
+    while let Some(message) = run.message().await.unwrap() {
+        last = message.kind;
+    }
+    let Some(run_task_response::Kind::Task(task)) = last else { panic!("no result: {last:?}") };
+    assert_eq!((task.task_id.as_str(), task.state()), (first.as_str(), TaskState::Completed));
 }
 
 #[tokio::test]
@@ -122,6 +159,8 @@ async fn keys_that_cannot_be_kept_are_refused_by_their_field() {
     assert_eq!(invalid(long("", OnUniqueConflict::UseExisting)).await, ["on_unique_conflict"]);
     let unknown = v1::SubmitTaskRequest { on_unique_conflict: 9, ..long("k", OnUniqueConflict::Fail) };
     assert_eq!(invalid(unknown).await, ["on_unique_conflict"]);
+    assert_eq!(invalid(reusing("", 1)).await, ["on_unique_conflict", "reuse_result_within"]);
+    assert_eq!(invalid(reusing("k", 0)).await, ["reuse_result_within"]);
 }
 
 #[tokio::test]

@@ -136,8 +136,12 @@ type SubmitTaskRequest struct {
 	UniqueKey string `protobuf:"bytes,23,opt,name=unique_key,json=uniqueKey,proto3" json:"unique_key,omitempty"`
 	// What happens if a task of the namespace with the same unique key has not ended. Unset: FAIL.
 	OnUniqueConflict OnUniqueConflict `protobuf:"varint,24,opt,name=on_unique_conflict,json=onUniqueConflict,proto3,enum=lineshaft.v1.OnUniqueConflict" json:"on_unique_conflict,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Instead of running the task again, return the newest COMPLETED one with the same unique key that was submitted with this field as
+	// well and ended at most this long ago, 1 ms to 365 days, whatever its payload was. The response describes it, and `duplicate` is
+	// true. Requires `unique_key`. Unset: no result is reused, neither for this task nor that of this task.
+	ReuseResultWithin *durationpb.Duration `protobuf:"bytes,25,opt,name=reuse_result_within,json=reuseResultWithin,proto3" json:"reuse_result_within,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *SubmitTaskRequest) Reset() {
@@ -338,6 +342,13 @@ func (x *SubmitTaskRequest) GetOnUniqueConflict() OnUniqueConflict {
 	return OnUniqueConflict_ON_UNIQUE_CONFLICT_UNSPECIFIED
 }
 
+func (x *SubmitTaskRequest) GetReuseResultWithin() *durationpb.Duration {
+	if x != nil {
+		return x.ReuseResultWithin
+	}
+	return nil
+}
+
 // The parents of a task: at most 10,000, in the namespace of the task. A finished parent is neither deleted by DeleteTasks nor
 // by retention before the task has ended.
 type Dependencies struct {
@@ -412,7 +423,7 @@ type SubmitTaskResponse struct {
 	State TaskState `protobuf:"varint,2,opt,name=state,proto3,enum=lineshaft.v1.TaskState" json:"state,omitempty"`
 	// Revision of this response. For a new task, the revision of its first event.
 	Revision uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	// True if an earlier submission used the same request ID or task ID, or a unique key with USE_EXISTING. The response describes
+	// True if an earlier submission used the same request ID or task ID, or a unique key with USE_EXISTING, or a result is reused. The response describes
 	// the first task, which may have been deleted, and nothing was added.
 	Duplicate bool `protobuf:"varint,4,opt,name=duplicate,proto3" json:"duplicate,omitempty"`
 	// Durability reached before this response was sent.
@@ -3896,7 +3907,7 @@ var File_lineshaft_v1_task_service_proto protoreflect.FileDescriptor
 
 const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1flineshaft/v1/task_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17lineshaft/v1/task.proto\"\xd9\b\n" +
+	"\x1flineshaft/v1/task_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17lineshaft/v1/task.proto\"\xa4\t\n" +
 	"\x11SubmitTaskRequest\x12\x18\n" +
 	"\ahandler\x18\x01 \x01(\tR\ahandler\x12/\n" +
 	"\apayload\x18\x02 \x01(\v2\x15.lineshaft.v1.PayloadR\apayload\x122\n" +
@@ -3930,7 +3941,8 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\x06limits\x18\x16 \x03(\v2\x17.lineshaft.v1.TaskLimitR\x06limits\x12\x1d\n" +
 	"\n" +
 	"unique_key\x18\x17 \x01(\tR\tuniqueKey\x12L\n" +
-	"\x12on_unique_conflict\x18\x18 \x01(\x0e2\x1e.lineshaft.v1.OnUniqueConflictR\x10onUniqueConflict\x1a9\n" +
+	"\x12on_unique_conflict\x18\x18 \x01(\x0e2\x1e.lineshaft.v1.OnUniqueConflictR\x10onUniqueConflict\x12I\n" +
+	"\x13reuse_result_within\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\x11reuseResultWithin\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x01\n" +
@@ -4322,114 +4334,115 @@ var file_lineshaft_v1_task_service_proto_depIdxs = []int32{
 	2,  // 9: lineshaft.v1.SubmitTaskRequest.dependencies:type_name -> lineshaft.v1.Dependencies
 	59, // 10: lineshaft.v1.SubmitTaskRequest.limits:type_name -> lineshaft.v1.TaskLimit
 	60, // 11: lineshaft.v1.SubmitTaskRequest.on_unique_conflict:type_name -> lineshaft.v1.OnUniqueConflict
-	61, // 12: lineshaft.v1.Dependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
-	62, // 13: lineshaft.v1.SubmitTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	57, // 14: lineshaft.v1.SubmitTaskResponse.durability:type_name -> lineshaft.v1.Durability
-	1,  // 15: lineshaft.v1.BatchSubmitTasksRequest.tasks:type_name -> lineshaft.v1.SubmitTaskRequest
-	57, // 16: lineshaft.v1.BatchSubmitTasksResponse.durability:type_name -> lineshaft.v1.Durability
-	1,  // 17: lineshaft.v1.SubmitTasksRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
-	3,  // 18: lineshaft.v1.SubmitTasksResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
-	8,  // 19: lineshaft.v1.SubmitTasksResponse.rejected:type_name -> lineshaft.v1.Rejection
-	55, // 20: lineshaft.v1.Rejection.retry_after:type_name -> google.protobuf.Duration
-	51, // 21: lineshaft.v1.Rejection.metadata:type_name -> lineshaft.v1.Rejection.MetadataEntry
-	1,  // 22: lineshaft.v1.RunTaskRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
-	3,  // 23: lineshaft.v1.RunTaskResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
-	63, // 24: lineshaft.v1.RunTaskResponse.event:type_name -> lineshaft.v1.TaskEvent
-	64, // 25: lineshaft.v1.RunTaskResponse.task:type_name -> lineshaft.v1.Task
-	64, // 26: lineshaft.v1.GetTaskResponse.task:type_name -> lineshaft.v1.Task
-	62, // 27: lineshaft.v1.ExplainTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	15, // 28: lineshaft.v1.ExplainTaskResponse.blockers:type_name -> lineshaft.v1.Blocker
-	19, // 29: lineshaft.v1.ExplainTaskResponse.position:type_name -> lineshaft.v1.QueuePosition
-	65, // 30: lineshaft.v1.ExplainTaskResponse.estimated_start:type_name -> google.protobuf.Timestamp
-	0,  // 31: lineshaft.v1.ExplainTaskResponse.estimate_basis:type_name -> lineshaft.v1.EstimateBasis
-	65, // 32: lineshaft.v1.Blocker.delayed_until:type_name -> google.protobuf.Timestamp
-	65, // 33: lineshaft.v1.Blocker.retries_at:type_name -> google.protobuf.Timestamp
-	17, // 34: lineshaft.v1.Blocker.parents:type_name -> lineshaft.v1.UnfinishedParents
-	18, // 35: lineshaft.v1.Blocker.pool_slots:type_name -> lineshaft.v1.TakenSlots
-	18, // 36: lineshaft.v1.Blocker.namespace_slots:type_name -> lineshaft.v1.TakenSlots
-	16, // 37: lineshaft.v1.Blocker.limit:type_name -> lineshaft.v1.LimitBlocker
-	66, // 38: lineshaft.v1.LimitBlocker.hold:type_name -> lineshaft.v1.LimitHold
-	67, // 39: lineshaft.v1.ListTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	64, // 40: lineshaft.v1.ListTasksResponse.tasks:type_name -> lineshaft.v1.Task
-	67, // 41: lineshaft.v1.ListFailureGroupsRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	68, // 42: lineshaft.v1.ListFailureGroupsResponse.groups:type_name -> lineshaft.v1.FailureGroup
-	26, // 43: lineshaft.v1.ListLimitsResponse.limits:type_name -> lineshaft.v1.Limit
-	69, // 44: lineshaft.v1.Limit.rate:type_name -> lineshaft.v1.StartRate
-	65, // 45: lineshaft.v1.Limit.next_token_at:type_name -> google.protobuf.Timestamp
-	55, // 46: lineshaft.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
-	64, // 47: lineshaft.v1.WaitTaskResponse.task:type_name -> lineshaft.v1.Task
-	67, // 48: lineshaft.v1.WatchTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	55, // 49: lineshaft.v1.WatchTasksRequest.progress_interval:type_name -> google.protobuf.Duration
-	64, // 50: lineshaft.v1.WatchTasksResponse.snapshot_entry:type_name -> lineshaft.v1.Task
-	31, // 51: lineshaft.v1.WatchTasksResponse.snapshot_complete:type_name -> lineshaft.v1.SnapshotComplete
-	63, // 52: lineshaft.v1.WatchTasksResponse.event:type_name -> lineshaft.v1.TaskEvent
-	32, // 53: lineshaft.v1.WatchTasksResponse.progress:type_name -> lineshaft.v1.WatchProgress
-	70, // 54: lineshaft.v1.CancelTaskRequest.mode:type_name -> lineshaft.v1.CancelMode
-	55, // 55: lineshaft.v1.CancelTaskRequest.grace:type_name -> google.protobuf.Duration
-	62, // 56: lineshaft.v1.CancelTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	36, // 57: lineshaft.v1.UpdateTaskRequest.update:type_name -> lineshaft.v1.TaskUpdate
-	54, // 58: lineshaft.v1.TaskUpdate.priority:type_name -> lineshaft.v1.Priority
-	55, // 59: lineshaft.v1.TaskUpdate.timeout:type_name -> google.protobuf.Duration
-	52, // 60: lineshaft.v1.TaskUpdate.labels:type_name -> lineshaft.v1.TaskUpdate.LabelsEntry
-	55, // 61: lineshaft.v1.TaskUpdate.delay:type_name -> google.protobuf.Duration
-	55, // 62: lineshaft.v1.TaskUpdate.expires_after:type_name -> google.protobuf.Duration
-	62, // 63: lineshaft.v1.UpdateTaskResponse.state:type_name -> lineshaft.v1.TaskState
-	53, // 64: lineshaft.v1.RetryTaskRequest.payload:type_name -> lineshaft.v1.Payload
-	54, // 65: lineshaft.v1.RetryTaskRequest.priority:type_name -> lineshaft.v1.Priority
-	3,  // 66: lineshaft.v1.RetryTaskResponse.task:type_name -> lineshaft.v1.SubmitTaskResponse
-	67, // 67: lineshaft.v1.CancelTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	70, // 68: lineshaft.v1.CancelTasksRequest.mode:type_name -> lineshaft.v1.CancelMode
-	55, // 69: lineshaft.v1.CancelTasksRequest.grace:type_name -> google.protobuf.Duration
-	67, // 70: lineshaft.v1.UpdateTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	36, // 71: lineshaft.v1.UpdateTasksRequest.update:type_name -> lineshaft.v1.TaskUpdate
-	67, // 72: lineshaft.v1.RetryTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	53, // 73: lineshaft.v1.RetryTasksRequest.payload:type_name -> lineshaft.v1.Payload
-	54, // 74: lineshaft.v1.RetryTasksRequest.priority:type_name -> lineshaft.v1.Priority
-	67, // 75: lineshaft.v1.DeleteTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
-	71, // 76: lineshaft.v1.ReadOutputRequest.stream:type_name -> lineshaft.v1.OutputStream
-	1,  // 77: lineshaft.v1.TaskService.SubmitTask:input_type -> lineshaft.v1.SubmitTaskRequest
-	4,  // 78: lineshaft.v1.TaskService.BatchSubmitTasks:input_type -> lineshaft.v1.BatchSubmitTasksRequest
-	6,  // 79: lineshaft.v1.TaskService.SubmitTasks:input_type -> lineshaft.v1.SubmitTasksRequest
-	9,  // 80: lineshaft.v1.TaskService.RunTask:input_type -> lineshaft.v1.RunTaskRequest
-	11, // 81: lineshaft.v1.TaskService.GetTask:input_type -> lineshaft.v1.GetTaskRequest
-	13, // 82: lineshaft.v1.TaskService.ExplainTask:input_type -> lineshaft.v1.ExplainTaskRequest
-	20, // 83: lineshaft.v1.TaskService.ListTasks:input_type -> lineshaft.v1.ListTasksRequest
-	22, // 84: lineshaft.v1.TaskService.ListFailureGroups:input_type -> lineshaft.v1.ListFailureGroupsRequest
-	24, // 85: lineshaft.v1.TaskService.ListLimits:input_type -> lineshaft.v1.ListLimitsRequest
-	27, // 86: lineshaft.v1.TaskService.WaitTask:input_type -> lineshaft.v1.WaitTaskRequest
-	29, // 87: lineshaft.v1.TaskService.WatchTasks:input_type -> lineshaft.v1.WatchTasksRequest
-	33, // 88: lineshaft.v1.TaskService.CancelTask:input_type -> lineshaft.v1.CancelTaskRequest
-	35, // 89: lineshaft.v1.TaskService.UpdateTask:input_type -> lineshaft.v1.UpdateTaskRequest
-	38, // 90: lineshaft.v1.TaskService.RetryTask:input_type -> lineshaft.v1.RetryTaskRequest
-	40, // 91: lineshaft.v1.TaskService.CancelTasks:input_type -> lineshaft.v1.CancelTasksRequest
-	42, // 92: lineshaft.v1.TaskService.UpdateTasks:input_type -> lineshaft.v1.UpdateTasksRequest
-	44, // 93: lineshaft.v1.TaskService.RetryTasks:input_type -> lineshaft.v1.RetryTasksRequest
-	46, // 94: lineshaft.v1.TaskService.DeleteTasks:input_type -> lineshaft.v1.DeleteTasksRequest
-	48, // 95: lineshaft.v1.TaskService.ReadOutput:input_type -> lineshaft.v1.ReadOutputRequest
-	3,  // 96: lineshaft.v1.TaskService.SubmitTask:output_type -> lineshaft.v1.SubmitTaskResponse
-	5,  // 97: lineshaft.v1.TaskService.BatchSubmitTasks:output_type -> lineshaft.v1.BatchSubmitTasksResponse
-	7,  // 98: lineshaft.v1.TaskService.SubmitTasks:output_type -> lineshaft.v1.SubmitTasksResponse
-	10, // 99: lineshaft.v1.TaskService.RunTask:output_type -> lineshaft.v1.RunTaskResponse
-	12, // 100: lineshaft.v1.TaskService.GetTask:output_type -> lineshaft.v1.GetTaskResponse
-	14, // 101: lineshaft.v1.TaskService.ExplainTask:output_type -> lineshaft.v1.ExplainTaskResponse
-	21, // 102: lineshaft.v1.TaskService.ListTasks:output_type -> lineshaft.v1.ListTasksResponse
-	23, // 103: lineshaft.v1.TaskService.ListFailureGroups:output_type -> lineshaft.v1.ListFailureGroupsResponse
-	25, // 104: lineshaft.v1.TaskService.ListLimits:output_type -> lineshaft.v1.ListLimitsResponse
-	28, // 105: lineshaft.v1.TaskService.WaitTask:output_type -> lineshaft.v1.WaitTaskResponse
-	30, // 106: lineshaft.v1.TaskService.WatchTasks:output_type -> lineshaft.v1.WatchTasksResponse
-	34, // 107: lineshaft.v1.TaskService.CancelTask:output_type -> lineshaft.v1.CancelTaskResponse
-	37, // 108: lineshaft.v1.TaskService.UpdateTask:output_type -> lineshaft.v1.UpdateTaskResponse
-	39, // 109: lineshaft.v1.TaskService.RetryTask:output_type -> lineshaft.v1.RetryTaskResponse
-	41, // 110: lineshaft.v1.TaskService.CancelTasks:output_type -> lineshaft.v1.CancelTasksResponse
-	43, // 111: lineshaft.v1.TaskService.UpdateTasks:output_type -> lineshaft.v1.UpdateTasksResponse
-	45, // 112: lineshaft.v1.TaskService.RetryTasks:output_type -> lineshaft.v1.RetryTasksResponse
-	47, // 113: lineshaft.v1.TaskService.DeleteTasks:output_type -> lineshaft.v1.DeleteTasksResponse
-	49, // 114: lineshaft.v1.TaskService.ReadOutput:output_type -> lineshaft.v1.ReadOutputResponse
-	96, // [96:115] is the sub-list for method output_type
-	77, // [77:96] is the sub-list for method input_type
-	77, // [77:77] is the sub-list for extension type_name
-	77, // [77:77] is the sub-list for extension extendee
-	0,  // [0:77] is the sub-list for field type_name
+	55, // 12: lineshaft.v1.SubmitTaskRequest.reuse_result_within:type_name -> google.protobuf.Duration
+	61, // 13: lineshaft.v1.Dependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
+	62, // 14: lineshaft.v1.SubmitTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	57, // 15: lineshaft.v1.SubmitTaskResponse.durability:type_name -> lineshaft.v1.Durability
+	1,  // 16: lineshaft.v1.BatchSubmitTasksRequest.tasks:type_name -> lineshaft.v1.SubmitTaskRequest
+	57, // 17: lineshaft.v1.BatchSubmitTasksResponse.durability:type_name -> lineshaft.v1.Durability
+	1,  // 18: lineshaft.v1.SubmitTasksRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
+	3,  // 19: lineshaft.v1.SubmitTasksResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
+	8,  // 20: lineshaft.v1.SubmitTasksResponse.rejected:type_name -> lineshaft.v1.Rejection
+	55, // 21: lineshaft.v1.Rejection.retry_after:type_name -> google.protobuf.Duration
+	51, // 22: lineshaft.v1.Rejection.metadata:type_name -> lineshaft.v1.Rejection.MetadataEntry
+	1,  // 23: lineshaft.v1.RunTaskRequest.task:type_name -> lineshaft.v1.SubmitTaskRequest
+	3,  // 24: lineshaft.v1.RunTaskResponse.accepted:type_name -> lineshaft.v1.SubmitTaskResponse
+	63, // 25: lineshaft.v1.RunTaskResponse.event:type_name -> lineshaft.v1.TaskEvent
+	64, // 26: lineshaft.v1.RunTaskResponse.task:type_name -> lineshaft.v1.Task
+	64, // 27: lineshaft.v1.GetTaskResponse.task:type_name -> lineshaft.v1.Task
+	62, // 28: lineshaft.v1.ExplainTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	15, // 29: lineshaft.v1.ExplainTaskResponse.blockers:type_name -> lineshaft.v1.Blocker
+	19, // 30: lineshaft.v1.ExplainTaskResponse.position:type_name -> lineshaft.v1.QueuePosition
+	65, // 31: lineshaft.v1.ExplainTaskResponse.estimated_start:type_name -> google.protobuf.Timestamp
+	0,  // 32: lineshaft.v1.ExplainTaskResponse.estimate_basis:type_name -> lineshaft.v1.EstimateBasis
+	65, // 33: lineshaft.v1.Blocker.delayed_until:type_name -> google.protobuf.Timestamp
+	65, // 34: lineshaft.v1.Blocker.retries_at:type_name -> google.protobuf.Timestamp
+	17, // 35: lineshaft.v1.Blocker.parents:type_name -> lineshaft.v1.UnfinishedParents
+	18, // 36: lineshaft.v1.Blocker.pool_slots:type_name -> lineshaft.v1.TakenSlots
+	18, // 37: lineshaft.v1.Blocker.namespace_slots:type_name -> lineshaft.v1.TakenSlots
+	16, // 38: lineshaft.v1.Blocker.limit:type_name -> lineshaft.v1.LimitBlocker
+	66, // 39: lineshaft.v1.LimitBlocker.hold:type_name -> lineshaft.v1.LimitHold
+	67, // 40: lineshaft.v1.ListTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	64, // 41: lineshaft.v1.ListTasksResponse.tasks:type_name -> lineshaft.v1.Task
+	67, // 42: lineshaft.v1.ListFailureGroupsRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	68, // 43: lineshaft.v1.ListFailureGroupsResponse.groups:type_name -> lineshaft.v1.FailureGroup
+	26, // 44: lineshaft.v1.ListLimitsResponse.limits:type_name -> lineshaft.v1.Limit
+	69, // 45: lineshaft.v1.Limit.rate:type_name -> lineshaft.v1.StartRate
+	65, // 46: lineshaft.v1.Limit.next_token_at:type_name -> google.protobuf.Timestamp
+	55, // 47: lineshaft.v1.WaitTaskRequest.timeout:type_name -> google.protobuf.Duration
+	64, // 48: lineshaft.v1.WaitTaskResponse.task:type_name -> lineshaft.v1.Task
+	67, // 49: lineshaft.v1.WatchTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	55, // 50: lineshaft.v1.WatchTasksRequest.progress_interval:type_name -> google.protobuf.Duration
+	64, // 51: lineshaft.v1.WatchTasksResponse.snapshot_entry:type_name -> lineshaft.v1.Task
+	31, // 52: lineshaft.v1.WatchTasksResponse.snapshot_complete:type_name -> lineshaft.v1.SnapshotComplete
+	63, // 53: lineshaft.v1.WatchTasksResponse.event:type_name -> lineshaft.v1.TaskEvent
+	32, // 54: lineshaft.v1.WatchTasksResponse.progress:type_name -> lineshaft.v1.WatchProgress
+	70, // 55: lineshaft.v1.CancelTaskRequest.mode:type_name -> lineshaft.v1.CancelMode
+	55, // 56: lineshaft.v1.CancelTaskRequest.grace:type_name -> google.protobuf.Duration
+	62, // 57: lineshaft.v1.CancelTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	36, // 58: lineshaft.v1.UpdateTaskRequest.update:type_name -> lineshaft.v1.TaskUpdate
+	54, // 59: lineshaft.v1.TaskUpdate.priority:type_name -> lineshaft.v1.Priority
+	55, // 60: lineshaft.v1.TaskUpdate.timeout:type_name -> google.protobuf.Duration
+	52, // 61: lineshaft.v1.TaskUpdate.labels:type_name -> lineshaft.v1.TaskUpdate.LabelsEntry
+	55, // 62: lineshaft.v1.TaskUpdate.delay:type_name -> google.protobuf.Duration
+	55, // 63: lineshaft.v1.TaskUpdate.expires_after:type_name -> google.protobuf.Duration
+	62, // 64: lineshaft.v1.UpdateTaskResponse.state:type_name -> lineshaft.v1.TaskState
+	53, // 65: lineshaft.v1.RetryTaskRequest.payload:type_name -> lineshaft.v1.Payload
+	54, // 66: lineshaft.v1.RetryTaskRequest.priority:type_name -> lineshaft.v1.Priority
+	3,  // 67: lineshaft.v1.RetryTaskResponse.task:type_name -> lineshaft.v1.SubmitTaskResponse
+	67, // 68: lineshaft.v1.CancelTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	70, // 69: lineshaft.v1.CancelTasksRequest.mode:type_name -> lineshaft.v1.CancelMode
+	55, // 70: lineshaft.v1.CancelTasksRequest.grace:type_name -> google.protobuf.Duration
+	67, // 71: lineshaft.v1.UpdateTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	36, // 72: lineshaft.v1.UpdateTasksRequest.update:type_name -> lineshaft.v1.TaskUpdate
+	67, // 73: lineshaft.v1.RetryTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	53, // 74: lineshaft.v1.RetryTasksRequest.payload:type_name -> lineshaft.v1.Payload
+	54, // 75: lineshaft.v1.RetryTasksRequest.priority:type_name -> lineshaft.v1.Priority
+	67, // 76: lineshaft.v1.DeleteTasksRequest.filter:type_name -> lineshaft.v1.TaskFilter
+	71, // 77: lineshaft.v1.ReadOutputRequest.stream:type_name -> lineshaft.v1.OutputStream
+	1,  // 78: lineshaft.v1.TaskService.SubmitTask:input_type -> lineshaft.v1.SubmitTaskRequest
+	4,  // 79: lineshaft.v1.TaskService.BatchSubmitTasks:input_type -> lineshaft.v1.BatchSubmitTasksRequest
+	6,  // 80: lineshaft.v1.TaskService.SubmitTasks:input_type -> lineshaft.v1.SubmitTasksRequest
+	9,  // 81: lineshaft.v1.TaskService.RunTask:input_type -> lineshaft.v1.RunTaskRequest
+	11, // 82: lineshaft.v1.TaskService.GetTask:input_type -> lineshaft.v1.GetTaskRequest
+	13, // 83: lineshaft.v1.TaskService.ExplainTask:input_type -> lineshaft.v1.ExplainTaskRequest
+	20, // 84: lineshaft.v1.TaskService.ListTasks:input_type -> lineshaft.v1.ListTasksRequest
+	22, // 85: lineshaft.v1.TaskService.ListFailureGroups:input_type -> lineshaft.v1.ListFailureGroupsRequest
+	24, // 86: lineshaft.v1.TaskService.ListLimits:input_type -> lineshaft.v1.ListLimitsRequest
+	27, // 87: lineshaft.v1.TaskService.WaitTask:input_type -> lineshaft.v1.WaitTaskRequest
+	29, // 88: lineshaft.v1.TaskService.WatchTasks:input_type -> lineshaft.v1.WatchTasksRequest
+	33, // 89: lineshaft.v1.TaskService.CancelTask:input_type -> lineshaft.v1.CancelTaskRequest
+	35, // 90: lineshaft.v1.TaskService.UpdateTask:input_type -> lineshaft.v1.UpdateTaskRequest
+	38, // 91: lineshaft.v1.TaskService.RetryTask:input_type -> lineshaft.v1.RetryTaskRequest
+	40, // 92: lineshaft.v1.TaskService.CancelTasks:input_type -> lineshaft.v1.CancelTasksRequest
+	42, // 93: lineshaft.v1.TaskService.UpdateTasks:input_type -> lineshaft.v1.UpdateTasksRequest
+	44, // 94: lineshaft.v1.TaskService.RetryTasks:input_type -> lineshaft.v1.RetryTasksRequest
+	46, // 95: lineshaft.v1.TaskService.DeleteTasks:input_type -> lineshaft.v1.DeleteTasksRequest
+	48, // 96: lineshaft.v1.TaskService.ReadOutput:input_type -> lineshaft.v1.ReadOutputRequest
+	3,  // 97: lineshaft.v1.TaskService.SubmitTask:output_type -> lineshaft.v1.SubmitTaskResponse
+	5,  // 98: lineshaft.v1.TaskService.BatchSubmitTasks:output_type -> lineshaft.v1.BatchSubmitTasksResponse
+	7,  // 99: lineshaft.v1.TaskService.SubmitTasks:output_type -> lineshaft.v1.SubmitTasksResponse
+	10, // 100: lineshaft.v1.TaskService.RunTask:output_type -> lineshaft.v1.RunTaskResponse
+	12, // 101: lineshaft.v1.TaskService.GetTask:output_type -> lineshaft.v1.GetTaskResponse
+	14, // 102: lineshaft.v1.TaskService.ExplainTask:output_type -> lineshaft.v1.ExplainTaskResponse
+	21, // 103: lineshaft.v1.TaskService.ListTasks:output_type -> lineshaft.v1.ListTasksResponse
+	23, // 104: lineshaft.v1.TaskService.ListFailureGroups:output_type -> lineshaft.v1.ListFailureGroupsResponse
+	25, // 105: lineshaft.v1.TaskService.ListLimits:output_type -> lineshaft.v1.ListLimitsResponse
+	28, // 106: lineshaft.v1.TaskService.WaitTask:output_type -> lineshaft.v1.WaitTaskResponse
+	30, // 107: lineshaft.v1.TaskService.WatchTasks:output_type -> lineshaft.v1.WatchTasksResponse
+	34, // 108: lineshaft.v1.TaskService.CancelTask:output_type -> lineshaft.v1.CancelTaskResponse
+	37, // 109: lineshaft.v1.TaskService.UpdateTask:output_type -> lineshaft.v1.UpdateTaskResponse
+	39, // 110: lineshaft.v1.TaskService.RetryTask:output_type -> lineshaft.v1.RetryTaskResponse
+	41, // 111: lineshaft.v1.TaskService.CancelTasks:output_type -> lineshaft.v1.CancelTasksResponse
+	43, // 112: lineshaft.v1.TaskService.UpdateTasks:output_type -> lineshaft.v1.UpdateTasksResponse
+	45, // 113: lineshaft.v1.TaskService.RetryTasks:output_type -> lineshaft.v1.RetryTasksResponse
+	47, // 114: lineshaft.v1.TaskService.DeleteTasks:output_type -> lineshaft.v1.DeleteTasksResponse
+	49, // 115: lineshaft.v1.TaskService.ReadOutput:output_type -> lineshaft.v1.ReadOutputResponse
+	97, // [97:116] is the sub-list for method output_type
+	78, // [78:97] is the sub-list for method input_type
+	78, // [78:78] is the sub-list for extension type_name
+	78, // [78:78] is the sub-list for extension extendee
+	0,  // [0:78] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_task_service_proto_init() }

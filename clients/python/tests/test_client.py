@@ -85,6 +85,13 @@ def test_options_reach_the_server(client: Client) -> None:
         client.submit("io", 0, priority="urgent")
 
 
+def test_a_result_is_used_again(client: Client) -> None:
+    first = client.submit("compute", 5, unique_key="sum:5", reuse_result_within=3600)
+    result = first.result()
+    again = client.submit("compute", 5, unique_key="sum:5", reuse_result_within=3600)
+    assert again.result() == result and again.id == first.id
+
+
 def test_a_unique_key_is_used_once_or_replaced(client: Client) -> None:
     first = client.submit("io", LONG, unique_key="u")
     assert client.submit("io", LONG, unique_key="u", on_unique_conflict="use_existing").id == first.id

@@ -49,6 +49,11 @@ export interface TaskOptions {
   uniqueKey?: string;
   /** What happens if a task with the same unique key has not ended. Default: `fail`. */
   onUniqueConflict?: OnUniqueConflict;
+  /**
+   * Returns the newest completed task with the same unique key instead, if it was submitted with this option as well and ended
+   * at most this long ago, in milliseconds.
+   */
+  reuseResultWithin?: number;
 }
 
 /** A task of a batch. */
@@ -92,5 +97,6 @@ export function submitRequest(
     limits: options.limits?.map(taskLimit) ?? [],
     uniqueKey: options.uniqueKey ?? "",
     onUniqueConflict: onUniqueConflict(options.onUniqueConflict),
+    reuseResultWithin: duration(options.reuseResultWithin),
   };
 }

@@ -95,6 +95,14 @@ test("options of a submission are those of the task", async () => {
   );
 });
 
+test("a result is used again", async () => {
+  const options = { uniqueKey: "sum:5", reuseResultWithin: 3_600_000 };
+  const first = await client.submit("compute", 5, options);
+  assert.deepEqual(await first.result(), sumTo(5));
+  const again = await client.submit("compute", 5, options);
+  assert.deepEqual([again.id, await again.result()], [first.id, sumTo(5)]);
+});
+
 test("a task waits for a place of its limit", async () => {
   const limits = [{ key: "place", maxRunning: 1 }, { key: "rate", rate: { starts: 100, interval: 500, burst: 3 } }];
   const first = await client.submit("io", 60, { limits });

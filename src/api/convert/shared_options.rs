@@ -97,6 +97,7 @@ fn have_equal_fields(one: &v1::SubmitTaskRequest, other: &v1::SubmitTaskRequest)
         limits,
         unique_key: _,
         on_unique_conflict,
+        reuse_result_within,
     } = one;
     is_same(handler, &other.handler)
         && is_same(content_type_of(payload.as_ref()), content_type_of(other.payload.as_ref()))
@@ -116,4 +117,5 @@ fn have_equal_fields(one: &v1::SubmitTaskRequest, other: &v1::SubmitTaskRequest)
         && is_same(batch_id, &other.batch_id)
         && *limits == other.limits
         && *on_unique_conflict == other.on_unique_conflict
+        && *reuse_result_within == other.reuse_result_within
 }

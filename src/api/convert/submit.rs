@@ -138,7 +138,7 @@ pub fn convert(
     let own_trace = own_trace(&mut invalid, path, &own.traceparent, &own.tracestate);
     let namespace = others.namespace().or(context.default_namespace);
     let dependencies = dependencies(&mut invalid, path, own.dependencies.as_ref(), namespace, context.places);
-    let unique = unique_key(&mut invalid, path, &own.unique_key, request.on_unique_conflict);
+    let unique = unique_key(&mut invalid, path, &own.unique_key, &request);
     invalid.check()?;
     let Some(id) = id else { return Err(InvalidFields::one(path.field("task_id"), "is invalid").into()) };
 

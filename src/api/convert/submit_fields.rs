@@ -110,12 +110,14 @@ pub(super) fn optional_name(invalid: &mut InvalidFields, field: FieldPath, text:
     invalid.parsed(field, id::check_name(text)).map(|()| text.into())
 }
 
+/// `request` has lost its key.
 pub(super) fn unique_key(
     invalid: &mut InvalidFields,
     path: MessagePath,
     key: &str,
-    on_conflict: i32,
+    request: &v1::SubmitTaskRequest,
 ) -> Option<UniqueKey> {
+    let (on_conflict, within) = (request.on_unique_conflict, request.reuse_result_within.as_ref());
     let rule = match on_conflict {
         0 => Some(OnUniqueConflict::default()),
         number => u8::try_from(number).ok().and_then(OnUniqueConflict::from_number),
@@ -126,8 +128,13 @@ pub(super) fn unique_key(
     if key.is_empty() && on_conflict != 0 {
         invalid.add(path.field("on_unique_conflict"), "must not be set without `unique_key`");
     }
+    if key.is_empty() && within.is_some() {
+        invalid.add(path.field("reuse_result_within"), "must not be set without `unique_key`");
+    }
+    let ages = limits::TIMEOUT_MIN..=limits::DELAY_MAX;
+    let reuse_result_within = invalid.duration(path.field("reuse_result_within"), within, ages);
     let key = optional_name(invalid, path.field("unique_key"), key)?;
-    Some(UniqueKey { key, on_conflict: rule? })
+    Some(UniqueKey { key, on_conflict: rule?, reuse_result_within })
 }
 
 pub(super) fn payload(

@@ -127,6 +127,10 @@ pub struct TaskArgs {
     /// What happens when a task with the same unique key has not ended [default: fail]
     #[arg(long, value_enum, requires = "unique_key")]
     on_unique_conflict: Option<OnUniqueConflict>,
+    /// Return the newest completed task with the same unique key instead, if it ended at most this long ago, such as 1h; both must
+    /// be submitted with this option
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "unique_key")]
+    reuse_result_within: Option<Duration>,
     /// Never start the task twice, even if the server crashes while it runs
     #[arg(long)]
     at_most_once: bool,
@@ -179,6 +183,7 @@ impl TaskArgs {
             limits: self.limits,
             unique_key: self.unique_key.unwrap_or_default(),
             on_unique_conflict: self.on_unique_conflict.map_or(0, |rule| rule as i32),
+            reuse_result_within: self.reuse_result_within.map(to_proto),
             ..v1::SubmitTaskRequest::default()
         })
     }

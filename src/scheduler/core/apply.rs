@@ -89,6 +89,7 @@ impl Core {
             if let Some(task) = self.tasks.remove(index) {
                 self.pools[usize::from(task.pool)].counters.deleted += 1;
                 self.finished.remove(&task.spec.options.namespace, task.stored_bytes, &self.tasks);
+                self.unique_keys.remove_result(index, &task.spec);
             }
             return;
         }

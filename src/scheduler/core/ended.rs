@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Revision, TaskExtras, TaskSpec};
+use crate::model::{Revision, TaskExtras, TaskSpec, TaskState};
 
 use super::finished::FinishedTask;
 use super::state::{Core, attached_bytes};
@@ -16,6 +16,7 @@ impl Core {
         while let Some((index, revision)) = self.ended.pop_front() {
             self.release_memory(index);
             self.begin_retention(index, revision);
+            self.unique_keys.add_result(&self.tasks, index, revision);
         }
     }
 
@@ -25,6 +26,7 @@ impl Core {
         task.cancel = None;
         self.payload_bytes -= task.spec.payload.len() as u64;
         self.attached_bytes -= attached_bytes(&task.spec);
+        let is_completed = task.state == TaskState::Completed;
         let extras = task.spec.extras();
         let has_more = !extras.args.is_empty()
             || extras.trace.is_some()
@@ -33,7 +35,9 @@ impl Core {
         if has_more || !task.spec.payload.is_empty() {
             let (args, dependencies) = (Box::default(), None);
             let kept = extras.clone();
-            let extras = TaskExtras { args, request: None, trace: None, dependencies, unique: None, ..kept }.boxed();
+            // By which its result is found.
+            let unique = kept.unique.filter(|unique| is_completed && unique.reuse_result_within.is_some());
+            let extras = TaskExtras { args, request: None, trace: None, dependencies, unique, ..kept }.boxed();
             task.spec = Arc::new(TaskSpec { extras, ..task.spec.without_payload() });
         }
     }

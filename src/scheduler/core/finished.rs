@@ -59,6 +59,12 @@ struct Restored {
     at: Timestamp,
 }
 
+impl Restored {
+    fn end_time(self, ended: Revision, at: Timestamp) -> Timestamp {
+        if ended <= self.revision { at.min(self.at) } else { at }
+    }
+}
+
 #[derive(Debug, Default)]
 struct List {
     queue: VecDeque<FinishedTask>,
@@ -204,6 +210,11 @@ impl FinishedTasks {
         }
     }
 
+    /// When a task ended whose last event was at `since`.
+    pub fn end_time(&self, ended: Revision, since: Timestamp) -> Timestamp {
+        self.restored.end_time(ended, since)
+    }
+
     /// Number of tasks added since the last call.
     pub fn take_added(&mut self) -> usize {
         std::mem::take(&mut self.added)
@@ -331,10 +342,7 @@ impl List {
             let entry = tasks.get(task.index).filter(|entry| entry.submission == task.submission);
             match (entry, pinned.get_mut(&task.index)) {
                 (Some(_), Some(kept)) => *kept = Some(task),
-                (Some(entry), None) if task.ended <= restored.revision => {
-                    return Some((task, entry.since.min(restored.at)));
-                }
-                (Some(entry), None) => return Some((task, entry.since)),
+                (Some(entry), None) => return Some((task, restored.end_time(task.ended, entry.since))),
                 (None, _) => {}
             }
             self.pop(task);

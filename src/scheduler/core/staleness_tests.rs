@@ -37,7 +37,7 @@ impl Fixture {
     }
 
     /// A server that has been started again: from the rows of the projection, or from the events of the journal.
-    fn restarted(&self, at: u64, from_rows: bool) -> Self {
+    pub(super) fn restarted(&self, at: u64, from_rows: bool) -> Self {
         let mut fresh = Self::new();
         if from_rows {
             let mut tasks: Vec<(TaskId, Option<Task>)> = Vec::new();

@@ -40,7 +40,7 @@ impl Core {
             let OpenQuestions { written_to, tasks, .. } = open;
             return Ok(Verdict::Undecided(Box::new(Undecided { submission, written_to, tasks })));
         }
-        let key_effects = self.resolve_unique_keys(&submission.specs, &mut accepted)?;
+        let key_effects = self.resolve_unique_keys(now, &submission.specs, &mut accepted)?;
         if submission.repeats_only && accepted.iter().any(|accepted| !accepted.duplicate) {
             return Ok(Verdict::NotRepeated);
         }
@@ -53,6 +53,9 @@ impl Core {
         let limit_bytes = self.check_limits(new())?;
         self.check_attached(batch_bytes + limit_bytes + new().map(attached_bytes).sum::<u64>())?;
         let after = self.revision;
+        for submission in &key_effects.reused {
+            open.note(Some(TaskState::Completed), *submission);
+        }
         let after_ended = open.before_ended.map_or(after, |before| before.min(after));
         let is_synced = specs.iter().any(|spec| spec.options.durability == Durability::Fsync);
         let durability = if is_synced { Durability::Fsync } else { Durability::Memory };

@@ -1,10 +1,12 @@
-//! Unique keys: what a submission does while an unfinished task has its key.
+//! Unique keys: what a submission does while an unfinished task has its key, or a completed one has a result for it.
 
 use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use crate::model::{CancelMode, CancelRequest, Namespace, OnUniqueConflict, TaskId, TaskSpec, TaskState, Timestamp};
+use crate::model::{
+    CancelMode, CancelRequest, Namespace, OnUniqueConflict, Revision, TaskId, TaskSpec, TaskState, Timestamp, UniqueKey,
+};
 use crate::scheduler::refusal::{KeyHolder, UniqueKeyTaken};
 
 use super::decisions::Decisions;
@@ -18,6 +20,8 @@ pub(super) struct KeyEffects {
     replaced: Vec<Replaced>,
     /// Places of tasks that became duplicates of an earlier new task of the submission, with its place.
     repeated: Vec<(usize, usize)>,
+    /// Submissions of the tasks whose results are used.
+    pub reused: Vec<Revision>,
 }
 
 /// A task that a new one replaces. It can be of the same submission.
@@ -29,13 +33,14 @@ struct Replaced {
 }
 
 impl Core {
-    /// Finds the unfinished tasks with the unique keys of new tasks, as if the tasks were submitted one after the other. A new task
-    /// that uses an existing one becomes a duplicate of it.
+    /// Finds the tasks with the unique keys of new tasks, as if the tasks were submitted one after the other. A new task that
+    /// uses an existing one or its result becomes a duplicate of it.
     ///
     /// # Errors
     /// [`UniqueKeyTaken`].
     pub(super) fn resolve_unique_keys(
         &self,
+        now: Timestamp,
         specs: &[TaskSpec],
         accepted: &mut [Accepted],
     ) -> Result<KeyEffects, UniqueKeyTaken> {
@@ -46,6 +51,13 @@ impl Core {
             let Some(unique) = spec.extras().unique.as_deref().filter(|_| !accepted[place].duplicate) else { continue };
             let key = (&spec.options.namespace, &*unique.key);
             let earlier = newest.get(&key).copied();
+            if earlier.is_none()
+                && let Some(task) = self.reusable_result(now, spec, unique)
+            {
+                effects.reused.push(task.submission);
+                accepted[place] = Accepted { id: task.spec.id.clone(), state: Some(task.state), duplicate: true };
+                continue;
+            }
             // An earlier one has replaced those that exist, or there were none.
             let existing = if earlier.is_none() { self.unique_keys.with_key_of(&self.tasks, spec) } else { Vec::new() };
             let holder = match (earlier, existing.last()) {
@@ -81,6 +93,13 @@ impl Core {
             newest.insert(key, place);
         }
         Ok(effects)
+    }
+
+    /// The task whose result a new one uses.
+    fn reusable_result(&self, now: Timestamp, spec: &TaskSpec, unique: &UniqueKey) -> Option<&TaskEntry> {
+        let within = unique.reuse_result_within?;
+        let (task, ended) = self.unique_keys.result_for(&self.tasks, spec)?;
+        (self.finished.end_time(ended, task.since).after(within) >= now).then_some(task)
     }
 
     /// Cancels the tasks that are replaced, unless they have started, and reports the states of those that are used. Call it after
@@ -123,6 +142,11 @@ impl Core {
             }
         }
         assert_eq!(self.unique_keys.len(), count, "number of tasks with a unique key");
+        let has_result = |task: &TaskEntry| task.state == TaskState::Completed && task.spec.extras().unique.is_some();
+        let mut results: Vec<u32> = self.unique_keys.results().collect();
+        results.sort_unstable();
+        let expected = self.tasks.iter().filter(|(_, task)| has_result(task)).map(|(index, _)| index);
+        assert!(expected.eq(results.iter().copied()), "tasks whose results can be used again");
     }
 }
 

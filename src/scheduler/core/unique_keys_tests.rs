@@ -1,19 +1,30 @@
 //! Unique keys: what a submission does while a task has its key.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::{
-    Dependencies, Namespace, OnParentFailure, OnUniqueConflict, Parent, Payload, Priority, TaskExtras, TaskId,
-    TaskOptions, TaskSpec, TaskState, Timestamp, UniqueKey,
+    Dependencies, Namespace, OnParentFailure, OnUniqueConflict, Parent, Payload, Priority, TaskExtras, TaskFilter,
+    TaskId, TaskOptions, TaskSpec, TaskState, Timestamp, UniqueKey,
 };
 use crate::runners::Outcome;
 use crate::scheduler::refusal::{KeyHolder, Refusal};
 
-use super::tests::{Fixture, options, spec};
+use super::tests::{Fixture, SECOND, options, spec};
 use super::{Accepted, Core};
 
 fn unique(id: &str, key: &str, on_conflict: OnUniqueConflict) -> TaskSpec {
-    let unique = Some(Box::new(UniqueKey { key: key.into(), on_conflict }));
+    with_key(id, UniqueKey { key: key.into(), on_conflict, reuse_result_within: None })
+}
+
+/// Uses a result of the last ten seconds.
+fn reusing(id: &str, key: &str) -> TaskSpec {
+    let (on_conflict, reuse_result_within) = (OnUniqueConflict::Fail, Some(Duration::from_secs(10)));
+    with_key(id, UniqueKey { key: key.into(), on_conflict, reuse_result_within })
+}
+
+fn with_key(id: &str, unique: UniqueKey) -> TaskSpec {
+    let unique = Some(Box::new(unique));
     TaskSpec { extras: TaskExtras { unique, ..TaskExtras::default() }.boxed(), ..spec(id, Priority::Normal) }
 }
 
@@ -166,4 +177,56 @@ fn a_restart_keeps_the_keys() {
     core.check();
     fixture.core = core;
     assert!(fixture.is_taken_by("k", "b"));
+}
+
+/// A task that has completed at this second, and its fixture.
+fn with_result(spec: TaskSpec, at: u64) -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.submit(at * SECOND, vec![spec]).unwrap();
+    let ticket = fixture.start(at * SECOND);
+    fixture.end(ticket, at * SECOND, Outcome::Completed(Payload::default()), None);
+    fixture
+}
+
+/// The task that a submission at this second returns.
+fn returned(fixture: &mut Fixture, at: u64, spec: TaskSpec) -> (String, bool) {
+    let submitted = fixture.submit(at * SECOND, vec![spec]).unwrap();
+    fixture.core.check();
+    (submitted.accepted[0].id.to_string(), submitted.accepted[0].duplicate)
+}
+
+#[test]
+fn a_result_is_used_again_until_it_is_too_old() {
+    let mut fixture = with_result(reusing("a", "k"), 100);
+    assert_eq!(returned(&mut fixture, 110, reusing("b", "k")), ("a".to_owned(), true));
+    assert_eq!(returned(&mut fixture, 110, reusing("other", "l")), ("other".to_owned(), false));
+    assert_eq!(returned(&mut fixture, 111, reusing("b", "k")), ("b".to_owned(), false));
+}
+
+#[test]
+fn a_result_is_used_again_after_a_restart() {
+    for from_rows in [false, true] {
+        let mut restarted = with_result(reusing("a", "k"), 100).restarted(105 * SECOND, from_rows);
+        assert_eq!(returned(&mut restarted, 106, reusing("b", "k")), ("a".to_owned(), true), "{from_rows}");
+    }
+}
+
+#[test]
+fn only_submissions_that_say_so_use_results_and_only_of_such() {
+    let rule = OnUniqueConflict::UseExisting;
+    let mut fixture = with_result(reusing("a", "k"), 100);
+    assert_eq!(returned(&mut fixture, 101, unique("b", "k", rule)), ("b".to_owned(), false));
+    let mut fixture = with_result(unique("a", "k", rule), 100);
+    assert_eq!(returned(&mut fixture, 101, reusing("b", "k")), ("b".to_owned(), false));
+}
+
+#[test]
+fn a_cancelled_or_deleted_task_has_no_result() {
+    let mut cancelled = Fixture::new();
+    cancelled.submit(SECOND, vec![reusing("a", "k")]).unwrap();
+    cancelled.cancel("a", SECOND, true).unwrap();
+    assert_eq!(returned(&mut cancelled, 2, reusing("b", "k")), ("b".to_owned(), false));
+    let mut deleted = with_result(reusing("a", "k"), 1);
+    deleted.core.delete_matching(Timestamp(SECOND), &TaskFilter::default(), &mut deleted.out);
+    assert_eq!(returned(&mut deleted, 2, reusing("b", "k")), ("b".to_owned(), false));
 }

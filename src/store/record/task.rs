@@ -188,6 +188,9 @@ pub struct SpecRecord {
     on_unique_conflict: u32,
     #[prost(bool, tag = "18")]
     updated: bool,
+    /// Nanoseconds.
+    #[prost(uint64, optional, tag = "19")]
+    reuse_result_within: Option<u64>,
 }
 
 impl From<&Arc<TaskSpec>> for SpecRecord {
@@ -213,6 +216,7 @@ impl From<&Arc<TaskSpec>> for SpecRecord {
             unique_key: extras.unique.as_ref().map(|unique| unique.key.to_string()),
             on_unique_conflict: extras.unique.as_ref().map_or(0, |unique| unique.on_conflict as u32),
             updated: extras.updated,
+            reuse_result_within: extras.unique.as_ref().and_then(|unique| unique.reuse_result_within).map(nanos),
         }
     }
 }
@@ -243,7 +247,10 @@ impl SpecRecord {
             scheduled: self.scheduled_time.map(|time| scheduled(time, self.run_kind)).transpose()?,
             retry_of: self.retry_of.as_deref().map(|task| name(task, TaskId::parse)).transpose()?,
             dependencies: self.dependencies.map(DependenciesRecord::into_model).transpose()?.map(Arc::new),
-            unique: self.unique_key.map(|key| unique_key(key, self.on_unique_conflict)).transpose()?,
+            unique: self
+                .unique_key
+                .map(|key| unique_key(key, self.on_unique_conflict, self.reuse_result_within))
+                .transpose()?,
             updated: self.updated,
         };
         Ok(TaskSpec { id, options, payload: Vec::from(self.payload).into(), extras: extras.boxed() })
@@ -280,9 +287,10 @@ fn scheduled(time: u64, kind: u32) -> Result<Scheduled, Corruption> {
     Ok(Scheduled { time: Timestamp(time), kind: variant("kind of a run", kind, RunKind::from_number)? })
 }
 
-fn unique_key(key: String, on_conflict: u32) -> Result<Box<UniqueKey>, Corruption> {
+fn unique_key(key: String, on_conflict: u32, reuse_result_within: Option<u64>) -> Result<Box<UniqueKey>, Corruption> {
     let on_conflict = variant("rule for unique keys", on_conflict, OnUniqueConflict::from_number)?;
-    Ok(Box::new(UniqueKey { key: key.into(), on_conflict }))
+    let reuse_result_within = reuse_result_within.map(Duration::from_nanos);
+    Ok(Box::new(UniqueKey { key: key.into(), on_conflict, reuse_result_within }))
 }
 
 /// A task status; the result only when it is small.

@@ -70,7 +70,8 @@ fn dependencies(size: u8) -> Dependencies {
 
 fn unique_key(size: u8) -> UniqueKey {
     let on_conflict = OnUniqueConflict::from_number(size % 3 + 1).unwrap();
-    UniqueKey { key: format!("unique-{size}").into(), on_conflict }
+    let reuse_result_within = size.is_multiple_of(4).then(|| Duration::from_millis(size.into()));
+    UniqueKey { key: format!("unique-{size}").into(), on_conflict, reuse_result_within }
 }
 
 fn own_limit(kind: u8) -> TaskLimit {

@@ -111,6 +111,7 @@ class Client:
         limits: Sequence[model.Limit] = (),
         unique_key: str = "",
         on_unique_conflict: str | None = None,
+        reuse_result_within: model.Seconds | None = None,
     ) -> Task:
         """Submits a task and returns its handle at once.
 
@@ -123,7 +124,8 @@ class Client:
         tasks that have to end first; `on_parent_failure`, "fail", "run" or "cancel", is what happens when one of these has
         failed or was cancelled. `limits`: the limits that the task shares with others.
         `unique_key`: at most one task with this key waits for its first start; `on_unique_conflict`, "fail", "use_existing" or
-        "replace_queued", is what happens when a task with the same key has not ended.
+        "replace_queued", is what happens when a task with the same key has not ended. `reuse_result_within`: returns the newest
+        completed task with the key instead, if it was submitted with this option as well and ended at most this long ago.
         """
         handler = handler_name(handler)
         chosen = tuple(one for one in (task_id, request_id) if one)
@@ -147,6 +149,7 @@ class Client:
                 or after
                 or limits
                 or unique_key
+                or reuse_result_within is not None
             )
         ):
             request = self._request(
@@ -154,7 +157,7 @@ class Client:
                 expires_after=expires_after, name=name, args=args, task_id=task_id, request_id=request_id,
                 at_most_once=at_most_once, durability=durability, trace_mode=trace_mode, after=after,
                 on_parent_failure=on_parent_failure, limits=limits, unique_key=unique_key,
-                on_unique_conflict=on_unique_conflict,
+                on_unique_conflict=on_unique_conflict, reuse_result_within=reuse_result_within,
             )  # fmt: skip
         else:
             request = task_service_pb2.SubmitTaskRequest(
@@ -250,7 +253,7 @@ class Client:
         expires_after: model.Seconds | None = None, name: str = "", args: Sequence[str] = (), task_id: str = "",
         request_id: str = "", at_most_once: bool = False, durability: str | None = None, trace_mode: str | None = None,
         after: Sequence[str] = (), on_parent_failure: str | None = None, limits: Sequence[model.Limit] = (),
-        unique_key: str = "", on_unique_conflict: str | None = None,
+        unique_key: str = "", on_unique_conflict: str | None = None, reuse_result_within: model.Seconds | None = None,
     ) -> task_service_pb2.SubmitTaskRequest:  # fmt: skip
         rule = model.enum_number(task_pb2.OnParentFailure, "ON_PARENT_FAILURE_", on_parent_failure, "on_parent_failure")
         parents = task_service_pb2.Dependencies(task_ids=after, on_parent_failure=rule) if after else None
@@ -278,6 +281,7 @@ class Client:
             on_unique_conflict=model.enum_number(
                 task_pb2.OnUniqueConflict, "ON_UNIQUE_CONFLICT_", on_unique_conflict, "on_unique_conflict"
             ),
+            reuse_result_within=model.duration(reuse_result_within),
             **trace_fields(),
         )
 

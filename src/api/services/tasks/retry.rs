@@ -50,6 +50,8 @@ fn once_more(ended: v1::Task, expires_after: Option<Duration>, request: v1::Retr
         limits: ended.limits,
         unique_key: ended.unique_key,
         on_unique_conflict: 0,
+        // It is to run.
+        reuse_result_within: None,
         // The new task starts at once, has an ID of its own and belongs to no batch. It waits for no parents: those with which the
         // ended task failed have not completed.
         task_id: String::new(),

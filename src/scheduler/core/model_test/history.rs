@@ -254,6 +254,11 @@ impl History {
         }
     }
 
+    /// When a task ended, of those that did.
+    pub fn end_time(&self, task: &Known) -> Option<Timestamp> {
+        task.ended.map(|(ended, at)| self.start.due(at, at, ended))
+    }
+
     /// Those that the retention may delete.
     fn finished_of(&self, namespace: &Namespace) -> Vec<&Known> {
         let own = self.tasks.iter().filter(|(_, task)| task.spec.options.namespace == *namespace);

@@ -136,8 +136,8 @@ pub struct NewTask {
     pub on_parent_failure: usize,
     /// Numbers of limits; those that are the same as an earlier one are left out.
     pub limits: Vec<u8>,
-    /// Number of a unique key, and of the rule for conflicts.
-    pub unique: Option<(u8, u8)>,
+    /// Number of a unique key, of the rule for conflicts, and for how long a result is used again.
+    pub unique: Option<(u8, u8, Option<u64>)>,
 }
 
 /// What an update changes. Times count from now.
@@ -217,7 +217,7 @@ fn new_task() -> impl Strategy<Value = NewTask> + Clone + 'static {
         (
             prop::bool::weighted(0.1),
             proptest::option::weighted(0.2, 0..4_u8),
-            proptest::option::weighted(0.2, (0..2_u8, 1..4_u8)),
+            proptest::option::weighted(0.2, (0..2_u8, 1..4_u8, proptest::option::of(1..60_u64))),
         ),
         (payload, prop_oneof![4 => Just(0_usize), 1 => 200..600_usize], 0..3_u64),
         (parents, 0..3_usize, prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(0..LIMITS, 1..4)]),

@@ -64,6 +64,7 @@ export interface SubmitTaskRequest {
   limits: TaskLimit[];
   uniqueKey: string;
   onUniqueConflict: OnUniqueConflict;
+  reuseResultWithin: Duration | undefined;
 }
 
 export interface SubmitTaskRequest_LabelsEntry {
@@ -426,6 +427,7 @@ function createBaseSubmitTaskRequest(): SubmitTaskRequest {
     limits: [],
     uniqueKey: "",
     onUniqueConflict: 0,
+    reuseResultWithin: undefined,
   };
 }
 
@@ -502,6 +504,9 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
     }
     if (message.onUniqueConflict !== 0) {
       writer.uint32(192).int32(message.onUniqueConflict);
+    }
+    if (message.reuseResultWithin !== undefined) {
+      Duration.encode(message.reuseResultWithin, writer.uint32(202).fork()).join();
     }
     return writer;
   },
@@ -714,6 +719,14 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
             message.onUniqueConflict = reader.int32() as any;
             continue;
           }
+          case 25: {
+            if (tag !== 202) {
+              break;
+            }
+
+            message.reuseResultWithin = Duration.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -775,6 +788,9 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
     message.limits = object.limits?.map((e) => TaskLimit.fromPartial(e)) || [];
     message.uniqueKey = object.uniqueKey ?? "";
     message.onUniqueConflict = object.onUniqueConflict ?? 0;
+    message.reuseResultWithin = (object.reuseResultWithin !== undefined && object.reuseResultWithin !== null)
+      ? Duration.fromPartial(object.reuseResultWithin)
+      : undefined;
     return message;
   },
 };
