@@ -23,6 +23,8 @@ use crate::proto::v1::{Payload, StopMethod, SubmitTaskRequest, payload};
 const ECHO: &[u8] = include_bytes!("guests/echo.wasm");
 /// Uses the CPU without end.
 const SPIN: &[u8] = include_bytes!("guests/spin.wasm");
+/// Memory that an instance leaves to the next, as in the server.
+const KEPT_BYTES: usize = 128 << 10;
 const PAYLOAD: &[u8] = b"{\"a\":1}";
 
 /// Runs guests with wasmtime alone, by the server, and with wasmtime again; then stops guests.
@@ -74,9 +76,10 @@ fn task(handler: &str) -> SubmitTaskRequest {
 
 /// Guests per second without a server.
 fn bare_rate(settings: &Settings, threads: usize) -> Result<f64> {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.linear_memory_keep_resident(KEPT_BYTES).table_keep_resident(KEPT_BYTES);
     let mut config = wasmtime::Config::new();
-    config.epoch_interruption(true);
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(PoolingAllocationConfig::new()));
+    config.epoch_interruption(true).allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     let failed = |error: wasmtime::Error| Status::internal(error.to_string());
     let engine = Engine::new(&config).map_err(failed)?;
     let mut linker = Linker::new(&engine);

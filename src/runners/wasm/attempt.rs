@@ -1,9 +1,6 @@
 //! One attempt of a WebAssembly handler.
 
-use std::time::Duration;
-
-use rustix::time::{ClockId, clock_gettime};
-
+use super::cpu_clock::thread_cpu_time;
 use super::engine::Interrupted;
 use super::handler::WasmHandler;
 use super::outcome;
@@ -36,9 +33,4 @@ pub(super) async fn run(handler: &WasmHandler, run: Run) -> RunReport {
         peak_memory_bytes: Some(limits.memory_used() as u64),
         ..outcome::of(&handler.options, ended, &limits, result.take(), &run.output)
     }
-}
-
-/// A worker has its thread for itself.
-fn thread_cpu_time() -> Duration {
-    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }

@@ -24,8 +24,9 @@ const INSTANCES_MAX: u32 = 10 * GUESTS_MAX;
 const POOLED_MEMORIES_MAX: u32 = 2 * GUESTS_MAX;
 /// Bytes that describe an instance; a large program has a record for each of its functions.
 const INSTANCE_BYTES_MAX: usize = 8 << 20;
-/// Of memory and of tables, set to zero when an instance is gone instead of given back to the kernel and faulted in again.
-const KEPT_BYTES: usize = 64 << 10;
+/// Of memory and of tables, set to zero when an instance is gone instead of given back to the kernel and faulted in again,
+/// which interrupts the other cores. The two pages with which a small program begins.
+const KEPT_BYTES: usize = 128 << 10;
 /// Stack of the calls of a guest.
 pub(super) const STACK_BYTES: usize = 512 << 10;
 /// With the calls of the host that the guest makes.

@@ -9,6 +9,7 @@
 
 mod attempt;
 mod cache;
+mod cpu_clock;
 mod engine;
 mod guest;
 mod handler;

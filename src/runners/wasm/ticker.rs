@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 /// Time after which a running guest notices a request to stop, at most, and the time between two checks.
 pub(super) const INTERVAL: Duration = Duration::from_millis(2);
 
-/// The thread `wasm-epoch`. It sleeps while no guest runs, and ends when this is dropped.
+/// The thread `wasm-epoch`. It waits when no guest has run for an interval, and ends when this is dropped.
 pub(super) struct Ticker {
     shared: Arc<Shared>,
 }
@@ -23,6 +23,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     guests: usize,
+    /// Since the last tick. Short guests that follow each other do not have to wake the thread each time.
+    has_run: bool,
     has_ended: bool,
 }
 
@@ -46,9 +48,9 @@ impl Ticker {
     pub(super) fn guest(&self) -> Running<'_> {
         let mut state = self.shared.state.lock();
         state.guests += 1;
-        let is_first = state.guests == 1;
+        let wakes = !std::mem::replace(&mut state.has_run, true) && state.guests == 1;
         drop(state);
-        if is_first {
+        if wakes {
             self.shared.changed.notify_one();
         }
         Running(&self.shared)
@@ -59,9 +61,10 @@ impl Shared {
     /// Returns false when the ticker was dropped.
     fn wait_for_guests(&self) -> bool {
         let mut state = self.state.lock();
-        while state.guests == 0 && !state.has_ended {
+        while state.guests == 0 && !state.has_run && !state.has_ended {
             self.changed.wait(&mut state);
         }
+        state.has_run = false;
         !state.has_ended
     }
 }
