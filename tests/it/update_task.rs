@@ -105,6 +105,20 @@ async fn a_task_that_has_started_or_ended_is_refused() {
 }
 
 #[tokio::test]
+async fn a_retry_of_an_updated_task_does_not_expire() {
+    let server = Server::start(CONFIG);
+    start_gate(&server).await;
+    server.submit(named("a")).await;
+    // More than a submission may have, counted from the first one.
+    let year = v1::TaskUpdate { expires_after: seconds(365 * 24 * 3_600), ..Default::default() };
+    update(&server, "a", year).await.unwrap();
+    cancel(&server, "a").await;
+    let request = v1::RetryTaskRequest { task_id: "a".to_owned(), ..Default::default() };
+    let again = server.tasks().retry_task(request).await.unwrap().into_inner();
+    assert_eq!(server.get(&again.task.unwrap().task_id).await.expires_at, None);
+}
+
+#[tokio::test]
 async fn a_watch_receives_the_update_with_the_labels() {
     let server = Server::start(CONFIG);
     let delayed = v1::SubmitTaskRequest { delay: seconds(3_000), ..named("delayed") };

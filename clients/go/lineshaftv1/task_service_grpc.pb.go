@@ -123,8 +123,8 @@ type TaskServiceClient interface {
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_STARTED (FAILED_PRECONDITION), TASK_FINISHED
 	// (FAILED_PRECONDITION), STORE_UNAVAILABLE (UNAVAILABLE).
 	UpdateTask(ctx context.Context, in *UpdateTaskRequest, opts ...grpc.CallOption) (*UpdateTaskResponse, error)
-	// Submits an ended task again: with its handler, payload, priority and all other options, but without its delay, its
-	// batch, its schedule and its parents. The new task has an ID of its own and names the ended one in `retry_of`, which stays as it is.
+	// Submits an ended task again: with its handler, payload, priority and all other options, but without its delay, an expiry that
+	// UpdateTask has set, its batch, its schedule and its parents. The new task has an ID of its own and names the ended one in `retry_of`, which stays as it is.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_NOT_FINISHED (FAILED_PRECONDITION), and those of
 	// SubmitTask.
 	RetryTask(ctx context.Context, in *RetryTaskRequest, opts ...grpc.CallOption) (*RetryTaskResponse, error)
@@ -489,8 +489,8 @@ type TaskServiceServer interface {
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_STARTED (FAILED_PRECONDITION), TASK_FINISHED
 	// (FAILED_PRECONDITION), STORE_UNAVAILABLE (UNAVAILABLE).
 	UpdateTask(context.Context, *UpdateTaskRequest) (*UpdateTaskResponse, error)
-	// Submits an ended task again: with its handler, payload, priority and all other options, but without its delay, its
-	// batch, its schedule and its parents. The new task has an ID of its own and names the ended one in `retry_of`, which stays as it is.
+	// Submits an ended task again: with its handler, payload, priority and all other options, but without its delay, an expiry that
+	// UpdateTask has set, its batch, its schedule and its parents. The new task has an ID of its own and names the ended one in `retry_of`, which stays as it is.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_NOT_FINISHED (FAILED_PRECONDITION), and those of
 	// SubmitTask.
 	RetryTask(context.Context, *RetryTaskRequest) (*RetryTaskResponse, error)

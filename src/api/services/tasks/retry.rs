@@ -22,7 +22,9 @@ pub async fn retry(handle: &Handle, request: v1::RetryTaskRequest, caller: &Call
     if !state.is_terminal() {
         return Err(into_status(TaskNotFinished { task: id, state }));
     }
-    let expires_after = snapshot.task.spec.extras().expires_after;
+    let extras = snapshot.task.spec.extras();
+    // An update sets the time from its own call on, and the submission of the ended task is long ago.
+    let expires_after = extras.expires_after.filter(|_| !extras.updated);
     let ended = task::snapshot(snapshot, Include { payload: true, result: false });
     let again = once_more(ended, expires_after, request);
     let mut spec = Converter::new(handle, caller, None).convert(again, MessagePath::Root).map_err(into_status)?;
