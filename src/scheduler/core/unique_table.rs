@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 
 use hashbrown::DefaultHashBuilder;
 
-use crate::model::{Revision, TaskSpec, TaskState};
+use crate::model::{Revision, TaskSpec};
 
 use super::hash_index::HashIndex;
 use super::table::{TaskEntry, TaskTable};
@@ -37,12 +37,9 @@ impl UniqueKeys {
         }
     }
 
-    /// Adds a task of the table that has ended, if it has a result that can be used again.
+    /// Adds a task of the table that has ended, if it has kept its key for its result.
     pub fn add_result(&mut self, tasks: &TaskTable, index: u32, ended: Revision) {
-        let Some(task) = tasks.get(index).filter(|task| task.state == TaskState::Completed) else { return };
-        if task.spec.extras().unique.as_ref().is_some_and(|unique| unique.reuse_result_within.is_some())
-            && let Some(hash) = hash(&self.hasher, &task.spec)
-        {
+        if let Some(hash) = tasks.get(index).and_then(|task| hash(&self.hasher, &task.spec)) {
             self.results.insert((hash, ended), index);
         }
     }
