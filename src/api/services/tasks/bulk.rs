@@ -8,7 +8,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use futures_util::{Stream, StreamExt, future, stream};
+use futures_util::future::{self, BoxFuture};
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 use tonic::Status;
 use tonic_types::StatusExt;
 
@@ -64,11 +65,12 @@ impl Counts {
     }
 }
 
+/// Reads the newest tasks that match now and were submitted before a revision.
+type ReadPage = Box<dyn Fn(u64) -> BoxFuture<'static, Result<Page, Status>> + Send + Sync>;
+
 /// The tasks that match at one time, found in pages.
 pub struct Selection {
-    handle: Handle,
-    caller: Arc<str>,
-    filter: TaskFilter,
+    read: ReadPage,
     /// Revisions of the submissions of each page, the oldest page last, and the number of tasks that were found in it.
     pages: Vec<(Range<u64>, u64)>,
     /// Where the search continues; `None` at its end.
@@ -78,13 +80,24 @@ pub struct Selection {
 impl Selection {
     /// `caller` is whose turn it is when memory is short.
     pub fn new(handle: Handle, caller: Arc<str>, filter: TaskFilter) -> Self {
-        Self { handle, caller, filter, pages: Vec::new(), next: Some(PageCursor(u64::MAX)) }
+        Self::of(Box::new(move |before| {
+            let (handle, caller, filter) = (handle.clone(), caller.clone(), filter.clone());
+            async move {
+                let _memory = handle.reserve_stream_read(&caller, 2 * PAGE.bytes as u64).await;
+                handle.list(filter, PAGE, Some(PageCursor(before))).await.map_err(into_status)
+            }
+            .boxed()
+        }))
+    }
+
+    fn of(read: ReadPage) -> Self {
+        Self { read, pages: Vec::new(), next: Some(PageCursor(u64::MAX)) }
     }
 
     /// Finds the next page, and returns its number of tasks; `None` when all were found.
     pub async fn find(&mut self) -> Result<Option<u64>, Status> {
         let Some(PageCursor(before)) = self.next else { return Ok(None) };
-        let page = self.read(before).await?;
+        let page = (self.read)(before).await?;
         // What is submitted later is no part of it.
         let end = before.min(page.revision.0 + 1);
         self.next = page.next;
@@ -98,21 +111,18 @@ impl Selection {
     /// after the last page. Call it when all pages were found.
     pub async fn take(&mut self) -> Result<Option<(Vec<Task>, u64)>, Status> {
         while let Some((rows, found)) = self.pages.pop() {
-            let page = self.read(rows.end).await?;
+            let page = (self.read)(rows.end).await?;
             let Some(PageCursor(middle)) = page.next.filter(|next| next.0 > rows.start) else {
                 let tasks = page.tasks.into_iter().filter(|task| rows.contains(&task.status.submission.0));
                 return Ok(Some((tasks.rev().collect(), found)));
             };
-            // More tasks match than when they were found: these are two pages now.
-            self.pages.push((middle..rows.end, 0));
-            self.pages.push((rows.start..middle, found));
+            // More tasks match than when they were found: these are two pages now. Those that were found count in the newer one,
+            // which has that many, so that none counts as gone.
+            let in_newer = found.min(page.tasks.len() as u64);
+            self.pages.push((middle..rows.end, in_newer));
+            self.pages.push((rows.start..middle, found - in_newer));
         }
         Ok(None)
-    }
-
-    async fn read(&self, before: u64) -> Result<Page, Status> {
-        let _memory = self.handle.reserve_stream_read(&self.caller, 2 * PAGE.bytes as u64).await;
-        self.handle.list(self.filter.clone(), PAGE, Some(PageCursor(before))).await.map_err(into_status)
     }
 }
 
@@ -195,7 +205,61 @@ fn is_skipped(status: &Status) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
+    use crate::model::{Revision, TaskId, TaskOptions, TaskSpec, TaskState, TaskStatus, Timestamp};
+
+    /// Revisions of the submissions of the tasks that match, in pages of three.
+    #[derive(Clone, Default)]
+    struct Matching(Arc<Mutex<Vec<u64>>>);
+
+    impl Matching {
+        fn change(&self, change: impl FnOnce(&mut Vec<u64>)) {
+            change(&mut self.0.lock().unwrap());
+        }
+
+        fn page(&self, before: u64) -> Page {
+            let matching = self.0.lock().unwrap();
+            let mut newest: Vec<u64> = matching.iter().copied().filter(|&at| at < before).collect();
+            newest.sort_unstable_by(|a, b| b.cmp(a));
+            let next = (newest.len() > 3).then(|| PageCursor(newest[2]));
+            let (id, options) = (TaskId::Uuid([0; 16]), Arc::new(TaskOptions::sample()));
+            let spec = Arc::new(TaskSpec { id, options, payload: Box::default(), extras: None });
+            let at = Timestamp::default();
+            let status = |revision| TaskStatus::submitted(TaskState::Queued, Revision(revision), at, at);
+            let task = |revision: &u64| Task { spec: spec.clone(), status: status(*revision) };
+            Page { tasks: newest.iter().take(3).map(task).collect(), next, revision: Revision(100) }
+        }
+
+        fn selection(&self) -> Selection {
+            let matching = self.clone();
+            Selection::of(Box::new(move |before| future::ready(Ok(matching.page(before))).boxed()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_in_which_more_tasks_match_meanwhile_is_taken_in_parts() {
+        let matching = Matching::default();
+        matching.change(|all| all.extend([10, 20, 30, 40, 50]));
+        let mut selection = matching.selection();
+        let mut counts = Counts::default();
+        while let Some(found) = selection.find().await.unwrap() {
+            counts.matched += found;
+        }
+        // Others match in both pages, and are submitted after the search.
+        matching.change(|all| all.extend([11, 12, 21, 31, 41, 42, 43, 101]));
+        let mut parts = Vec::new();
+        while let Some((tasks, found)) = selection.take().await.unwrap() {
+            let part: Vec<u64> = tasks.iter().map(|task| task.status.submission.0).collect();
+            counts.begin_page(found, part.len() as u64);
+            // They no longer match, as after a cancellation.
+            matching.change(|all| all.retain(|at| !part.contains(at)));
+            parts.push(part);
+        }
+        assert_eq!(parts, [vec![10, 11], vec![12, 20, 21], vec![30], vec![31, 40, 41], vec![42, 43, 50]]);
+        assert_eq!((counts.matched, counts.skipped), (12, 0));
+    }
 
     #[test]
     fn tasks_that_others_change_meanwhile_are_counted() {
