@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -15,6 +15,7 @@ use super::complete;
 use super::error::{CliError, CommandResult, Exit};
 use super::output;
 use super::printer::Printer;
+use super::progress::Progress;
 use super::reconnect::{GIVE_UP_AFTER, Reconnect};
 use super::table::{Column, Table, TableArgs};
 use super::view::Cell;
@@ -165,8 +166,12 @@ async fn download(
 ) -> Result<v1::Artifact, CliError> {
     let mut reconnect = Reconnect::new(GIVE_UP_AFTER);
     let mut known: Option<v1::Artifact> = None;
+    // Not between the lines of a text that the terminal shows.
+    let is_hidden = received.file.is_none() && io::stdout().is_terminal();
+    let progress = (!is_hidden).then(|| Progress::new(None, "bytes received"));
     loop {
-        let status = match receive(&mut request, received, &mut known, &mut reconnect, client).await {
+        let status = match receive(&mut request, received, &mut known, progress.as_ref(), &mut reconnect, client).await
+        {
             Ok(()) => return Ok(known.unwrap_or_default()),
             Err(CliError::Status(status)) => status,
             Err(error) => return Err(error),
@@ -179,6 +184,7 @@ async fn receive(
     request: &mut v1::ReadArtifactRequest,
     received: &mut Received,
     known: &mut Option<v1::Artifact>,
+    progress: Option<&Progress>,
     reconnect: &mut Reconnect,
     client: &Client,
 ) -> Result<(), CliError> {
@@ -193,6 +199,10 @@ async fn receive(
         }
         received.write(&message.data).map_err(|error| CliError::Usage(format!("failed to write the file: {error}")))?;
         request.offset += i64::try_from(message.data.len()).unwrap_or(0);
+        if let Some(progress) = progress {
+            let total = known.as_ref().and_then(|artifact| u64::try_from(artifact.size_bytes).ok());
+            progress.set(u64::try_from(request.offset).unwrap_or(0), total);
+        }
     }
     Ok(())
 }
