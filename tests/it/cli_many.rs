@@ -11,7 +11,7 @@ const HANDLERS: &str = r#"
 [[handler]]
 name = "fails"
 runner = "process"
-argv = ["/bin/false"]
+argv = ["/bin/sh", "-c", "echo no >&2; exit 1"]
 [handler.retry]
 attempts = 1
 
@@ -75,6 +75,11 @@ fn the_exit_code_of_a_wait_is_that_of_the_worst_outcome() {
     let (code, out, err) = run(&server, &["task", "wait", "good", "bad"]);
     assert_eq!(code, Some(1), "{err}");
     assert!(out.contains("COMPLETED") && out.contains("HANDLER_ERROR"), "{out}");
+    let (_, out, err) = run(&server, &["task", "logs", "bad"]);
+    assert!(out.is_empty() && err.contains("--stderr prints the 3 bytes"), "{out}{err}");
+    let (code, out, err) = run(&server, &["task", "wait", "--label", "run=1"]);
+    assert_eq!((code, &*out), (Some(0), "0 completed\n"));
+    assert!(err.contains("No unfinished task matches"), "{err}");
     assert_eq!(run(&server, &["task", "wait", "good", "long", "--timeout", "0.1"]).0, Some(6));
     let (code, out, _) = run(&server, &["task", "wait", "--label", "run=2", "--timeout", "100ms"]);
     assert_eq!((code, &*out), (Some(6), "0 completed, 1 not finished\n"));

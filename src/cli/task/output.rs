@@ -29,6 +29,7 @@ pub async fn run(
     };
     output::stdout_bytes(terminal::bytes(&reader.begun).as_bytes());
     read?;
+    reader.hint(&client).await;
     Ok(Exit::Success)
 }
 
@@ -143,6 +144,20 @@ impl Reader {
             (self.request.offset, self.started) = (0, None);
         }
         Ok(())
+    }
+
+    /// Where the output is, if the task has written none to stdout.
+    async fn hint(&self, client: &Client) {
+        if self.request.offset > 0 || self.request.stream() == v1::OutputStream::Stderr {
+            return;
+        }
+        match get(client, &self.request.task_id).await {
+            Ok(task) if task.stdout_bytes == 0 && task.stderr_bytes > 0 => {
+                let bytes = task.stderr_bytes;
+                output::status(format_args!("Nothing on stdout; --stderr prints the {bytes} bytes on stderr"));
+            }
+            _ => {}
+        }
     }
 
     async fn task(&mut self, client: &Client) -> Result<v1::Task, Status> {

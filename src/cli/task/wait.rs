@@ -74,6 +74,9 @@ pub async fn matching(
     } else {
         list::tasks(&unfinished, usize::MAX, client).await?
     };
+    if found.tasks.is_empty() {
+        output::status("No unfinished task matches");
+    }
     let ids = found.tasks.into_iter().map(|task| task.task_id).collect();
     // The state of the end is another one than now.
     let filter = v1::TaskFilter { states: Vec::new(), submitted_after: None, submitted_before: None, ..filter };
