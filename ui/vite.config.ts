@@ -1,5 +1,6 @@
 // Builds the dashboard into src/api/http/ui/dist of the server, and the Rust list of its files.
 import { readdirSync, writeFileSync } from "node:fs";
+import type { ClientRequest } from "node:http";
 import { join } from "node:path";
 import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
@@ -41,6 +42,11 @@ function plainDescriptors(): Plugin {
   };
 }
 
+/** The server refuses calls from pages of other origins, as that of the development server is. */
+function asSameOrigin(proxy: { on(event: "proxyReq", use: (request: ClientRequest) => void): void }) {
+  proxy.on("proxyReq", (request) => request.removeHeader("origin"));
+}
+
 const server = process.env.LINESHAFT_SERVER ?? "http://127.0.0.1:7070";
 
 export default defineConfig({
@@ -57,5 +63,5 @@ export default defineConfig({
     chunkSizeWarningLimit: 400,
   },
   test: { include: ["test/*.test.ts"] },
-  server: { proxy: { "^/lineshaft\\.v1\\..*": server } },
+  server: { proxy: { "^/(lineshaft\\.v1\\..*|artifacts/.*)": { target: server, changeOrigin: true, configure: asSameOrigin } } },
 });
