@@ -320,6 +320,21 @@ test("the output of a running task is followed, with its colours, and the task i
   await page.context().close();
 });
 
+test("the files that a task has left are downloaded", async () => {
+  const id = await server.submit({ handler: "report" });
+  await server.finished(id);
+  const { page, complaints } = await open(browser, `${server.url}#/tasks/${id}`);
+  const card = page.locator(".card").filter({ has: page.getByRole("heading", { name: "Artifacts" }) });
+  await card.getByText("text/csv, 10 B").waitFor();
+  expect(await axe(page)).toEqual([]);
+  const [download] = await Promise.all([page.waitForEvent("download"), card.getByRole("link").click()]);
+  // Browsers replace the characters that some file systems refuse.
+  expect(download.suggestedFilename()).toBe("Übersicht _b_.csv");
+  expect(readFileSync(await download.path(), "utf8")).toBe("month;sum\n");
+  expect(complaints).toEqual([]);
+  await page.context().close();
+});
+
 test("tasks are submitted with a form, ten at once, and again with a change", async () => {
   const { page, complaints } = await open(browser, `${server.url}#/submit?handler=compute`);
   const payload = page.getByRole("textbox", { name: "Payload" });

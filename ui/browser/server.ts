@@ -64,6 +64,12 @@ pool = "reports"
 argv = ["/bin/sh", "-c", 'for i in 1 2 3 4 5 6 7 8; do printf "\\\\033[1;32mstep %d\\\\033[0m\\\\n" $i; sleep 0.4; done']
 
 [[handler]]
+name = "report"
+runner = "process"
+artifacts = true
+argv = ["/bin/sh", "-c", 'printf "month;sum\\n" >"$LINESHAFT_ARTIFACTS/Übersicht <b>.csv"']
+
+[[handler]]
 name = "fails"
 runner = "process"
 pool = "reports"
@@ -146,6 +152,12 @@ export class Server {
     const { task } = await this.call<{ task: { state: string } }>("TaskService/WaitTask", { taskId, timeout: "60s" });
     return task;
   }
+}
+
+/** The newest task of the handler in the state. */
+export async function someTask(server: Server, handler: string, state: string): Promise<string> {
+  const newest = async () => (await server.call<{ tasks?: { taskId: string }[] }>("TaskService/ListTasks", { filter: { handler, states: [state] }, pageSize: 1 })).tasks?.[0];
+  return (await until(newest, `${handler} ${state}`)).taskId;
 }
 
 /** Waits until the check gives something. */

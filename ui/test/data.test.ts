@@ -224,7 +224,8 @@ test("samples of the server come before those of this page, and alone where the 
   const of = (second: number) => sampleOf(create(PoolSampleSchema, { time: timestampFromMs(1_000_000 + second * 1000), completeRate: 7, queued: [1n, 2n, 3n, 4n], slots: 4 }));
   const ring = [of(-30), of(-15), of(0), of(15)];
   expect(ring[0]).toMatchObject({ time: 970, completed: 7, depth: [1, 2, 3, 4], slots: 4, oldestWait: 0 });
-  expect(joined(ring, seconds, 300).map(({ time }) => time)).toEqual([970, 985, 1000, 1001, 1002]);
+  expect(joined(ring, seconds, 300).map(({ time }) => time)).toEqual([970, 985, 1001, 1002]);
+  expect(joined([], seconds, 300)).toHaveLength(3);
   expect(joined(ring, seconds, KEPT + 1)).toBe(ring);
   expect(joined(ring, [], 300)).toHaveLength(4);
 });

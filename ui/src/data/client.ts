@@ -1,6 +1,7 @@
 // Calls of the server that has served this page.
 import { Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
+import { ArtifactService } from "../gen/lineshaft/v1/artifact_service_pb";
 import { BatchService } from "../gen/lineshaft/v1/batch_service_pb";
 import { HandlerService } from "../gen/lineshaft/v1/handler_service_pb";
 import { PoolService } from "../gen/lineshaft/v1/pool_service_pb";
@@ -48,6 +49,7 @@ export const serverUrl = new URL("../", document.baseURI).href.replace(/\/$/, ""
 const transport = createConnectTransport({ baseUrl: serverUrl, useBinaryFormat: true, interceptors: [authenticate] });
 
 export const tasks = createClient(TaskService, transport);
+export const artifacts = createClient(ArtifactService, transport);
 export const batches = createClient(BatchService, transport);
 export const pools = createClient(PoolService, transport);
 export const handlers = createClient(HandlerService, transport);

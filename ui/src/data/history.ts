@@ -120,5 +120,7 @@ export class History {
 export function joined(ring: Sample[], seconds: Sample[], span: number): Sample[] {
   if (span > KEPT) return ring;
   const first = seconds[0]?.time ?? Number.POSITIVE_INFINITY;
-  return [...ring.filter(({ time }) => time < first), ...seconds];
+  const before = ring.filter(({ time }) => time < first);
+  // The first second has no rates yet, which would be a gap after those of the server.
+  return [...before, ...(before.length && seconds[0]?.submitted === null ? seconds.slice(1) : seconds)];
 }

@@ -1,7 +1,7 @@
 // The rows of the task table. At the top it follows the newest tasks; below, it keeps what was loaded, so that rows do not move
 // under the pointer, and only refreshes the visible ones.
 import { signal } from "@preact/signals";
-import { FailureReason, type Priority, type Task, type TaskFilter, TaskState } from "../gen/lineshaft/v1/task_pb";
+import { type Failure, FailureReason, type Priority, type Task, type TaskFilter, TaskState } from "../gen/lineshaft/v1/task_pb";
 import { holdText, isFinished, reasonName } from "../words";
 import { errorText, tasks } from "./client";
 import { millis, seconds } from "./convert";
@@ -28,9 +28,15 @@ export interface Row {
   run: number | undefined;
 }
 
+/** What failed, in one line: of an error of the handler its own words. */
+function failureText(failure: Failure | undefined): string {
+  if (!failure || failure.reason === FailureReason.UNSPECIFIED) return "";
+  const reason = failure.reason === FailureReason.HANDLER_ERROR ? "" : `${reasonName(failure.reason)}: `;
+  const last = failure.detail.trim().split("\n").at(-1);
+  return `${last ? `${last} · ` : ""}${reason}${failure.message}`;
+}
+
 export function toRow(task: Task): Row {
-  const failure = task.failure;
-  const reason = failure && failure.reason !== FailureReason.UNSPECIFIED ? `${reasonName(failure.reason)}: ${failure.message}` : "";
   const cancelled = task.state === TaskState.CANCELLED ? (task.cancel?.reason ?? "") : "";
   return {
     id: task.taskId,
@@ -46,7 +52,7 @@ export function toRow(task: Task): Row {
     finishedAt: millis(task.finishedAt),
     attempt: task.attempt,
     progress: task.progress,
-    note: (task.state === TaskState.RUNNING ? task.progressNote : reason || cancelled).slice(0, 300),
+    note: (task.state === TaskState.RUNNING ? task.progressNote : failureText(task.failure) || cancelled).slice(0, 300),
     wait: seconds(task.resourceUsage?.queueTime),
     run: seconds(task.resourceUsage?.runTime),
   };

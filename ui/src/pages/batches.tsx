@@ -34,7 +34,7 @@ export function BatchesPage() {
         {found?.length === 0 && <Empty>There is no batch.</Empty>}
         {found && found.length > 0 && (
           <div class="scroll" tabIndex={0} role="region" aria-label="Batches">
-            <table class="table batches">
+            <table class="table stacked batches">
               <thead>
                 <tr>
                   <th scope="col">Batch</th>
@@ -88,14 +88,14 @@ function Row({ batch, refresh }: { batch: Batch; refresh: () => void }) {
         {batch.cancelRequestedAt && <span class="muted small"> cancelled</span>}
       </th>
       <td><span class={`badge ${COLORS[batch.state] ?? ""}`}>{BatchState[batch.state]}</span></td>
-      <td class="no-wrap with-bar"><Bar share={batch.progress} label={`Finished tasks of ${batch.batchId}`} />{percent(batch.progress, 0)}</td>
-      <td class="right">{number(Number(batch.total))}</td>
-      <td class="right">{unfinished ? <a href={tasks("waiting,queued,running")}>{number(unfinished)}</a> : 0}</td>
-      <td class="right">{failed ? <a href={tasks("failed")}>{number(failed)}</a> : 0}</td>
-      <td class="right no-wrap">{rate(batch.tasksPerSecond)}</td>
-      <td class="no-wrap"><Time at={millis(batch.createdAt)} /></td>
-      <td class="no-wrap">{end === undefined ? "–" : <>{!isFinished && "about "}<Time at={end} /></>}</td>
-      <td class="right">{may("CancelBatch") && !isFinished && <button type="button" class="button quiet small" onClick={cancel}>Cancel…</button>}</td>
+      <td class="no-wrap with-bar whole"><Bar share={batch.progress} label={`Finished tasks of ${batch.batchId}`} />{percent(batch.progress, 0)}</td>
+      <td class="right" data-name="Tasks">{number(Number(batch.total))}</td>
+      <td class="right" data-name="Unfinished">{unfinished ? <a href={tasks("waiting,queued,running")}>{number(unfinished)}</a> : 0}</td>
+      <td class="right" data-name="Failed">{failed ? <a href={tasks("failed")}>{number(failed)}</a> : 0}</td>
+      <td class="right no-wrap" data-name="Rate">{rate(batch.tasksPerSecond)}</td>
+      <td class="no-wrap" data-name="Created"><Time at={millis(batch.createdAt)} /></td>
+      <td class="no-wrap" data-name="End">{end === undefined ? "–" : <>{!isFinished && "about "}<Time at={end} /></>}</td>
+      <td class="right whole">{may("CancelBatch") && !isFinished && <button type="button" class="button quiet small" onClick={cancel}>Cancel…</button>}</td>
     </tr>
   );
 }

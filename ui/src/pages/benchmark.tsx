@@ -93,7 +93,7 @@ export function BenchmarkPage() {
       <div class="tiles tiles-3">
         <Result label="One after the other" run={one} isActive={phase.value === "sequential"} total={total} />
         <Result label="All at once" run={all} isActive={phase.value === "parallel"} total={total} />
-        <div class="tile"><span class="tile-label">Speed-up</span><strong>{isDone && took(all) > 0 ? `${short(took(one) / took(all))}×` : "–"}</strong><span class="tile-detail">{isDone ? `${seconds(took(one))} became ${seconds(took(all))}` : "of all at once"}</span></div>
+        <div class="tile"><span class="tile-label">Speed-up</span><strong>{isDone && took(all) > 0 ? `${short(took(one) / took(all))}×` : "–"}</strong><span class="tile-detail">{isDone ? `${seconds(took(one))} became ${seconds(took(all))}` : "not run yet"}</span></div>
       </div>
       <Card title="Finished tasks over time"><Plot one={one.ends} all={all.ends} total={total || 1} /></Card>
     </div>

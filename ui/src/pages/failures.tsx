@@ -27,7 +27,7 @@ export function FailuresPage() {
         {groups?.length === 0 && <Empty>No task has failed.</Empty>}
         {groups && groups.length > 0 && (
           <div class="scroll" tabIndex={0} role="region" aria-label="Failures">
-            <table class="table failures">
+            <table class="table stacked failures">
               <thead>
                 <tr>
                   <th scope="col" class="right">Tasks</th>
@@ -41,11 +41,11 @@ export function FailuresPage() {
               <tbody>
                 {groups.map((of) => (
                   <tr key={of.id}>
-                    <td class="right"><b>{number(Number(of.count))}</b></td>
+                    <td class="right" data-name="Tasks"><b>{number(Number(of.count))}</b></td>
                     <th scope="row">{of.handler}</th>
-                    <td class="failure-text"><span class="badge state-failed">{reasonName(of.reason)}</span> {of.message}</td>
-                    <td class="no-wrap"><Time at={millis(of.firstAt)} /></td>
-                    <td class="no-wrap"><Time at={millis(of.lastAt)} /></td>
+                    <td class="failure-text whole"><span class="badge state-failed">{reasonName(of.reason)}</span> {of.message}</td>
+                    <td class="no-wrap" data-name="First"><Time at={millis(of.firstAt)} /></td>
+                    <td class="no-wrap" data-name="Last"><Time at={millis(of.lastAt)} /></td>
                     <td class="no-wrap">
                       <a href={taskHref(of.exampleTaskId)}>newest</a> · <a href={href(["tasks"], new URLSearchParams({ "failure-group": of.id }))}>all</a>
                     </td>

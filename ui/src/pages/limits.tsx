@@ -47,7 +47,7 @@ export function LimitsPage() {
         {found?.limits.length === 0 && <Empty>{onlyWaiting.value ? "No task waits for a limit." : "No limit is configured, and no unfinished task has one."}</Empty>}
         {found && found.limits.length > 0 && (
           <div class="scroll" tabIndex={0} role="region" aria-label="Limits">
-            <table class="table limits">
+            <table class="table stacked limits">
               <thead>
                 <tr>
                   <th scope="col">Limit</th>
@@ -79,15 +79,15 @@ function Row({ limit }: { limit: Limit }) {
         {limit.namespace && limit.namespace !== "default" && <span class="muted small"> {limit.namespace}</span>}
         {isMissing && <span class="badge state-failed">not configured</span>}
       </th>
-      <td class="no-wrap with-bar">
+      <td class="no-wrap with-bar whole" data-name={maxRunning ? undefined : "Places taken"}>
         {maxRunning > 0 ? <><Bar share={Math.min(1, taken / maxRunning)} label={`Places taken of ${limitName(limit)}`} /> {number(taken)} of {number(maxRunning)}</> : number(taken)}
       </td>
-      <td class="right">{limit.waiting ? <a href={href(["tasks"], new URLSearchParams({ state: "waiting" }))}><b>{number(Number(limit.waiting))}</b></a> : 0}</td>
-      <td class="no-wrap">{rate && `${number(rate.starts)} in ${seconds(inSeconds(rate.interval))}`}</td>
-      <td class="no-wrap">
+      <td class="right" data-name="Waiting">{limit.waiting ? <a href={href(["tasks"], new URLSearchParams({ state: "waiting" }))}><b>{number(Number(limit.waiting))}</b></a> : 0}</td>
+      <td class="no-wrap" data-name={rate && "Rate"}>{rate && `${number(rate.starts)} in ${seconds(inSeconds(rate.interval))}`}</td>
+      <td class="no-wrap" data-name={rate && "Tokens"}>
         {rate && <>{number(tokens)} of {number(rate.burst)}{limit.nextTokenAt && <span class="muted small">, next <Time at={millis(limit.nextTokenAt)} /></span>}</>}
       </td>
-      <td class="right">{number(Number(limit.unfinished))}</td>
+      <td class="right" data-name="Unfinished">{number(Number(limit.unfinished))}</td>
     </tr>
   );
 }

@@ -178,7 +178,7 @@ function PoolTable({ shown }: { shown: PoolMetrics[] }) {
               return (
                 <tr key={pool.pool}>
                   <th scope="row">{pool.pool}{pool.paused && <span class="badge state-waiting">paused</span>}</th>
-                  <td class="with-bar"><Bar share={total ? pool.busy / total : 0} label={`Slots used in ${pool.pool}`} /> {pool.busy}/{total}</td>
+                  <td class="with-bar"><Bar share={total ? pool.busy / total : 0} label={`Slots used in ${pool.pool}`} /> <span class="fixed">{pool.busy}/{total}</span></td>
                   <td>{number(Number(pool.queued))}</td>
                   {[wait, run].map((of, at) =>
                     (["p50", "p90", "p99", "max"] as const).map((name) => <td key={`${at}${name}`}>{of.count ? seconds(of[name]) : "–"}</td>),
@@ -207,9 +207,7 @@ function Recent() {
               <span class="grow ellipsis">
                 <b>{task.displayName || task.handler}</b> <span class="muted">{shortId(task.taskId)}</span>
               </span>
-              <span class="muted small no-wrap wide-only">
-                {task.resourceUsage ? `waited ${seconds(inSeconds(task.resourceUsage.queueTime))}, ran ${seconds(inSeconds(task.resourceUsage.runTime))}` : ""}
-              </span>
+              <span class="muted small no-wrap wide-only">{task.resourceUsage && `ran ${seconds(inSeconds(task.resourceUsage.runTime))}`}</span>
               <span class="muted small no-wrap age"><Time at={millis(task.submittedAt)} /></span>
             </a>
           </li>

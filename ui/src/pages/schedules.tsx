@@ -33,7 +33,7 @@ export function SchedulesPage() {
         {found?.length === 0 && <Empty>There is no schedule. Create one with <code>lineshaft schedule create</code>.</Empty>}
         {found && found.length > 0 && (
           <div class="scroll" tabIndex={0} role="region" aria-label="Schedules">
-            <table class="table schedules">
+            <table class="table stacked schedules">
               <thead>
                 <tr>
                   <th scope="col">Schedule</th>
@@ -82,14 +82,14 @@ function Row({ schedule, refresh }: { schedule: Schedule; refresh: () => void })
         <div class="muted small">{schedule.spec?.task?.handler}</div>
       </th>
       <td><span class={`badge ${COLORS[state] ?? ""}`}>{ScheduleState[state]}</span></td>
-      <td>{rule(schedule)}</td>
-      <td class="no-wrap"><Time at={millis(schedule.nextRunAt)} /></td>
-      <td class="no-wrap">
+      <td class="whole" data-name="Runs">{rule(schedule)}</td>
+      <td class="no-wrap" data-name="Next run"><Time at={millis(schedule.nextRunAt)} /></td>
+      <td class="no-wrap" data-name="Last run">
         {lastRun ? <><a href={taskHref(lastRun.taskId)}><Time at={millis(lastRun.submittedAt)} /></a> {lastRun.finishedAt ? <StateBadge state={lastRun.state} /> : <span class="muted small">unfinished</span>}</> : "–"}
       </td>
-      <td class="right">{number(Number(schedule.runCount))}</td>
-      <td class="right" title={schedule.lastError?.message}>{number(Number(schedule.errorCount))}</td>
-      <td class="right no-wrap">
+      <td class="right" data-name="Submitted">{number(Number(schedule.runCount))}</td>
+      <td class="right" data-name="Failed" title={schedule.lastError?.message}>{number(Number(schedule.errorCount))}</td>
+      <td class="right no-wrap whole">
         {may("TriggerSchedule") && <button type="button" class="button quiet small" onClick={() => change(schedules.triggerSchedule({ scheduleId }), "task submitted")}>Run now</button>}
         {may("PauseSchedule") && state !== ScheduleState.FINISHED && (
           <button

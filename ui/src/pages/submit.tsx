@@ -201,6 +201,9 @@ export function SubmitPage() {
   );
 }
 
+/** A JSON value; of a string its text. */
+const shown = (value: string) => (value.startsWith('"') ? String(JSON.parse(value)) : value);
+
 function SchemaForm(props: { fields: SchemaField[]; payload: string; onChange: (payload: string, wrong: Record<string, string>) => void }) {
   const { fields } = props;
   const values = useSignal(useMemo(() => valuesOf(fields, props.payload), []));
@@ -222,8 +225,8 @@ function SchemaForm(props: { fields: SchemaField[]; payload: string; onChange: (
           <Field key={name} name={isRequired ? `${title} *` : title} hint={hint} error={error}>
             {kind === "choice" ? (
               <select value={value} required={isRequired} onChange={(event) => change({ [name]: event.currentTarget.value })}>
-                <option value="">{placeholder && `default: ${placeholder}`}</option>
-                {choices.map((choice) => <option key={choice} value={choice}>{choice.startsWith('"') ? String(JSON.parse(choice)) : choice}</option>)}
+                <option value="">{placeholder && `default: ${shown(placeholder)}`}</option>
+                {choices.map((choice) => <option key={choice} value={choice}>{shown(choice)}</option>)}
               </select>
             ) : (
               <input

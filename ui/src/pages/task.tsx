@@ -12,12 +12,13 @@ import { Output } from "../data/output";
 import { may } from "../data/permissions";
 import { usePoll } from "../data/poll";
 import { token } from "../data/session";
-import { bytes, clock, exact, percent, seconds } from "../format";
+import { bytes, clock, exact, number, percent, seconds } from "../format";
 import { CancelMode, FailureReason, OutputStream, type Task, type TaskEvent, TaskState } from "../gen/lineshaft/v1/task_pb";
 import { now } from "../now";
 import { go, href, taskHref } from "../route";
 import { type Phase, phasesOfEvents, phasesOfTask } from "../timeline";
 import { holdText, isFinished, limitName, reasonName, stateName, stopName } from "../words";
+import { Artifacts } from "./artifacts";
 import { draft } from "./draft";
 import { Explanation } from "./explain";
 
@@ -57,6 +58,7 @@ export function TaskPage({ id }: { id: string }) {
         <div class="stack">
           <Content title="Payload" payload={task.payload} empty="The task has no payload." />
           {task.state === TaskState.COMPLETED && <Content title="Result" payload={task.result} empty="The result is empty." />}
+          {task.artifacts.length > 0 && may("ListArtifacts") && <Artifacts taskId={task.taskId} />}
         </div>
       </div>
       <OutputCard key={task.taskId} task={task} />
@@ -283,6 +285,7 @@ function Facts({ task }: { task: Task }) {
         <Fact name="priority"><PriorityLabel priority={task.priority} /></Fact>
         <Fact name="attempt">{task.attempt} of {task.retry?.maxAttempts ?? 1}{task.atMostOnce && ", at most once"}</Fact>
         {task.worker && <Fact name="worker">{task.worker}</Fact>}
+        {task.dependencies && <Fact name="parents"><Parents ids={task.dependencies.parentIds} /></Fact>}
         {task.retryOf && <Fact name="retry of"><a href={taskHref(task.retryOf)}>{task.retryOf}</a></Fact>}
         <Fact name="submitted"><Time at={millis(task.submittedAt)} />{task.submittedBy && <span class="muted"> by {task.submittedBy}</span>}</Fact>
         {task.state === TaskState.WAITING && !task.limitHold && <Fact name="eligible"><Time at={millis(task.eligibleAt)} /></Fact>}
@@ -316,6 +319,14 @@ function Facts({ task }: { task: Task }) {
       </dl>
     </Card>
   );
+}
+
+/** Parents that are named. */
+const PARENTS_SHOWN = 10;
+
+function Parents({ ids }: { ids: string[] }) {
+  const more = ids.length - PARENTS_SHOWN;
+  return <>{ids.slice(0, PARENTS_SHOWN).map((id) => <div key={id}><a href={taskHref(id)}>{id}</a></div>)}{more > 0 && `and ${number(more)} more`}</>;
 }
 
 function Trace({ id }: { id: string }) {

@@ -365,7 +365,7 @@ function TaskRow(props: { row: Row; index: number; offset: number; isFocused: bo
       <span role="cell" class="cell-state"><StateBadge state={row.state} /></span>
       <span role="cell" class="cell-task ellipsis">
         <a href={taskHref(row.id)} title={row.id}>{row.name || shortId(row.id)}</a>
-        {row.name && <span class="muted small"> …{row.id.slice(-6)}</span>}
+        {row.name && <span class="muted small">…{row.id.slice(-6)}</span>}
       </span>
       <span role="cell" class="cell-handler ellipsis">{row.handler}</span>
       <span role="cell" class="cell-pool ellipsis">{row.pool}</span>
@@ -376,7 +376,7 @@ function TaskRow(props: { row: Row; index: number; offset: number; isFocused: bo
       <span role="cell" class="cell-details ellipsis" title={row.note}>
         {row.state === TaskState.RUNNING && row.progress > 0 && <b>{percent(row.progress, 0)} </b>}
         {row.state === TaskState.WAITING && (row.hold ? <>{row.hold} </> : <>starts <Time at={row.eligibleAt} /> </>)}
-        {row.attempt > 1 && <span class="badge">attempt {row.attempt}</span>} {row.note}
+        {row.attempt > 1 && <span class="badge" title={`attempt ${row.attempt}`}>×{row.attempt}</span>} {row.note}
       </span>
     </div>
   );

@@ -87,7 +87,7 @@ function WorkerRow({ worker }: { worker: Worker }) {
       <td class="no-wrap">
         {remote && <>{remote.running} of {remote.slots} slots </>}
         {worker.currentTaskId ? (
-          <><a href={taskHref(worker.currentTaskId)}>{worker.currentHandler}</a> <span class="muted small">{shortId(worker.currentTaskId)}</span></>
+          <><a href={taskHref(worker.currentTaskId)}>{worker.currentHandler}</a>{!remote && <span class="muted small"> {shortId(worker.currentTaskId)}</span>}</>
         ) : (
           !remote && <span class="muted">idle</span>
         )}

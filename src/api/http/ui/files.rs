@@ -2,7 +2,7 @@
 
 pub const FILES: [(&str, &[u8]); 4] = [
     ("assets/icon-EmPn01Xn.svg", include_bytes!("dist/assets/icon-EmPn01Xn.svg")),
-    ("assets/index-D1zD6pCW.js", include_bytes!("dist/assets/index-D1zD6pCW.js")),
-    ("assets/index-gcUrzDn0.css", include_bytes!("dist/assets/index-gcUrzDn0.css")),
+    ("assets/index-BhwBEpAA.css", include_bytes!("dist/assets/index-BhwBEpAA.css")),
+    ("assets/index-DsR3ndRA.js", include_bytes!("dist/assets/index-DsR3ndRA.js")),
     ("index.html", include_bytes!("dist/index.html")),
 ];
