@@ -2,13 +2,13 @@
 //
 //   cd ui && BROWSER_SCRIPT=browser/pictures.ts npx vitest run --config vitest.browser.config.ts
 //
-// With PICTURES=DIRECTORY, also one of each page, light and dark, wide and narrow, for people who look at them.
+// With WORKER_PYTHON=PROGRAM, a Python that has the SDK, also remote workers. With PICTURES=DIRECTORY, also one of each page, light and dark, wide and narrow, for people who look at them.
 import { mkdirSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Page } from "playwright-core";
 import { expect, test } from "vitest";
 import { DEMONSTRATION, startLoad } from "./load";
-import { launch, open, Server, until } from "./server";
+import { launch, open, Server, someTask } from "./server";
 
 const DOCS = join(import.meta.dirname, "../../docs");
 /** Seconds of load before the pictures: the charts of two minutes are full. */
@@ -24,14 +24,9 @@ async function picture(page: Page, path: string) {
   writeFileSync(path, Buffer.from(data, "base64"));
 }
 
-async function someTask(server: Server, handler: string, state: string): Promise<string> {
-  const found = await until(async () => (await server.call<{ tasks?: { taskId: string }[] }>("TaskService/ListTasks", { filter: { handler, states: [state] }, pageSize: 1 })).tasks?.[0], `${handler} ${state}`);
-  return found.taskId;
-}
-
 test("pictures of a server under load", { timeout: 900_000 }, async () => {
   const [browser, server] = [await launch(), await new Server(DEMONSTRATION).start()];
-  const endLoad = await startLoad(server);
+  const endLoad = await startLoad(server, process.env.WORKER_PYTHON);
   try {
     // The charts of each second begin when the page is opened.
     const tab = await open(browser, server.url, { scale: 2 });
