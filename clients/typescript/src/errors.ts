@@ -145,6 +145,9 @@ export class TaskCancelledError extends TaskError {
   }
 }
 
+/** The content of an artifact does not have its SHA-256. */
+export class ChecksumError extends LineshaftError {}
+
 /** Thrown by a function of a worker: the task fails and is not retried. */
 export class PermanentError extends LineshaftError {}
 

@@ -5,6 +5,7 @@ export type { BatchOptions, ClientOptions, ListOptions, MapOptions, SubmitOption
 export {
   AlreadyExistsError,
   CallError,
+  ChecksumError,
   Code,
   DeadlineExceededError,
   FailedPreconditionError,

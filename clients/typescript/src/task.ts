@@ -1,6 +1,7 @@
 // A submitted task.
 
 import { CancelMode, TaskFilter, TaskState, type Task as WireTask } from "./gen/lineshaft/v1/task.js";
+import { artifacts, content } from "./artifact.js";
 import { duration, isFinal, taskInfo } from "./convert.js";
 import { callError, Code, TaskCancelledError, TaskFailedError, traced, WaitTimeoutError } from "./errors.js";
 import { events } from "./events.js";
@@ -9,7 +10,7 @@ import { decode } from "./payload.js";
 import type { Submitted, Results, Wait } from "./results.js";
 import type { Channel } from "./rpc/channel.js";
 import { cancelTask, getTask } from "./rpc/method.js";
-import type { OutputChunk, TaskEvent, TaskInfo } from "./types.js";
+import type { Artifact, OutputChunk, TaskEvent, TaskInfo } from "./types.js";
 
 export interface WaitOptions {
   /** Time to wait in milliseconds. Default: no limit. */
@@ -107,6 +108,21 @@ export class Task<Result = unknown> {
     const chunks: Uint8Array[] = [];
     for await (const { data } of this.output(options)) chunks.push(data);
     return Buffer.concat(chunks).toString();
+  }
+
+  /** The files that the task has left, by name. There are none unless it has COMPLETED. */
+  artifacts({ signal }: { signal?: AbortSignal } = {}): Promise<Artifact[]> {
+    return artifacts(this.#channel, this.id, signal);
+  }
+
+  /**
+   * Yields the content of a file that the task has left. After a broken connection it continues where it was.
+   *
+   * @throws NotFoundError
+   * @throws ChecksumError at the end, if the content does not have the SHA-256 of the artifact
+   */
+  readArtifact(name: string, { signal }: { signal?: AbortSignal } = {}): AsyncGenerator<Uint8Array, void, undefined> {
+    return content(this.#channel, this.id, name, signal);
   }
 
   async #finished({ timeout, signal }: WaitOptions): Promise<WireTask> {

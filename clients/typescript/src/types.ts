@@ -182,3 +182,18 @@ export interface Parent<Result = unknown> {
   /** `undefined` unless it is COMPLETED. */
   result: Result | undefined;
 }
+
+/** A file that a task has left. */
+export interface Artifact {
+  name: string;
+  contentType: string;
+  /** In bytes. */
+  size: number;
+  /** SHA-256 of the content, 64 hexadecimal digits. */
+  sha256: string;
+  /** Path and query, below the address of the server, at which anyone can download it with GET for an hour. */
+  link: string;
+}
+
+/** Bytes, a stream of bytes or text such as a `Readable`, or the path of a file. */
+export type ArtifactContent = Uint8Array | AsyncIterable<Uint8Array | string> | { path: string | URL };

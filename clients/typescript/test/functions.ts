@@ -39,3 +39,8 @@ export async function join(_: unknown, { parents }: TaskContext): Promise<unknow
     found.push([taskId, state, (result as Buffer | undefined)?.length ?? -1]);
   return found;
 }
+
+export async function leave(_: unknown, context: TaskContext): Promise<string> {
+  await context.artifact("x.txt", Buffer.from("from the thread"));
+  return "left";
+}

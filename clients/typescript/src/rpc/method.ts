@@ -1,6 +1,7 @@
 // The methods that this package calls.
 
 import type { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
+import * as a from "../gen/lineshaft/v1/artifact_service.js";
 import * as t from "../gen/lineshaft/v1/task_service.js";
 import * as w from "../gen/lineshaft/v1/worker_service.js";
 
@@ -33,6 +34,18 @@ export const submitTask = task("SubmitTask", t.SubmitTaskRequest, t.SubmitTaskRe
 export const waitTask = task("WaitTask", t.WaitTaskRequest, t.WaitTaskResponse);
 export const watchTasks = task("WatchTasks", t.WatchTasksRequest, t.WatchTasksResponse);
 
+export const listArtifacts: Method<a.ListArtifactsRequest, a.ListArtifactsResponse> = {
+  path: "/lineshaft.v1.ArtifactService/ListArtifacts",
+  request: a.ListArtifactsRequest,
+  response: a.ListArtifactsResponse,
+};
+
+export const readArtifact: Method<a.ReadArtifactRequest, a.ReadArtifactResponse> = {
+  path: "/lineshaft.v1.ArtifactService/ReadArtifact",
+  request: a.ReadArtifactRequest,
+  response: a.ReadArtifactResponse,
+};
+
 export const work: Method<w.WorkRequest, w.WorkResponse> = {
   path: "/lineshaft.v1.WorkerService/Work",
   request: w.WorkRequest,
@@ -43,4 +56,10 @@ export const readParentResults: Method<w.ReadParentResultsRequest, w.ReadParentR
   path: "/lineshaft.v1.WorkerService/ReadParentResults",
   request: w.ReadParentResultsRequest,
   response: w.ReadParentResultsResponse,
+};
+
+export const uploadArtifact: Method<w.UploadArtifactRequest, w.UploadArtifactResponse> = {
+  path: "/lineshaft.v1.WorkerService/UploadArtifact",
+  request: w.UploadArtifactRequest,
+  response: w.UploadArtifactResponse,
 };

@@ -1,10 +1,11 @@
 // One attempt: runs the function, and tells the function how to report and when to stop.
 
 import { format } from "node:util";
+import { upload } from "../artifact.js";
 import { channelOf, type Client, type SubmitOptions } from "../client.js";
 import { milliseconds, priorityName } from "../convert.js";
 import { LineshaftError, PermanentError } from "../errors.js";
-import { FailureReason, OutputStream, type Payload as WirePayload, StopMethod } from "../gen/lineshaft/v1/task.js";
+import { type Artifact, FailureReason, OutputStream, type Payload as WirePayload, StopMethod } from "../gen/lineshaft/v1/task.js";
 import { type AttemptAssigned, type AttemptFinished, StopReason } from "../gen/lineshaft/v1/worker_service.js";
 import { parents } from "../parents.js";
 import { decode, encode, Payload } from "../payload.js";
@@ -50,6 +51,8 @@ const STOP_TEXTS: Partial<Record<StopReason, string>> = {
 export class Attempt {
   readonly token: string;
   readonly slot: Slot;
+  /** Those that it has left so far, by name. */
+  readonly artifacts = new Map<string, Artifact>();
   readonly #assigned: AttemptAssigned;
   readonly #outbox: Outbox;
   readonly #client: () => Client;
@@ -97,6 +100,7 @@ export class Attempt {
     const { taskId, namespace, handler, attempt, priority, labels, payload, timeout } = this.#assigned;
     const [client, abort, force] = [this.#client, this.#abort, this.#force];
     const kind = payload?.kind;
+    const leave = (artifact: Artifact) => void this.artifacts.set(artifact.name, artifact);
     return {
       token: this.token,
       taskId,
@@ -119,6 +123,11 @@ export class Attempt {
       progress: (fraction, note = "") => this.#outbox.progress(this.token, Math.min(1, Math.max(0, fraction)), note),
       output: (stream, data) => this.#outbox.output(this.token, stream, data),
       log: (...values) => this.#outbox.output(this.token, OutputStream.STDERR, Buffer.from(`${format(...values)}\n`)),
+      leave,
+      artifact: async (name, content, contentType) => {
+        const target = { taskId, token: this.token, name, contentType };
+        leave(await upload(channelOf(client()), target, content, abort.signal));
+      },
       parents: () => parents(channelOf(client()), taskId, this.token, abort.signal),
       suspend: (waiting) => this.slot.during(waiting),
       run: <Result>(handler: string, payload?: unknown, options?: SubmitOptions) =>
@@ -132,8 +141,9 @@ function isEmpty(payload: WirePayload | undefined): boolean {
   return payload?.kind?.$case === "data" && payload.kind.value.length === 0;
 }
 
-export function finished(token: string, outcome: Outcome): AttemptFinished {
-  return { token, outcome, cpuTime: undefined, peakMemoryBytes: undefined, resultBytes: 0n, artifacts: [] };
+export function finished(token: string, outcome: Outcome, left: Artifact[]): AttemptFinished {
+  const artifacts = outcome.$case === "result" ? left : [];
+  return { token, outcome, cpuTime: undefined, peakMemoryBytes: undefined, resultBytes: 0n, artifacts };
 }
 
 function completed(value: unknown, bytesMax: number): Outcome {

@@ -1,10 +1,10 @@
 // What a function of a worker knows about its task, and what it can report.
 
-import type { OutputStream } from "../gen/lineshaft/v1/task.js";
+import type { Artifact as WireArtifact, OutputStream } from "../gen/lineshaft/v1/task.js";
 import type { Client } from "../client.js";
 import type { SubmitOptions } from "../client.js";
 import type { Payload } from "../payload.js";
-import type { Parent, Priority } from "../types.js";
+import type { ArtifactContent, Parent, Priority } from "../types.js";
 
 export interface TaskContext {
   readonly taskId: string;
@@ -38,6 +38,13 @@ export interface TaskContext {
    */
   parents(): AsyncGenerator<Parent, void, undefined>;
 
+  /**
+   * Uploads a file that the task leaves. It becomes an artifact of the task if the function returns; one with the same name is
+   * replaced. The content type is by default that of the extension of the name. After a broken connection the upload begins
+   * anew, unless the content is a stream: then it fails.
+   */
+  artifact(name: string, content: ArtifactContent, contentType?: string): Promise<void>;
+
   /** Submits a task, waits for its end and returns its result. The slot of this attempt is free for others meanwhile. */
   run<Result = unknown>(handler: string, payload?: unknown, options?: SubmitOptions): Promise<Result>;
 
@@ -52,6 +59,8 @@ export interface InternalContext extends TaskContext {
   readonly forced: AbortSignal;
   /** Writes to the output of the task. */
   output(stream: OutputStream, data: Buffer): void;
+  /** Adds an artifact that was uploaded to the result. */
+  leave(artifact: WireArtifact): void;
 }
 
 /** A function that runs tasks. What it returns is the result: bytes as they are, any other value as JSON. */

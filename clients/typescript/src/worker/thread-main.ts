@@ -2,6 +2,7 @@
 
 import { format } from "node:util";
 import { parentPort } from "node:worker_threads";
+import { upload } from "../artifact.js";
 import { channelOf, Client, type SubmitOptions } from "../client.js";
 import { PermanentError } from "../errors.js";
 import { OutputStream } from "../gen/lineshaft/v1/task.js";
@@ -63,6 +64,10 @@ function context({ context, connect }: Start, payload: Payload | undefined): Tas
     },
     progress: (fraction, note) => post({ kind: "progress", fraction, note }),
     log: (...values) => output(OutputStream.STDERR, Buffer.from(`${format(...values)}\n`)),
+    artifact: async (name, content, contentType) => {
+      const target = { taskId, token, name, contentType };
+      post({ kind: "artifact", artifact: await upload(channelOf(connected()), target, content, signal) });
+    },
     parents: () => parents(channelOf(connected()), taskId, token, signal),
     suspend,
     run: <Result>(handler: string, payload?: unknown, options?: SubmitOptions) =>

@@ -1,6 +1,6 @@
 // What a worker and its threads send each other.
 
-import type { OutputStream } from "../gen/lineshaft/v1/task.js";
+import type { Artifact, OutputStream } from "../gen/lineshaft/v1/task.js";
 import type { ConnectOptions } from "../rpc/endpoint.js";
 import type { Priority } from "../types.js";
 
@@ -30,6 +30,7 @@ export type ToThread = Start | { kind: "abort"; message: string } | { kind: "res
 export type FromThread =
   | { kind: "output"; stream: OutputStream; data: Uint8Array }
   | { kind: "progress"; fraction: number; note: string | undefined }
+  | { kind: "artifact"; artifact: Artifact }
   | { kind: "suspend"; wait: number }
   | { kind: "resume"; wait: number }
   | { kind: "returned"; payload: { data: Uint8Array; contentType: string } | undefined }

@@ -57,6 +57,8 @@ function conversation(thread: Thread, start: Start, context: InternalContext): P
           return context.output(message.stream, Buffer.from(message.data));
         case "progress":
           return context.progress(message.fraction, message.note);
+        case "artifact":
+          return context.leave(message.artifact);
         case "suspend": {
           const { wait } = message;
           const waiting = new Promise<void>((resolve) => waits.set(wait, resolve));

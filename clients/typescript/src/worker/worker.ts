@@ -13,7 +13,7 @@ import {
   StopReason,
   type WorkerWelcome,
 } from "../gen/lineshaft/v1/worker_service.js";
-import { StopMethod } from "../gen/lineshaft/v1/task.js";
+import { type Artifact, StopMethod } from "../gen/lineshaft/v1/task.js";
 import { Backoff } from "../rpc/backoff.js";
 import { Channel } from "../rpc/channel.js";
 import { type ConnectOptions, endpoint } from "../rpc/endpoint.js";
@@ -293,11 +293,11 @@ export class Worker {
     const outcome = await attempt.run(call, this.#options.captureConsole ?? true, bytesMax);
     if (!isOurs()) return;
     this.#running.delete(token);
-    this.#finish(token, outcome);
+    this.#finish(token, outcome, [...attempt.artifacts.values()]);
   }
 
-  #finish(token: string, outcome: Outcome): void {
-    const report = finished(token, outcome);
+  #finish(token: string, outcome: Outcome, artifacts: Artifact[] = []): void {
+    const report = finished(token, outcome, artifacts);
     this.#unsettled.set(token, report);
     this.#outbox.push({ $case: "finished", value: this.#announced(report) });
   }

@@ -1,0 +1,168 @@
+// The artifacts of a task: list and read them, and leave them.
+
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { CallError, callError, ChecksumError, Code } from "./errors.js";
+import type { ReadArtifactRequest, ReadArtifactResponse } from "./gen/lineshaft/v1/artifact_service.js";
+import type { Artifact as WireArtifact } from "./gen/lineshaft/v1/task.js";
+import { UploadArtifactRequest, type UploadArtifactResponse } from "./gen/lineshaft/v1/worker_service.js";
+import { Queue } from "./queue.js";
+import { Backoff } from "./rpc/backoff.js";
+import type { Call } from "./rpc/call.js";
+import type { Channel } from "./rpc/channel.js";
+import { listArtifacts, readArtifact, uploadArtifact } from "./rpc/method.js";
+import type { Artifact, ArtifactContent } from "./types.js";
+
+/** Of an artifact in one message. */
+const UPLOAD_BYTES = 256 << 10;
+
+/** The artifacts of a task, by name. */
+export async function artifacts(
+  channel: Channel,
+  taskId: string,
+  signal: AbortSignal | undefined,
+): Promise<Artifact[]> {
+  const found = await channel.unary(listArtifacts, { taskId, linkLifetime: undefined }, { signal });
+  return found.artifacts.map(({ sizeBytes, ...artifact }) => ({ ...artifact, size: Number(sizeBytes) }));
+}
+
+/** Yields the content of an artifact, and verifies it at the end. After a broken connection it continues where it was. */
+export async function* content(
+  channel: Channel,
+  taskId: string,
+  name: string,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const backoff = new Backoff();
+  const checksum = createHash("sha256");
+  let [sha256, offset] = ["", 0n];
+  for (let failures = 1; ; failures++) {
+    try {
+      for await (const { artifact, data } of part(channel, { taskId, name, offset, length: 0n }, signal)) {
+        sha256 ||= artifact?.sha256 ?? "";
+        failures = 0;
+        backoff.succeeded();
+        if (data.length === 0) continue;
+        checksum.update(data);
+        offset += BigInt(data.length);
+        yield data;
+      }
+      break;
+    } catch (error) {
+      if (!(error instanceof CallError) || channel.pauseBeforeRetry(error, failures) === undefined) throw error;
+      backoff.failed();
+      await backoff.pause(signal);
+    }
+  }
+  const found = checksum.digest("hex");
+  if (found === sha256) return;
+  const text = `${offset} bytes with SHA-256 ${found}, must have ${sha256}`;
+  throw new ChecksumError(`artifact ${name} of task ${taskId}: ${text}`);
+}
+
+async function* part(
+  channel: Channel,
+  request: ReadArtifactRequest,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<ReadArtifactResponse, void, undefined> {
+  const queue = new Queue<ReadArtifactResponse>();
+  let call: Call<ReadArtifactRequest, ReadArtifactResponse> | undefined;
+  const message = (response: ReadArtifactResponse) => {
+    queue.push(response);
+    // The next message is read when this one was used.
+    call?.pause();
+  };
+  call = await channel.open(readArtifact, { message, end: (error) => queue.end(error) }, { signal });
+  call.finish(request);
+  try {
+    yield* queue.read(() => call.resume());
+  } finally {
+    call.cancel();
+  }
+}
+
+/** What an upload is of. */
+export interface UploadTarget {
+  taskId: string;
+  token: string;
+  name: string;
+  contentType: string | undefined;
+}
+
+/** Uploads an artifact. Begins anew after a broken connection, unless the content can be read only once. */
+export async function upload(
+  channel: Channel,
+  { contentType = "", ...target }: UploadTarget,
+  content: ArtifactContent,
+  signal: AbortSignal,
+): Promise<WireArtifact> {
+  const isRepeatable = content instanceof Uint8Array || !(Symbol.asyncIterator in content);
+  const first = UploadArtifactRequest.fromPartial({ ...target, contentType });
+  const backoff = new Backoff();
+  for (let failures = 1; ; failures++) {
+    try {
+      return await uploadOnce(channel, first, parts(content), signal);
+    } catch (error) {
+      if (!isRepeatable || !(error instanceof CallError)) throw error;
+      if (channel.pauseBeforeRetry(error, failures) === undefined) throw error;
+      backoff.failed();
+      await backoff.pause(signal);
+    }
+  }
+}
+
+async function uploadOnce(
+  channel: Channel,
+  first: UploadArtifactRequest,
+  parts: AsyncIterable<Buffer>,
+  signal: AbortSignal,
+): Promise<WireArtifact> {
+  let artifact: WireArtifact | undefined;
+  let [isEnded, wake, settle] = [false, () => {}, (_: CallError | undefined) => {}];
+  const ended = new Promise<void>((resolve, reject) => {
+    settle = (error) => (error ? reject(error) : resolve());
+  });
+  // It is awaited when the content was read.
+  ended.catch(() => {});
+  const message = (response: UploadArtifactResponse) => {
+    artifact = response.artifact;
+  };
+  const end = (error: CallError | undefined) => {
+    isEnded = true;
+    wake();
+    settle(error);
+  };
+  const call = await channel.open(uploadArtifact, { message, end }, { signal });
+  try {
+    call.send(first);
+    for await (const data of parts) {
+      if (!isEnded && !call.send(UploadArtifactRequest.fromPartial({ data }))) {
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+          call.drained(resolve);
+        });
+      }
+      if (isEnded) break;
+    }
+    call.finish();
+    await ended;
+  } finally {
+    call.cancel();
+  }
+  if (!artifact) throw callError(Code.INTERNAL, "the response has no artifact");
+  return artifact;
+}
+
+/** The content in parts for one message each. */
+async function* parts(content: ArtifactContent): AsyncGenerator<Buffer, void, undefined> {
+  for await (const chunk of chunks(content)) {
+    const bytes = typeof chunk === "string" ? Buffer.from(chunk) : chunk;
+    for (let at = 0; at < bytes.length; at += UPLOAD_BYTES) yield Buffer.from(bytes.subarray(at, at + UPLOAD_BYTES));
+  }
+}
+
+function chunks(content: ArtifactContent): AsyncIterable<Uint8Array | string> | Uint8Array[] {
+  if (content instanceof Uint8Array) return [content];
+  // A stream of a file has a path too.
+  return Symbol.asyncIterator in content ? content : createReadStream(content.path, { highWaterMark: UPLOAD_BYTES });
+}
