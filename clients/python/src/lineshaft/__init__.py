@@ -7,6 +7,7 @@ from lineshaft.context import Cancelled, Context, PermanentError, current
 from lineshaft.errors import (
     Aborted,
     AlreadyExists,
+    ChecksumMismatch,
     ClientClosed,
     DeadlineExceeded,
     FailedPrecondition,
@@ -29,15 +30,15 @@ from lineshaft.errors import (
     Unimplemented,
 )
 from lineshaft.executor import Executor
-from lineshaft.model import Event, Limit, Parent, Priority, Retry, State, TaskInfo
+from lineshaft.model import Artifact, Event, Limit, Parent, Priority, Retry, State, TaskInfo
 from lineshaft.task import Task, as_completed
 from lineshaft.worker import Worker
 
 __all__ = [
-    "Aborted", "AlreadyExists", "Cancelled", "Client", "ClientClosed", "Context", "DeadlineExceeded", "Event", "Executor",
-    "FailedPrecondition", "Failure", "FailureReason", "FieldViolation", "InternalError", "InvalidArgument",
-    "Limit", "LineshaftError", "NotFound", "OutOfRange", "Parent", "Payload", "PermanentError", "PermissionDenied",
-    "Priority", "ResourceExhausted", "Retry", "ServerError", "State", "Task", "TaskCancelled", "TaskDeleted",
-    "TaskFailed", "TaskInfo", "Unauthenticated", "Unavailable", "Unimplemented", "Worker", "__version__",
-    "as_completed", "current",
+    "Aborted", "AlreadyExists", "Artifact", "Cancelled", "ChecksumMismatch", "Client", "ClientClosed", "Context",
+    "DeadlineExceeded", "Event", "Executor", "FailedPrecondition", "Failure", "FailureReason", "FieldViolation",
+    "InternalError", "InvalidArgument", "Limit", "LineshaftError", "NotFound", "OutOfRange", "Parent", "Payload",
+    "PermanentError", "PermissionDenied", "Priority", "ResourceExhausted", "Retry", "ServerError", "State", "Task",
+    "TaskCancelled", "TaskDeleted", "TaskFailed", "TaskInfo", "Unauthenticated", "Unavailable", "Unimplemented",
+    "Worker", "__version__", "as_completed", "current",
 ]  # fmt: skip

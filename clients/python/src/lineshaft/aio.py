@@ -26,6 +26,9 @@ __all__ = ["Client", "Task", "as_completed"]
 
 Item = TypeVar("Item")
 
+ARTIFACT_PARTS_AHEAD = 8
+"""A thread reads at most this many parts of an artifact before they are used."""
+
 
 class Client:
     """A connection to a Lineshaft server; its arguments are those of `lineshaft.Client`. Use it with `async with`."""
@@ -206,6 +209,16 @@ class Task:
         """Yields the output as it is written, until the task has finished."""
         subscription = Subscription()
         return _pumped(self._task._output(stream, attempt, True, subscription), subscription)
+
+    async def artifacts(self) -> list[model.Artifact]:
+        """The files that the task has left, by name. There are none unless it has completed."""
+        return await asyncio.to_thread(self._task.artifacts)
+
+    def read_artifact(self, name: str) -> AsyncIterator[bytes]:
+        """Yields the content of a file that the task has left, as `lineshaft.Task.read_artifact` does."""
+        subscription = Subscription()
+        client = self._task._client
+        return _pumped(client._read_artifact(self.id, name, subscription), subscription, ahead=ARTIFACT_PARTS_AHEAD)
 
 
 async def as_completed(tasks: Sequence[Task], timeout: float | None = None) -> AsyncIterator[Task]:

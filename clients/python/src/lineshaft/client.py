@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import hashlib
 import io
 import itertools
 import os
@@ -26,7 +27,7 @@ from lineshaft._submit import Request, Submitter, frame
 from lineshaft._trace import trace_fields
 from lineshaft._version import __version__
 from lineshaft.task import Task
-from lineshaft.v1 import task_pb2, task_service_pb2, worker_service_pb2
+from lineshaft.v1 import artifact_service_pb2, task_pb2, task_service_pb2, worker_service_pb2
 
 MAP_WINDOW = 2_000
 """`map` has at most this many tasks under way: the server keeps a limited number of finished tasks, by default 10,000."""
@@ -451,7 +452,7 @@ class Client:
                 for message in call:
                     backoff, deadline = Backoff(), None
                     yield message
-                if method.endswith(("ReadOutput", "ReadParentResults")):
+                if method.endswith(("ReadArtifact", "ReadOutput", "ReadParentResults")):
                     return
                 pause = 0.1
             except grpc.RpcError as error:
@@ -485,6 +486,26 @@ class Client:
                     request.skip += 1
                     result = _codec.decode(b"".join(parts), first.result.content_type)
                     yield model.Parent(first.task_id, model.STATES[first.state], result)
+
+    def _artifacts(self, task_id: str) -> artifact_service_pb2.ListArtifactsResponse:
+        request = artifact_service_pb2.ListArtifactsRequest(task_id=task_id)
+        response = artifact_service_pb2.ListArtifactsResponse
+        return self._connection.call("ArtifactService/ListArtifacts", request, response)
+
+    def _read_artifact(self, task_id: str, name: str, subscription: Subscription | None) -> Iterator[bytes]:
+        request = artifact_service_pb2.ReadArtifactRequest(task_id=task_id, name=name)
+        response = artifact_service_pb2.ReadArtifactResponse
+        expected, checksum = "", hashlib.sha256()
+        for message in self._resumed("ArtifactService/ReadArtifact", request, response, subscription):
+            expected = expected or message.artifact.sha256
+            if message.data:
+                checksum.update(message.data)
+                request.offset += len(message.data)
+                yield message.data
+        if subscription is not None and subscription.cancelled:
+            return
+        if checksum.hexdigest() != expected:
+            raise errors.ChecksumMismatch(task_id, name, checksum.hexdigest(), expected)
 
     def _upload(
         self,

@@ -102,6 +102,20 @@ class TaskDeleted(LineshaftError):
         return f"task {self.task_id} was deleted before its result was read"
 
 
+class ChecksumMismatch(LineshaftError):
+    """What was read of an artifact does not have its SHA-256."""
+
+    def __init__(self, task_id: str, name: str, found: str, expected: str) -> None:
+        super().__init__(task_id, name, found, expected)
+        self.task_id = task_id
+        self.name = name
+        self.found = found
+        self.expected = expected
+
+    def __str__(self) -> str:
+        return f"artifact {self.name!r} of task {self.task_id} has SHA-256 {self.found}, must have {self.expected}"
+
+
 @dataclass(frozen=True)
 class FieldViolation:
     """One invalid field of a request."""

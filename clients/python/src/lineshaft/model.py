@@ -137,6 +137,20 @@ class Parent:
     """None unless it is COMPLETED."""
 
 
+@dataclass(frozen=True)
+class Artifact:
+    """A file that a task has left."""
+
+    name: str
+    content_type: str
+    size: int
+    """In bytes."""
+    sha256: str
+    """Of the content, 64 hexadecimal digits."""
+    link: str = field(repr=False)
+    """Path and query, below the address of the server, at which anyone can download it with GET for an hour."""
+
+
 STATES: dict[int, State] = {
     int(number): State(name.removeprefix("TASK_STATE_")) for name, number in task_pb2.TaskState.items()
 }
@@ -224,6 +238,10 @@ def failure(message: task_pb2.Failure) -> Failure:
         exit_code=message.exit_code if message.HasField("exit_code") else None,
         signal=message.signal if message.HasField("signal") else None,
     )
+
+
+def artifact(message: task_pb2.Artifact) -> Artifact:
+    return Artifact(message.name, message.content_type, message.size_bytes, message.sha256, message.link)
 
 
 def event(message: task_pb2.TaskEvent) -> Event:

@@ -29,7 +29,7 @@ _listeners_lock = threading.Lock()
 
 
 class Task:
-    """One task: wait for its result, watch it, cancel it, read its output.
+    """One task: wait for its result, watch it, cancel it, read its output and its artifacts.
 
     `submit` returns it before the server has the task. `id` waits until the task is accepted and stored.
     """
@@ -192,6 +192,17 @@ class Task:
         for chunk in self._client._read_output(request, subscription):
             if chunk.data:
                 yield chunk.data
+
+    def artifacts(self) -> list[model.Artifact]:
+        """The files that the task has left, by name. There are none unless it has completed."""
+        return [model.artifact(one) for one in self._client._artifacts(self.id).artifacts]
+
+    def read_artifact(self, name: str) -> Iterator[bytes]:
+        """Yields the content of a file that the task has left. After a broken connection it continues where it was.
+
+        Raises `ChecksumMismatch` at the end if the content does not have the SHA-256 of the artifact.
+        """
+        return self._client._read_artifact(self.id, name, None)
 
     # The following is for the other modules of this package.
 
