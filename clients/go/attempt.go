@@ -38,6 +38,8 @@ type Attempt struct {
 	finished *lineshaftv1.AttemptFinished
 	// A report that is in the outbox.
 	progress *lineshaftv1.AttemptProgress
+	// Those that it has left so far, by name.
+	artifacts map[string]*Artifact
 	// Why the server has stopped it.
 	stop lineshaftv1.StopReason
 	slot slotState

@@ -60,6 +60,7 @@ func (w *Worker) finishedMessage(finished *lineshaftv1.AttemptFinished) *linesha
 			Outcome:     &lineshaftv1.AttemptFinished_Result{Result: &lineshaftv1.Payload{ContentType: result.ContentType}},
 			CpuTime:     finished.CpuTime,
 			ResultBytes: int64(len(result.GetData())),
+			Artifacts:   finished.Artifacts,
 		}
 	}
 	return &lineshaftv1.WorkerMessage{Kind: &lineshaftv1.WorkerMessage_Finished{Finished: finished}}

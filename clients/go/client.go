@@ -24,6 +24,7 @@ const callTimeout = 30 * time.Second
 type Client struct {
 	connection *grpc.ClientConn
 	tasks      lineshaftv1.TaskServiceClient
+	artifacts  lineshaftv1.ArtifactServiceClient
 	namespace  string
 	trace      func(context.Context) map[string]string
 
@@ -55,6 +56,7 @@ func NewClient(address string, options ...ClientOption) (*Client, error) {
 	client := &Client{
 		connection: connection,
 		tasks:      lineshaftv1.NewTaskServiceClient(connection),
+		artifacts:  lineshaftv1.NewArtifactServiceClient(connection),
 		namespace:  settings.namespace,
 		trace:      settings.trace,
 	}

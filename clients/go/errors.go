@@ -27,6 +27,7 @@ const (
 	ReasonRequestIDReused  = "REQUEST_ID_REUSED"
 	ReasonUniqueKeyTaken   = "UNIQUE_KEY_TAKEN"
 	ReasonParentNotFound   = "PARENT_NOT_FOUND"
+	ReasonArtifactNotFound = "ARTIFACT_NOT_FOUND"
 	ReasonQueueFull        = "QUEUE_FULL"
 	ReasonOverloaded       = "OVERLOADED"
 	ReasonRateLimited      = "RATE_LIMITED"

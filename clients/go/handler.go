@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	lineshaftv1 "github.com/lineshaft/lineshaft/clients/go/lineshaftv1"
@@ -118,6 +120,7 @@ func outcome(
 			result = &lineshaftv1.Payload{}
 		}
 		finished.Outcome = &lineshaftv1.AttemptFinished_Result{Result: result}
+		finished.Artifacts = slices.Collect(maps.Values(attempt.artifacts))
 	case stop != lineshaftv1.StopReason_STOP_REASON_UNSPECIFIED, errors.Is(context.Cause(attempt.ctx), ErrStopping):
 		// Without a request to stop, the server takes it as the loss of the worker, and the task runs elsewhere.
 		finished.Outcome = &lineshaftv1.AttemptFinished_Stopped{Stopped: &lineshaftv1.AttemptStopped{

@@ -22,7 +22,7 @@ import (
 )
 
 // remoteConfig has the handlers of the workers in these tests. Without pools, the server has one of kind remote.
-var remoteConfig = remoteHandlers("square", "reverse", "third", "panic", "wait", "talk", "slow", "child", "parent", "process", "join")
+var remoteConfig = remoteHandlers("square", "reverse", "third", "panic", "wait", "talk", "slow", "child", "parent", "process", "join", "leave")
 
 func remoteHandlers(names ...string) string {
 	config := ""

@@ -10,6 +10,8 @@ type (
 	Event = lineshaftv1.TaskEvent
 	// Filter selects tasks. A task matches if it matches every field that is set.
 	Filter = lineshaftv1.TaskFilter
+	// Artifact describes a file that a task has left.
+	Artifact = lineshaftv1.Artifact
 	// Failure describes why an attempt or a task failed.
 	Failure = lineshaftv1.Failure
 	// CancelReceipt records a cancellation: who requested it, when the work stopped, and how.
