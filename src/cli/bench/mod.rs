@@ -25,6 +25,7 @@ mod remote;
 mod report;
 mod restart;
 mod rounds;
+mod scheduler;
 mod server;
 mod settings;
 mod submit;
@@ -103,6 +104,8 @@ enum Scenario {
     Telemetry,
     /// What a task costs beside more and more queued tasks, workers, watches and namespaces
     Growth,
+    /// No-op tasks with limits, with dependencies and of schedules compared with plain ones, few and many
+    Scheduler,
 }
 
 const ALL: &[Scenario] = &[
@@ -123,6 +126,7 @@ const ALL: &[Scenario] = &[
     Scenario::Cancel,
     Scenario::Telemetry,
     Scenario::Growth,
+    Scenario::Scheduler,
 ];
 
 impl Scenario {
@@ -212,6 +216,7 @@ async fn measure(scenario: Scenario, settings: &Settings, report: &mut Report) -
         Scenario::Restart => restart::run(settings, report).await,
         Scenario::Telemetry => telemetry::run(settings, report).await,
         Scenario::Growth => growth::run(short, report).await,
+        Scenario::Scheduler => scheduler::run(settings, report).await,
     }
 }
 
