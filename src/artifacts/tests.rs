@@ -14,8 +14,8 @@ use tempfile::TempDir;
 
 use super::{ArtifactStore, AttemptArtifacts, Cleaner, Options, Owner};
 use crate::model::{
-    ArtifactName, Artifacts, Clock, Event, Failure, FailureReason, Namespace, Revision, TaskChange, TaskEvent, TaskId,
-    TaskOptions, TaskSpec, TaskState, Timestamp,
+    ArtifactName, Artifacts, Clock, Event, Failure, FailureReason, Holds, Namespace, Revision, TaskChange, TaskEvent,
+    TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 
 /// A clock that stands still.
@@ -92,6 +92,7 @@ impl Fixture {
             previous: TaskState::Completed,
             state: TaskState::Completed,
             attempt: 1,
+            holds: Holds::NONE,
             hold: None,
             change: TaskChange::Deleted,
         };

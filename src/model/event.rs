@@ -9,6 +9,7 @@ use super::cancel::{CancelReceipt, CancelRequest};
 use super::catalog::Registration;
 use super::clock::Timestamp;
 use super::failure::Failure;
+use super::holds::Holds;
 use super::id::{HandlerName, PoolName, Revision, TaskId};
 use super::output::{Output, ResourceUsage};
 use super::pool::PoolSettings;
@@ -51,6 +52,8 @@ pub struct TaskEvent {
     pub state: TaskState,
     /// Current attempt after the event; 0 before the first.
     pub attempt: u32,
+    /// WAITING: why. No event tells when one of several is released.
+    pub holds: Holds,
     /// WAITING: the limit for which the task waits, if it waits for one.
     pub hold: Option<Box<LimitHold>>,
     pub change: TaskChange,

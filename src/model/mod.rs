@@ -19,6 +19,7 @@ pub mod event;
 pub mod failure;
 mod failure_group;
 pub mod filter;
+pub mod holds;
 pub mod id;
 pub mod key_file;
 pub mod limits;
@@ -68,6 +69,7 @@ pub use event::{
 pub use failure::{Failure, FailureReason};
 pub use failure_group::FailureGroupId;
 pub use filter::TaskFilter;
+pub use holds::{BlockedTasks, BlockerKind, Hold, Holds};
 pub use id::{BatchId, HandlerName, LimitName, Namespace, PoolName, Revision, ScheduleId, TaskId};
 pub use memory::{MemoryAccount, MemoryFull, MemoryPart, Reservation, Share, Whose};
 pub use network::{Network, is_public};

@@ -1,5 +1,6 @@
 //! Telemetry of the scheduler's loop: heartbeats, commits and the load of the pools.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -70,6 +71,7 @@ impl Observer {
         self.memory.publish(MemoryPart::Payloads, payloads);
         self.memory.publish(MemoryPart::Attached, attached);
         gauges.retained_bytes.store(core.retained_bytes(), Ordering::Relaxed);
+        gauges.blocked.store(Arc::new(core.blocked()));
         let loads = core.loads(now);
         let readings = loads.into_iter().filter_map(|(index, load)| {
             let pool = pools.get(index)?.as_ref()?;

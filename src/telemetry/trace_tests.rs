@@ -5,7 +5,8 @@ use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData
 
 use super::*;
 use crate::model::{
-    CancelMode, CancelReceipt, CancelRequest, FailureReason, HandlerName, PoolName, Priority, Revision, TaskState,
+    CancelMode, CancelReceipt, CancelRequest, FailureReason, HandlerName, Holds, PoolName, Priority, Revision,
+    TaskState,
 };
 
 fn options() -> TaskOptions {
@@ -72,6 +73,7 @@ fn settled(state: TaskState, attempt: u32, change: TaskChange) -> SpanData {
         previous: TaskState::Waiting,
         state,
         attempt,
+        holds: Holds::NONE,
         hold: None,
         change,
     };

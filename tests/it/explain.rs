@@ -2,9 +2,10 @@
 
 use std::process::Command;
 
-use lineshaft::proto::v1::{self, EstimateBasis, TaskState, blocker::Kind};
+use lineshaft::proto::v1::{self, EstimateBasis, TaskState, blocker::Kind, watch_tasks_response};
 use tonic::Code;
 
+use crate::health_endpoints::wait_for_sample;
 use crate::support::{BINARY, Server, noop, reason, seconds, task};
 
 const CONFIG: &str = r#"
@@ -41,8 +42,22 @@ async fn a_task_that_has_not_started_shows_everything_that_keeps_it_from_startin
         dependencies: Some(dependencies),
         ..noop()
     };
+    let mut events = server.tasks().watch_tasks(v1::WatchTasksRequest::default()).await.unwrap().into_inner();
     let child = server.submit(child).await;
+    let event = loop {
+        match events.message().await.unwrap().unwrap().kind {
+            Some(watch_tasks_response::Kind::Event(event)) if event.task_id == child => break event,
+            _ => {}
+        }
+    };
+    assert_eq!(event.holds().collect::<Vec<_>>(), [v1::Hold::Delay, v1::Hold::Parents]);
     let far = server.submit(task("far", "null")).await;
+    for (pool, blocker) in
+        [("default", "delay"), ("default", "parents"), ("default", "pool_slots"), ("far", "no_worker")]
+    {
+        let sample = format!(r#"lineshaft_task_blocked{{blocker="{blocker}",pool="{pool}"}}"#);
+        wait_for_sample(&server.address, &sample, "1");
+    }
 
     let explained = explain(&server, &next).await;
     assert_eq!(

@@ -532,6 +532,67 @@ func (OnParentFailure) EnumDescriptor() ([]byte, []int) {
 	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{7}
 }
 
+// Why a task is WAITING.
+type Hold int32
+
+const (
+	// Never sent.
+	Hold_HOLD_UNSPECIFIED Hold = 0
+	// Its delay has not passed.
+	Hold_HOLD_DELAY Hold = 1
+	// The back-off after a failed attempt has not passed.
+	Hold_HOLD_BACK_OFF Hold = 2
+	// Parents have not ended.
+	Hold_HOLD_PARENTS Hold = 3
+	// A limit has no place or no token for it.
+	Hold_HOLD_LIMIT Hold = 4
+)
+
+// Enum value maps for Hold.
+var (
+	Hold_name = map[int32]string{
+		0: "HOLD_UNSPECIFIED",
+		1: "HOLD_DELAY",
+		2: "HOLD_BACK_OFF",
+		3: "HOLD_PARENTS",
+		4: "HOLD_LIMIT",
+	}
+	Hold_value = map[string]int32{
+		"HOLD_UNSPECIFIED": 0,
+		"HOLD_DELAY":       1,
+		"HOLD_BACK_OFF":    2,
+		"HOLD_PARENTS":     3,
+		"HOLD_LIMIT":       4,
+	}
+)
+
+func (x Hold) Enum() *Hold {
+	p := new(Hold)
+	*p = x
+	return p
+}
+
+func (x Hold) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Hold) Descriptor() protoreflect.EnumDescriptor {
+	return file_lineshaft_v1_task_proto_enumTypes[8].Descriptor()
+}
+
+func (Hold) Type() protoreflect.EnumType {
+	return &file_lineshaft_v1_task_proto_enumTypes[8]
+}
+
+func (x Hold) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Hold.Descriptor instead.
+func (Hold) EnumDescriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{8}
+}
+
 // An output stream of an attempt.
 type OutputStream int32
 
@@ -569,11 +630,11 @@ func (x OutputStream) String() string {
 }
 
 func (OutputStream) Descriptor() protoreflect.EnumDescriptor {
-	return file_lineshaft_v1_task_proto_enumTypes[8].Descriptor()
+	return file_lineshaft_v1_task_proto_enumTypes[9].Descriptor()
 }
 
 func (OutputStream) Type() protoreflect.EnumType {
-	return &file_lineshaft_v1_task_proto_enumTypes[8]
+	return &file_lineshaft_v1_task_proto_enumTypes[9]
 }
 
 func (x OutputStream) Number() protoreflect.EnumNumber {
@@ -582,7 +643,7 @@ func (x OutputStream) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OutputStream.Descriptor instead.
 func (OutputStream) EnumDescriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{8}
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{9}
 }
 
 // What a submission does if a task of its namespace with the same unique key has not ended.
@@ -626,11 +687,11 @@ func (x OnUniqueConflict) String() string {
 }
 
 func (OnUniqueConflict) Descriptor() protoreflect.EnumDescriptor {
-	return file_lineshaft_v1_task_proto_enumTypes[9].Descriptor()
+	return file_lineshaft_v1_task_proto_enumTypes[10].Descriptor()
 }
 
 func (OnUniqueConflict) Type() protoreflect.EnumType {
-	return &file_lineshaft_v1_task_proto_enumTypes[9]
+	return &file_lineshaft_v1_task_proto_enumTypes[10]
 }
 
 func (x OnUniqueConflict) Number() protoreflect.EnumNumber {
@@ -639,7 +700,7 @@ func (x OnUniqueConflict) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OnUniqueConflict.Descriptor instead.
 func (OnUniqueConflict) EnumDescriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{9}
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{10}
 }
 
 // A payload or a result: bytes with a content type.
@@ -2077,7 +2138,11 @@ type TaskEvent struct {
 	// WAITING: the limit that the task waits for.
 	LimitHold *LimitHold `protobuf:"bytes,21,opt,name=limit_hold,json=limitHold,proto3" json:"limit_hold,omitempty"`
 	// True if the task was changed by an update. The state can be the same as before.
-	Updated       bool `protobuf:"varint,22,opt,name=updated,proto3" json:"updated,omitempty"`
+	Updated bool `protobuf:"varint,22,opt,name=updated,proto3" json:"updated,omitempty"`
+	// WAITING: everything that holds the task from this event on. No event follows when one of several is released, such as a delay
+	// before the parents; ExplainTask has those that are left. Empty in
+	// events that an earlier version has written.
+	Holds         []Hold `protobuf:"varint,23,rep,packed,name=holds,proto3,enum=lineshaft.v1.Hold" json:"holds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2257,6 +2322,13 @@ func (x *TaskEvent) GetUpdated() bool {
 		return x.Updated
 	}
 	return false
+}
+
+func (x *TaskEvent) GetHolds() []Hold {
+	if x != nil {
+		return x.Holds
+	}
+	return nil
 }
 
 // Selects tasks. A task matches if it matches every field; an empty or unset field matches every task.
@@ -2640,7 +2712,7 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\n" +
 	"size_bytes\x18\x03 \x01(\x03R\tsizeBytes\x12\x16\n" +
 	"\x06sha256\x18\x04 \x01(\tR\x06sha256\x12\x12\n" +
-	"\x04link\x18\x05 \x01(\tR\x04link\"\x98\a\n" +
+	"\x04link\x18\x05 \x01(\tR\x04link\"\xc2\a\n" +
 	"\tTaskEvent\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x17\n" +
@@ -2665,7 +2737,8 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\fresume_token\x18\x13 \x01(\tR\vresumeToken\x126\n" +
 	"\n" +
 	"limit_hold\x18\x15 \x01(\v2\x17.lineshaft.v1.LimitHoldR\tlimitHold\x12\x18\n" +
-	"\aupdated\x18\x16 \x01(\bR\aupdated\x1a9\n" +
+	"\aupdated\x18\x16 \x01(\bR\aupdated\x12(\n" +
+	"\x05holds\x18\x17 \x03(\x0e2\x12.lineshaft.v1.HoldR\x05holds\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa1\x04\n" +
@@ -2754,6 +2827,14 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\x16ON_PARENT_FAILURE_FAIL\x10\x01\x12\x19\n" +
 	"\x15ON_PARENT_FAILURE_RUN\x10\x02\x12\x1c\n" +
 	"\x18ON_PARENT_FAILURE_CANCEL\x10\x03*a\n" +
+	"\x04Hold\x12\x14\n" +
+	"\x10HOLD_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"HOLD_DELAY\x10\x01\x12\x11\n" +
+	"\rHOLD_BACK_OFF\x10\x02\x12\x10\n" +
+	"\fHOLD_PARENTS\x10\x03\x12\x0e\n" +
+	"\n" +
+	"HOLD_LIMIT\x10\x04*a\n" +
 	"\fOutputStream\x12\x1d\n" +
 	"\x19OUTPUT_STREAM_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14OUTPUT_STREAM_STDOUT\x10\x01\x12\x18\n" +
@@ -2777,7 +2858,7 @@ func file_lineshaft_v1_task_proto_rawDescGZIP() []byte {
 	return file_lineshaft_v1_task_proto_rawDescData
 }
 
-var file_lineshaft_v1_task_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
+var file_lineshaft_v1_task_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
 var file_lineshaft_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_lineshaft_v1_task_proto_goTypes = []any{
 	(Priority)(0),                 // 0: lineshaft.v1.Priority
@@ -2788,91 +2869,93 @@ var file_lineshaft_v1_task_proto_goTypes = []any{
 	(StopMethod)(0),               // 5: lineshaft.v1.StopMethod
 	(TraceMode)(0),                // 6: lineshaft.v1.TraceMode
 	(OnParentFailure)(0),          // 7: lineshaft.v1.OnParentFailure
-	(OutputStream)(0),             // 8: lineshaft.v1.OutputStream
-	(OnUniqueConflict)(0),         // 9: lineshaft.v1.OnUniqueConflict
-	(*Payload)(nil),               // 10: lineshaft.v1.Payload
-	(*RetryPolicy)(nil),           // 11: lineshaft.v1.RetryPolicy
-	(*TaskLimit)(nil),             // 12: lineshaft.v1.TaskLimit
-	(*StartRate)(nil),             // 13: lineshaft.v1.StartRate
-	(*LimitHold)(nil),             // 14: lineshaft.v1.LimitHold
-	(*PlacesTaken)(nil),           // 15: lineshaft.v1.PlacesTaken
-	(*RateReached)(nil),           // 16: lineshaft.v1.RateReached
-	(*Failure)(nil),               // 17: lineshaft.v1.Failure
-	(*ResourceUsage)(nil),         // 18: lineshaft.v1.ResourceUsage
-	(*CancelReceipt)(nil),         // 19: lineshaft.v1.CancelReceipt
-	(*TaskDependencies)(nil),      // 20: lineshaft.v1.TaskDependencies
-	(*Task)(nil),                  // 21: lineshaft.v1.Task
-	(*Artifact)(nil),              // 22: lineshaft.v1.Artifact
-	(*TaskEvent)(nil),             // 23: lineshaft.v1.TaskEvent
-	(*TaskFilter)(nil),            // 24: lineshaft.v1.TaskFilter
-	(*FailureGroup)(nil),          // 25: lineshaft.v1.FailureGroup
-	nil,                           // 26: lineshaft.v1.Task.LabelsEntry
-	nil,                           // 27: lineshaft.v1.TaskEvent.LabelsEntry
-	nil,                           // 28: lineshaft.v1.TaskFilter.LabelsEntry
-	(*structpb.Value)(nil),        // 29: google.protobuf.Value
-	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
+	(Hold)(0),                     // 8: lineshaft.v1.Hold
+	(OutputStream)(0),             // 9: lineshaft.v1.OutputStream
+	(OnUniqueConflict)(0),         // 10: lineshaft.v1.OnUniqueConflict
+	(*Payload)(nil),               // 11: lineshaft.v1.Payload
+	(*RetryPolicy)(nil),           // 12: lineshaft.v1.RetryPolicy
+	(*TaskLimit)(nil),             // 13: lineshaft.v1.TaskLimit
+	(*StartRate)(nil),             // 14: lineshaft.v1.StartRate
+	(*LimitHold)(nil),             // 15: lineshaft.v1.LimitHold
+	(*PlacesTaken)(nil),           // 16: lineshaft.v1.PlacesTaken
+	(*RateReached)(nil),           // 17: lineshaft.v1.RateReached
+	(*Failure)(nil),               // 18: lineshaft.v1.Failure
+	(*ResourceUsage)(nil),         // 19: lineshaft.v1.ResourceUsage
+	(*CancelReceipt)(nil),         // 20: lineshaft.v1.CancelReceipt
+	(*TaskDependencies)(nil),      // 21: lineshaft.v1.TaskDependencies
+	(*Task)(nil),                  // 22: lineshaft.v1.Task
+	(*Artifact)(nil),              // 23: lineshaft.v1.Artifact
+	(*TaskEvent)(nil),             // 24: lineshaft.v1.TaskEvent
+	(*TaskFilter)(nil),            // 25: lineshaft.v1.TaskFilter
+	(*FailureGroup)(nil),          // 26: lineshaft.v1.FailureGroup
+	nil,                           // 27: lineshaft.v1.Task.LabelsEntry
+	nil,                           // 28: lineshaft.v1.TaskEvent.LabelsEntry
+	nil,                           // 29: lineshaft.v1.TaskFilter.LabelsEntry
+	(*structpb.Value)(nil),        // 30: google.protobuf.Value
+	(*durationpb.Duration)(nil),   // 31: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
 }
 var file_lineshaft_v1_task_proto_depIdxs = []int32{
-	29, // 0: lineshaft.v1.Payload.json:type_name -> google.protobuf.Value
-	30, // 1: lineshaft.v1.RetryPolicy.delay:type_name -> google.protobuf.Duration
-	30, // 2: lineshaft.v1.RetryPolicy.max_delay:type_name -> google.protobuf.Duration
-	13, // 3: lineshaft.v1.TaskLimit.rate:type_name -> lineshaft.v1.StartRate
-	30, // 4: lineshaft.v1.StartRate.interval:type_name -> google.protobuf.Duration
-	15, // 5: lineshaft.v1.LimitHold.places:type_name -> lineshaft.v1.PlacesTaken
-	16, // 6: lineshaft.v1.LimitHold.rate:type_name -> lineshaft.v1.RateReached
-	31, // 7: lineshaft.v1.RateReached.until:type_name -> google.protobuf.Timestamp
+	30, // 0: lineshaft.v1.Payload.json:type_name -> google.protobuf.Value
+	31, // 1: lineshaft.v1.RetryPolicy.delay:type_name -> google.protobuf.Duration
+	31, // 2: lineshaft.v1.RetryPolicy.max_delay:type_name -> google.protobuf.Duration
+	14, // 3: lineshaft.v1.TaskLimit.rate:type_name -> lineshaft.v1.StartRate
+	31, // 4: lineshaft.v1.StartRate.interval:type_name -> google.protobuf.Duration
+	16, // 5: lineshaft.v1.LimitHold.places:type_name -> lineshaft.v1.PlacesTaken
+	17, // 6: lineshaft.v1.LimitHold.rate:type_name -> lineshaft.v1.RateReached
+	32, // 7: lineshaft.v1.RateReached.until:type_name -> google.protobuf.Timestamp
 	2,  // 8: lineshaft.v1.Failure.reason:type_name -> lineshaft.v1.FailureReason
-	30, // 9: lineshaft.v1.ResourceUsage.queue_time:type_name -> google.protobuf.Duration
-	30, // 10: lineshaft.v1.ResourceUsage.run_time:type_name -> google.protobuf.Duration
-	30, // 11: lineshaft.v1.ResourceUsage.cpu_time:type_name -> google.protobuf.Duration
-	31, // 12: lineshaft.v1.CancelReceipt.requested_at:type_name -> google.protobuf.Timestamp
-	31, // 13: lineshaft.v1.CancelReceipt.stopped_at:type_name -> google.protobuf.Timestamp
+	31, // 9: lineshaft.v1.ResourceUsage.queue_time:type_name -> google.protobuf.Duration
+	31, // 10: lineshaft.v1.ResourceUsage.run_time:type_name -> google.protobuf.Duration
+	31, // 11: lineshaft.v1.ResourceUsage.cpu_time:type_name -> google.protobuf.Duration
+	32, // 12: lineshaft.v1.CancelReceipt.requested_at:type_name -> google.protobuf.Timestamp
+	32, // 13: lineshaft.v1.CancelReceipt.stopped_at:type_name -> google.protobuf.Timestamp
 	5,  // 14: lineshaft.v1.CancelReceipt.method:type_name -> lineshaft.v1.StopMethod
 	7,  // 15: lineshaft.v1.TaskDependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
 	0,  // 16: lineshaft.v1.Task.priority:type_name -> lineshaft.v1.Priority
 	1,  // 17: lineshaft.v1.Task.state:type_name -> lineshaft.v1.TaskState
-	26, // 18: lineshaft.v1.Task.labels:type_name -> lineshaft.v1.Task.LabelsEntry
-	11, // 19: lineshaft.v1.Task.retry:type_name -> lineshaft.v1.RetryPolicy
-	30, // 20: lineshaft.v1.Task.timeout:type_name -> google.protobuf.Duration
-	31, // 21: lineshaft.v1.Task.submitted_at:type_name -> google.protobuf.Timestamp
-	31, // 22: lineshaft.v1.Task.eligible_at:type_name -> google.protobuf.Timestamp
-	31, // 23: lineshaft.v1.Task.started_at:type_name -> google.protobuf.Timestamp
-	31, // 24: lineshaft.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
-	31, // 25: lineshaft.v1.Task.expires_at:type_name -> google.protobuf.Timestamp
-	17, // 26: lineshaft.v1.Task.failure:type_name -> lineshaft.v1.Failure
-	10, // 27: lineshaft.v1.Task.payload:type_name -> lineshaft.v1.Payload
-	10, // 28: lineshaft.v1.Task.result:type_name -> lineshaft.v1.Payload
-	18, // 29: lineshaft.v1.Task.resource_usage:type_name -> lineshaft.v1.ResourceUsage
-	19, // 30: lineshaft.v1.Task.cancel:type_name -> lineshaft.v1.CancelReceipt
+	27, // 18: lineshaft.v1.Task.labels:type_name -> lineshaft.v1.Task.LabelsEntry
+	12, // 19: lineshaft.v1.Task.retry:type_name -> lineshaft.v1.RetryPolicy
+	31, // 20: lineshaft.v1.Task.timeout:type_name -> google.protobuf.Duration
+	32, // 21: lineshaft.v1.Task.submitted_at:type_name -> google.protobuf.Timestamp
+	32, // 22: lineshaft.v1.Task.eligible_at:type_name -> google.protobuf.Timestamp
+	32, // 23: lineshaft.v1.Task.started_at:type_name -> google.protobuf.Timestamp
+	32, // 24: lineshaft.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
+	32, // 25: lineshaft.v1.Task.expires_at:type_name -> google.protobuf.Timestamp
+	18, // 26: lineshaft.v1.Task.failure:type_name -> lineshaft.v1.Failure
+	11, // 27: lineshaft.v1.Task.payload:type_name -> lineshaft.v1.Payload
+	11, // 28: lineshaft.v1.Task.result:type_name -> lineshaft.v1.Payload
+	19, // 29: lineshaft.v1.Task.resource_usage:type_name -> lineshaft.v1.ResourceUsage
+	20, // 30: lineshaft.v1.Task.cancel:type_name -> lineshaft.v1.CancelReceipt
 	3,  // 31: lineshaft.v1.Task.durability:type_name -> lineshaft.v1.Durability
-	20, // 32: lineshaft.v1.Task.dependencies:type_name -> lineshaft.v1.TaskDependencies
-	12, // 33: lineshaft.v1.Task.limits:type_name -> lineshaft.v1.TaskLimit
-	14, // 34: lineshaft.v1.Task.limit_hold:type_name -> lineshaft.v1.LimitHold
-	22, // 35: lineshaft.v1.Task.artifacts:type_name -> lineshaft.v1.Artifact
-	31, // 36: lineshaft.v1.TaskEvent.time:type_name -> google.protobuf.Timestamp
+	21, // 32: lineshaft.v1.Task.dependencies:type_name -> lineshaft.v1.TaskDependencies
+	13, // 33: lineshaft.v1.Task.limits:type_name -> lineshaft.v1.TaskLimit
+	15, // 34: lineshaft.v1.Task.limit_hold:type_name -> lineshaft.v1.LimitHold
+	23, // 35: lineshaft.v1.Task.artifacts:type_name -> lineshaft.v1.Artifact
+	32, // 36: lineshaft.v1.TaskEvent.time:type_name -> google.protobuf.Timestamp
 	1,  // 37: lineshaft.v1.TaskEvent.state:type_name -> lineshaft.v1.TaskState
 	1,  // 38: lineshaft.v1.TaskEvent.previous_state:type_name -> lineshaft.v1.TaskState
-	17, // 39: lineshaft.v1.TaskEvent.failure:type_name -> lineshaft.v1.Failure
-	31, // 40: lineshaft.v1.TaskEvent.not_before:type_name -> google.protobuf.Timestamp
-	19, // 41: lineshaft.v1.TaskEvent.cancel:type_name -> lineshaft.v1.CancelReceipt
+	18, // 39: lineshaft.v1.TaskEvent.failure:type_name -> lineshaft.v1.Failure
+	32, // 40: lineshaft.v1.TaskEvent.not_before:type_name -> google.protobuf.Timestamp
+	20, // 41: lineshaft.v1.TaskEvent.cancel:type_name -> lineshaft.v1.CancelReceipt
 	0,  // 42: lineshaft.v1.TaskEvent.priority:type_name -> lineshaft.v1.Priority
-	27, // 43: lineshaft.v1.TaskEvent.labels:type_name -> lineshaft.v1.TaskEvent.LabelsEntry
-	18, // 44: lineshaft.v1.TaskEvent.resource_usage:type_name -> lineshaft.v1.ResourceUsage
-	14, // 45: lineshaft.v1.TaskEvent.limit_hold:type_name -> lineshaft.v1.LimitHold
-	28, // 46: lineshaft.v1.TaskFilter.labels:type_name -> lineshaft.v1.TaskFilter.LabelsEntry
-	1,  // 47: lineshaft.v1.TaskFilter.states:type_name -> lineshaft.v1.TaskState
-	0,  // 48: lineshaft.v1.TaskFilter.priorities:type_name -> lineshaft.v1.Priority
-	31, // 49: lineshaft.v1.TaskFilter.submitted_after:type_name -> google.protobuf.Timestamp
-	31, // 50: lineshaft.v1.TaskFilter.submitted_before:type_name -> google.protobuf.Timestamp
-	2,  // 51: lineshaft.v1.FailureGroup.reason:type_name -> lineshaft.v1.FailureReason
-	31, // 52: lineshaft.v1.FailureGroup.first_at:type_name -> google.protobuf.Timestamp
-	31, // 53: lineshaft.v1.FailureGroup.last_at:type_name -> google.protobuf.Timestamp
-	54, // [54:54] is the sub-list for method output_type
-	54, // [54:54] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	28, // 43: lineshaft.v1.TaskEvent.labels:type_name -> lineshaft.v1.TaskEvent.LabelsEntry
+	19, // 44: lineshaft.v1.TaskEvent.resource_usage:type_name -> lineshaft.v1.ResourceUsage
+	15, // 45: lineshaft.v1.TaskEvent.limit_hold:type_name -> lineshaft.v1.LimitHold
+	8,  // 46: lineshaft.v1.TaskEvent.holds:type_name -> lineshaft.v1.Hold
+	29, // 47: lineshaft.v1.TaskFilter.labels:type_name -> lineshaft.v1.TaskFilter.LabelsEntry
+	1,  // 48: lineshaft.v1.TaskFilter.states:type_name -> lineshaft.v1.TaskState
+	0,  // 49: lineshaft.v1.TaskFilter.priorities:type_name -> lineshaft.v1.Priority
+	32, // 50: lineshaft.v1.TaskFilter.submitted_after:type_name -> google.protobuf.Timestamp
+	32, // 51: lineshaft.v1.TaskFilter.submitted_before:type_name -> google.protobuf.Timestamp
+	2,  // 52: lineshaft.v1.FailureGroup.reason:type_name -> lineshaft.v1.FailureReason
+	32, // 53: lineshaft.v1.FailureGroup.first_at:type_name -> google.protobuf.Timestamp
+	32, // 54: lineshaft.v1.FailureGroup.last_at:type_name -> google.protobuf.Timestamp
+	55, // [55:55] is the sub-list for method output_type
+	55, // [55:55] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_task_proto_init() }
@@ -2897,7 +2980,7 @@ func file_lineshaft_v1_task_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_task_proto_rawDesc), len(file_lineshaft_v1_task_proto_rawDesc)),
-			NumEnums:      10,
+			NumEnums:      11,
 			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -235,7 +235,7 @@ fn is_identity(name: &str) -> bool {
 mod tests {
     use super::super::test_support::spec;
     use super::*;
-    use crate::model::Timestamp;
+    use crate::model::{Holds, Timestamp};
 
     fn event(revision: u64, spec: &TaskSpec, change: TaskChange, state: TaskState) -> TaskEvent {
         TaskEvent {
@@ -246,6 +246,7 @@ mod tests {
             previous: state,
             state,
             attempt: 0,
+            holds: Holds::NONE,
             hold: None,
             change,
         }

@@ -1,6 +1,6 @@
 //! Task events.
 
-use crate::model::{TaskChange, TaskEvent};
+use crate::model::{Hold, TaskChange, TaskEvent};
 use crate::proto::v1;
 
 use super::numbers::to_i32;
@@ -21,6 +21,7 @@ pub fn event(event: &TaskEvent) -> v1::TaskEvent {
         priority: priority(options.priority),
         batch_id: batch_id(options),
         namespace: options.namespace.to_string(),
+        holds: event.holds.iter().map(hold_kind).map(Into::into).collect(),
         limit_hold: event.hold.as_deref().and_then(|waits_for| hold(waits_for, options)),
         ..v1::TaskEvent::default()
     };
@@ -54,4 +55,13 @@ pub fn event(event: &TaskEvent) -> v1::TaskEvent {
         TaskChange::Eligible | TaskChange::Held | TaskChange::Interrupted { .. } => {}
     }
     converted
+}
+
+fn hold_kind(hold: Hold) -> v1::Hold {
+    match hold {
+        Hold::Delay => v1::Hold::Delay,
+        Hold::BackOff => v1::Hold::BackOff,
+        Hold::Parents => v1::Hold::Parents,
+        Hold::Limit => v1::Hold::Limit,
+    }
 }

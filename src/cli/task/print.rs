@@ -101,13 +101,28 @@ pub fn event(event: &v1::TaskEvent, view: &View) -> Text {
     let stopping = event.cancel.as_ref().is_some_and(|cancel| cancel.stopped_at.is_none());
     let stopping = if stopping { "asked to stop" } else { "" };
     let deleted = if event.deleted { "deleted" } else { "" };
-    let held_by = limit::hold(event.limit_hold.as_ref(), view);
-    for extra in [&event.worker, &*format::failure(event.failure.as_ref()), stopping, deleted, &held_by] {
+    for extra in [&event.worker, &*format::failure(event.failure.as_ref()), stopping, deleted, &held_by(event, view)] {
         if !extra.is_empty() {
             line = format!("{line} {}", terminal::line(extra));
         }
     }
     Text::from_safe(line)
+}
+
+/// Why a WAITING task waits.
+fn held_by(event: &v1::TaskEvent, view: &View) -> String {
+    let until = |text: &str| match &event.not_before {
+        Some(at) => format!("{text} until {}", view.time(Some(at)).text),
+        None => text.to_owned(),
+    };
+    let texts = event.holds().map(|hold| match hold {
+        v1::Hold::Delay => until("delayed"),
+        v1::Hold::BackOff => until("waits for its next attempt"),
+        v1::Hold::Parents => "waits for parents".to_owned(),
+        v1::Hold::Limit => limit::hold(event.limit_hold.as_ref(), view),
+        v1::Hold::Unspecified => String::new(),
+    });
+    texts.collect::<Vec<_>>().join(", ")
 }
 
 /// Prints the result, or the state and the failure of a task without a result; as JSON, the task. What is not a terminal

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::model::{Lease, LimitHold, Revision, TaskChange, TaskEvent, TaskSpec, TaskState, Timestamp};
+use crate::model::{Hold, Holds, Lease, LimitHold, Revision, TaskChange, TaskEvent, TaskSpec, TaskState, Timestamp};
 
-use super::holds::{Hold, Holds};
 use super::key_queue::QueueEntry;
 use super::state::{Core, attached_bytes};
 use super::table::TaskEntry;
@@ -68,6 +67,7 @@ impl Core {
         let expires_at = entry.spec.extras().expires_after.filter(|_| entry.expires);
         let expires_at = expires_at.map(|after| entry.submitted_at.after(after));
         let is_unfinished = !entry.state.is_terminal();
+        self.pools[usize::from(entry.pool)].held.change(Holds::NONE, entry.holds);
         let index = self.tasks.insert(entry);
         if let (Some(at), Some(key)) = (expires_at, self.tasks.expiry_key(index)) {
             self.timers.add(Timer { at, index, purpose: Purpose::Expiry(key) });
@@ -120,7 +120,8 @@ impl Core {
             self.unique_keys.remove(index, &task.spec);
         }
         let reason = if event.hold.is_some() { Hold::Limit } else { Hold::BackOff };
-        task.holds = Holds::one_if(event.state == TaskState::Waiting, reason);
+        let holds = Holds::one_if(event.state == TaskState::Waiting, reason);
+        self.pools[usize::from(task.pool)].held.change(std::mem::replace(&mut task.holds, holds), holds);
         task.has_attempt &= event.state == TaskState::Running;
         task.has_started |= event.state == TaskState::Running;
         if let TaskChange::Started { lease: Lease::Remote { fence }, .. } = event.change
@@ -151,7 +152,8 @@ impl Core {
     fn hold_by_limit(&mut self, index: u32, held: Holds, event: &TaskEvent) {
         let stamp = self.draw_stamp();
         let Some(task) = self.tasks.get_mut(index) else { return };
-        (task.stamp, task.since, task.holds) = (stamp, event.at, Holds::one_if(true, Hold::Limit));
+        (task.stamp, task.since) = (stamp, event.at);
+        self.set_holds(index, Holds::one_if(true, Hold::Limit));
         let tasks = &self.tasks;
         if held.has_timer() {
             self.timers.mark_stale(|timer| Self::is_armed(tasks, timer));

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use crate::model::{
-    Artifacts, CancelReceipt, Failure, FailureReason, InterruptCause, Lease, Output, ResourceUsage, StopMethod,
-    TaskChange, TaskState, Timestamp,
+    Artifacts, CancelReceipt, Failure, FailureReason, Hold, Holds, InterruptCause, Lease, Output, ResourceUsage,
+    StopMethod, TaskChange, TaskState, Timestamp,
 };
 use crate::pool::Ticket;
 use crate::runners::{Outcome, StopCause};
 
 use super::decisions::Decisions;
-use super::holds::{Hold, Holds};
 use super::state::Core;
 use super::table::TaskEntry;
 

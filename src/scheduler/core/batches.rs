@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::model::batch::BatchKeyRef;
 use crate::model::{
-    Batch, BatchChange, BatchEvent, BatchId, BatchKey, BatchSpec, BatchState, CancelRequest, Event, HandlerName,
+    Batch, BatchChange, BatchEvent, BatchId, BatchKey, BatchSpec, BatchState, CancelRequest, Event, HandlerName, Holds,
     MemoryFull, MemoryPart, Namespace, Revision, TaskChange, TaskEvent, TaskFilter, TaskSpec, Timestamp, Whose,
 };
 use crate::scheduler::refusal::{
@@ -335,7 +335,7 @@ impl Core {
     /// Neither a limit of the queue nor of the memory refuses it: the room was reserved when the batch was created.
     fn submit_completion(&mut self, at: Timestamp, spec: TaskSpec, out: &mut Decisions) {
         let (state, hold) = self.state_of_new(at, &spec);
-        let event = TaskEvent {
+        let mut event = TaskEvent {
             revision: self.revision.next(),
             at,
             task: spec.id.clone(),
@@ -343,10 +343,11 @@ impl Core {
             previous: state,
             state,
             attempt: 0,
+            holds: Holds::NONE,
             hold,
             change: TaskChange::Submitted { spec: Arc::new(spec) },
         };
-        self.apply_submitted(&event);
+        event.holds = self.apply_submitted(&event).map_or(Holds::NONE, |index| self.holds_of(index));
         out.events.push(Event::Task(event));
     }
 }

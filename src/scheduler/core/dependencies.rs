@@ -11,13 +11,12 @@ use std::time::Duration;
 
 use crate::model::limits::{PARENTS_EXAMINED_MAX, UNFINISHED_PARENTS_SHOWN};
 use crate::model::{
-    CancelMode, CancelRequest, Dependencies, Failure, FailureReason, OnParentFailure, TaskChange, TaskId, TaskSpec,
-    TaskState, Timestamp,
+    CancelMode, CancelRequest, Dependencies, Failure, FailureReason, Hold, Holds, OnParentFailure, TaskChange, TaskId,
+    TaskSpec, TaskState, Timestamp,
 };
 
 use super::decisions::Decisions;
 use super::dependency_table::Child;
-use super::holds::{Hold, Holds};
 use super::state::Core;
 use super::table::TaskEntry;
 
@@ -48,11 +47,11 @@ impl Core {
 
     /// Records the parents of a task that was added.
     pub(super) fn add_parents(&mut self, index: u32, parents: Vec<NewParent>) {
-        let Some(task) = self.tasks.get_mut(index).filter(|_| !parents.is_empty()) else { return };
+        let Some(task) = self.tasks.get(index).filter(|_| !parents.is_empty()) else { return };
+        let (child, left) = (Child { index, submission: task.submission }, task.holds.without(Hold::Parents));
         if !parents.iter().any(|(_, is_awaited)| *is_awaited) {
-            task.holds = task.holds.without(Hold::Parents);
+            self.set_holds(index, left);
         }
-        let child = Child { index, submission: task.submission };
         for (parent, is_awaited) in parents {
             self.add_child(parent, child, is_awaited);
         }
@@ -78,12 +77,12 @@ impl Core {
         // The order in which they take notice of their parents.
         children.sort_unstable_by_key(|child| child.submission);
         for child in children {
-            let Some(task) = self.tasks.get_mut(child.index) else { continue };
+            let Some(task) = self.tasks.get(child.index) else { continue };
             // Whether a task with a delay has taken notice of their ends is not known. It does so again.
             let may_wait = task.state == TaskState::Waiting && !task.has_started && !task.holds.contains(Hold::Limit);
-            task.holds = task.holds.and(Holds::one_if(may_wait, Hold::Parents));
-            let Some(task) = self.tasks.get(child.index) else { continue };
-            let (spec, waits) = (task.spec.clone(), child.waits(&self.tasks));
+            let (spec, holds) = (task.spec.clone(), task.holds.and(Holds::one_if(may_wait, Hold::Parents)));
+            self.set_holds(child.index, holds);
+            let waits = child.waits(&self.tasks);
             for (parent, _) in self.parents_of_new(&spec) {
                 self.add_child(parent, child, waits);
             }
@@ -173,8 +172,8 @@ impl Core {
     fn keep_holds(&mut self, now: Timestamp, index: u32, left: Holds, out: &mut Decisions) {
         if left.is_empty() {
             self.emit(now, index, TaskState::Queued, None, TaskChange::Eligible, out);
-        } else if let Some(task) = self.tasks.get_mut(index) {
-            task.holds = left;
+        } else {
+            self.set_holds(index, left);
         }
     }
 

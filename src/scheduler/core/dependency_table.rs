@@ -8,9 +8,8 @@ use std::vec;
 
 use hashbrown::HashMap;
 
-use crate::model::Revision;
+use crate::model::{Hold, Revision};
 
-use super::holds::Hold;
 use super::table::TaskTable;
 
 /// Entries of ended children that a list may have in addition to as many as live ones.

@@ -2,12 +2,11 @@
 //!
 //! Looks at a bounded part of the queue, so that an answer costs the same however long the queue is.
 
-use crate::model::{LimitHold, Priority, TaskId, TaskState, Timestamp};
+use crate::model::{Hold, LimitHold, Priority, TaskId, TaskState, Timestamp};
 
 use super::dependencies::UnfinishedParents;
 use super::dispatch::is_assigned;
 use super::dispatch_queue::DispatchQueue;
-use super::holds::Hold;
 use super::key_queue::QueueEntry;
 use super::limit_table::Usage;
 use super::limits::turn;
@@ -121,6 +120,11 @@ impl Core {
         Some(Explanation { state, blockers, position, estimate })
     }
 
+    /// Whether nothing but a suspected task is started.
+    pub(super) fn is_in_trial(&self) -> bool {
+        self.quarantine.barrier.is_some_and(|(_, until)| self.now < until)
+    }
+
     /// Why a task is WAITING.
     fn holds(&self, index: u32, task: &TaskEntry) -> Vec<Blocker> {
         let timed = [(Hold::Delay, Blocker::Delay), (Hold::BackOff, Blocker::BackOff)];
@@ -150,13 +154,12 @@ impl Core {
         let has_worker = !pool.is_remote() || pool.queue(options).is_some_and(|queue| queue.slots > 0);
         let waits_for_dispatch = task.state == TaskState::Queued && !task.has_attempt;
         let slots = pool.spec.max_running_per_namespace.unwrap_or_default();
-        let is_trial = self.quarantine.barrier.is_some_and(|(_, until)| self.now < until);
         let all = [
             (!pool.configured, Blocker::PoolNotConfigured),
             (pool.configured && pool.spec.paused, Blocker::PoolPaused),
             (pool.configured && !has_worker, Blocker::NoWorker),
             (waits_for_dispatch && pool.queues.is_full(&options.namespace), Blocker::NamespaceFull { slots }),
-            (waits_for_dispatch && is_trial, Blocker::Trial),
+            (waits_for_dispatch && self.is_in_trial(), Blocker::Trial),
             (self.draining, Blocker::Draining),
         ];
         all.into_iter().filter_map(|(applies, blocker)| applies.then_some(blocker)).collect()
@@ -202,7 +205,7 @@ fn free_slots(pool: &PoolState) -> u64 {
     (pool.spec.size as u64).saturating_sub(pool.running)
 }
 
-fn is_full(pool: &PoolState) -> bool {
+pub(super) fn is_full(pool: &PoolState) -> bool {
     pool.spec.size > 0 && free_slots(pool) == 0
 }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    Dependencies, HandlerName, LimitCause, LimitHold, LimitRule, LimitSource, Namespace, OnParentFailure, Parent,
-    Payload, PoolKind, PoolName, PoolSpec, Priority, TaskExtras, TaskId, TaskLimit, TaskOptions, TaskSpec, TaskState,
-    Timestamp,
+    BlockerKind, Dependencies, Event, HandlerName, Hold, LimitCause, LimitHold, LimitRule, LimitSource, Namespace,
+    OnParentFailure, Parent, Payload, PoolKind, PoolName, PoolSpec, Priority, TaskExtras, TaskId, TaskLimit,
+    TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::runners::Outcome;
 
@@ -30,6 +30,13 @@ fn with_options(name: &str, change: impl FnOnce(&mut TaskOptions)) -> TaskSpec {
 
 fn explain(fixture: &Fixture, at: u64, name: &str) -> Explanation {
     fixture.core.explain(Timestamp(at), &id(name)).unwrap()
+}
+
+/// The kinds of blockers of the tasks of the only pool, and the numbers of these tasks.
+fn blocked(fixture: &Fixture) -> Vec<(&'static str, u64)> {
+    let blocked = fixture.core.blocked();
+    let counts = BlockerKind::ALL.into_iter().map(BlockerKind::name).zip(blocked[0].counts);
+    counts.filter(|(_, count)| *count > 0).collect()
 }
 
 fn pause(fixture: &mut Fixture, paused: bool) {
@@ -66,6 +73,9 @@ fn every_hold_is_named_together_with_what_keeps_the_pool_from_starting() {
     let parents = Blocker::Parents(UnfinishedParents { count: 1, ids: vec![id("parent")] });
     assert_eq!(child.blockers, [Blocker::Delay, parents, Blocker::PoolPaused]);
     assert_eq!((child.position, child.estimate), (None, None));
+    let event = fixture.out.events.last().and_then(Event::task).unwrap();
+    assert_eq!(event.holds.iter().collect::<Vec<_>>(), [Hold::Delay, Hold::Parents]);
+    assert_eq!(blocked(&fixture), [("delay", 1), ("parents", 1), ("paused_pool", 1)]);
     let parent = explain(&fixture, 0, "parent");
     assert_eq!((parent.blockers, parent.estimate), (vec![Blocker::PoolPaused], None));
     pause(&mut fixture, false);
@@ -75,6 +85,7 @@ fn every_hold_is_named_together_with_what_keeps_the_pool_from_starting() {
     fixture.end(ticket, 2, failed(), None);
     let retried = explain(&fixture, 2, "parent");
     assert_eq!((retried.blockers, retried.estimate), (vec![Blocker::BackOff], Some(Estimate::AfterTimer)));
+    assert_eq!(blocked(&fixture), [("delay", 1), ("back_off", 1), ("parents", 1)]);
     fixture.core.drain();
     let retried = explain(&fixture, 2, "parent");
     assert_eq!((retried.blockers, retried.estimate), (vec![Blocker::BackOff, Blocker::Draining], None));
@@ -94,6 +105,7 @@ fn the_tasks_before_a_dispatched_one_and_their_run_times_give_its_start() {
     let third = explain(&fixture, 20, "t3");
     let position = Position { more_urgent: 1, before: 3, at_least: false, namespaces: 0, is_dispatched: true };
     assert_eq!((&third.blockers[..], third.position), (&[Blocker::PoolFull { slots: 1 }][..], Some(position)));
+    assert_eq!(blocked(&fixture), [("pool_slots", 11)]);
     let Some(Estimate::ByRunTimes(Timestamp(at))) = third.estimate else { panic!("{third:?}") };
     assert!((9 * SECOND..11 * SECOND).contains(&at), "five tasks of two seconds have to end: {at}");
     let last = explain(&fixture, 20, "t9");

@@ -9,13 +9,12 @@ use hashbrown::{HashMap, HashSet};
 use crate::model::limits::LIMIT_KEYS_MAX;
 use crate::model::task_limit::LimitIdRef;
 use crate::model::{
-    LimitCause, LimitCharge, LimitHold, LimitId, LimitRule, LimitSource, Namespace, TaskChange, TaskLimit, TaskOptions,
-    TaskSpec, TaskState, Timestamp,
+    Hold, LimitCause, LimitCharge, LimitHold, LimitId, LimitRule, LimitSource, Namespace, TaskChange, TaskLimit,
+    TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::scheduler::refusal::{Refusal, TooManyLimitKeys};
 
 use super::decisions::Decisions;
-use super::holds::Hold;
 use super::limit_table::{LimitTable, Token, Turn, Usage};
 use super::state::Core;
 use super::table::TaskEntry;

@@ -9,6 +9,7 @@ use crate::model::{
 
 use super::dispatch_queue::DispatchQueue;
 use super::dispatch_queues::DispatchQueues;
+use super::held_tasks::HeldTasks;
 use super::key_queue::QueueEntry;
 
 /// Attempts that a pool is given in addition to two for each worker, so that workers never wait for a commit.
@@ -49,6 +50,7 @@ pub struct PoolState {
     /// Attempts that it is given in addition to two for each worker.
     pub prefetch: usize,
     pub waiting: u64,
+    pub held: HeldTasks,
     pub queued: u64,
     pub running: u64,
     pub counters: Counters,
@@ -75,6 +77,7 @@ impl PoolState {
             spec,
             prefetch: PREFETCH,
             waiting: 0,
+            held: HeldTasks::default(),
             queued: 0,
             running: 0,
             counters: Counters::default(),

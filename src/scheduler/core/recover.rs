@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use crate::model::{
-    CancelReceipt, Event, InterruptCause, Lease, RecoveredTask, Revision, StopMethod, TaskChange, TaskState, Timestamp,
+    CancelReceipt, Event, Hold, Holds, InterruptCause, Lease, RecoveredTask, Revision, StopMethod, TaskChange,
+    TaskState, Timestamp,
 };
 
 use super::apply::Entered;
 use super::decisions::Decisions;
-use super::holds::{Hold, Holds};
 use super::state::{Core, attached_bytes};
 use super::table::TaskEntry;
 use super::timers::Purpose;

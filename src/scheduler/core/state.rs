@@ -7,8 +7,8 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use crate::model::{
-    CancelRequest, Catalog, Event, HandlerName, PoolChange, PoolName, PoolSpec, Registration, Retention, Revision,
-    TaskChange, TaskEvent, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp, Upload,
+    CancelRequest, Catalog, Event, HandlerName, Holds, PoolChange, PoolName, PoolSpec, Registration, Retention,
+    Revision, TaskChange, TaskEvent, TaskId, TaskOptions, TaskSpec, TaskState, Timestamp, Upload,
 };
 use crate::pool::Ticket;
 
@@ -278,7 +278,7 @@ impl Core {
             let (event, submitted_at) = (out.events.len(), task.submitted_at);
             out.unattempted.push(Unattempted { event, trace: trace.clone(), submitted_at });
         }
-        let event = TaskEvent {
+        let mut event = TaskEvent {
             revision: self.revision.next(),
             at,
             task: task.spec.id.clone(),
@@ -286,16 +286,29 @@ impl Core {
             previous: task.state,
             state,
             attempt: attempt.unwrap_or(task.attempt.into()),
+            holds: Holds::NONE,
             hold,
             change,
         };
         self.apply(index, &event);
+        event.holds = self.holds_of(index);
         out.events.push(Event::Task(event));
         self.settle();
         if ends {
             self.end_dependencies(index, dependencies);
         }
         self.settle_batches(at, out);
+    }
+
+    /// The holds of a task. It has some if it is WAITING.
+    pub(super) fn holds_of(&self, index: u32) -> Holds {
+        self.tasks.get(index).map_or(Holds::NONE, |task| task.holds)
+    }
+
+    /// Gives a task other holds.
+    pub(super) fn set_holds(&mut self, index: u32, holds: Holds) {
+        let Some(task) = self.tasks.get_mut(index) else { return };
+        self.pools[usize::from(task.pool)].held.change(std::mem::replace(&mut task.holds, holds), holds);
     }
 
     /// Whether an entry of a ready queue is not stale.
@@ -329,6 +342,10 @@ impl Core {
             assert_eq!(pool.waiting, count(TaskState::Waiting), "number of waiting tasks");
             assert_eq!(pool.queued, count(TaskState::Queued), "number of queued tasks");
             assert_eq!(pool.running, count(TaskState::Running), "number of running tasks");
+            for hold in crate::model::Hold::ALL {
+                let held = own().filter(|(_, task)| task.holds.contains(hold)).count() as u64;
+                assert_eq!(pool.held.of(hold), held, "number of tasks with {hold:?}");
+            }
             let placed: usize = crate::model::Priority::DESCENDING.iter().map(|priority| pool.queued(*priority)).sum();
             assert_eq!(placed as u64, pool.queued, "every queued task is in the ready queue or assigned");
             let attempts = |namespace: &crate::model::Namespace| {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use crate::model::{
-    Durability, Event, LimitHold, PoolName, RequestKey, Revision, TaskChange, TaskEvent, TaskId, TaskSpec, TaskState,
-    Timestamp,
+    Durability, Event, Holds, LimitHold, PoolName, RequestKey, Revision, TaskChange, TaskEvent, TaskId, TaskSpec,
+    TaskState, Timestamp,
 };
 use crate::scheduler::refusal::{BadField, Draining, QueueFull, Refusal, RequestIdReused};
 
@@ -85,7 +85,7 @@ impl Core {
         let parents = self.parents_of_new(&spec);
         let is_held = parents.iter().any(|(_, is_awaited)| *is_awaited);
         let (state, hold) = if is_held { (TaskState::Waiting, None) } else { self.state_of_new(now, &spec) };
-        let event = TaskEvent {
+        let mut event = TaskEvent {
             revision: self.revision.next(),
             at: now,
             task: spec.id.clone(),
@@ -93,14 +93,15 @@ impl Core {
             previous: state,
             state,
             attempt: 0,
+            holds: Holds::NONE,
             hold,
             change: TaskChange::Submitted { spec: Arc::new(spec) },
         };
-        let index = self.apply_submitted(&event);
-        out.events.push(Event::Task(event));
-        if let Some(index) = index {
+        if let Some(index) = self.apply_submitted(&event) {
             self.add_parents(index, parents);
+            event.holds = self.holds_of(index);
         }
+        out.events.push(Event::Task(event));
         state
     }
 

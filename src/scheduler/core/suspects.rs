@@ -4,10 +4,9 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
-use crate::model::{Revision, TaskState, Timestamp};
+use crate::model::{Hold, Revision, TaskState, Timestamp};
 use crate::pool::Ticket;
 
-use super::holds::Hold;
 use super::table::TaskTable;
 
 #[derive(Debug, Default)]

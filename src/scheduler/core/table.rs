@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashMap};
 
-use crate::model::{CancelRequest, Revision, TaskId, TaskSpec, TaskState, Timestamp};
+use crate::model::{CancelRequest, Holds, Revision, TaskId, TaskSpec, TaskState, Timestamp};
 
 use super::hash_index::HashIndex;
-use super::holds::Holds;
 
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "there is one byte of each task for each")]

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::limits::LABELS_MAX;
-use crate::model::{Event, LimitHold, TaskChange, TaskEvent, TaskId, TaskOptions, TaskState, TaskUpdate, Timestamp};
+use crate::model::{
+    Event, Hold, Holds, LimitHold, TaskChange, TaskEvent, TaskId, TaskOptions, TaskState, TaskUpdate, Timestamp,
+};
 use crate::scheduler::refusal::{BadField, Refusal, TaskFinished, TaskNotFound, TaskStarted};
 
 use super::apply::Entered;
 use super::decisions::Decisions;
-use super::holds::{Hold, Holds};
 use super::limit_table::{Turn, Usage};
 use super::state::{Changed, Core, RecallReason, attached_bytes};
 use super::table::TaskEntry;
@@ -81,7 +82,7 @@ impl Core {
                 hold => (TaskState::Waiting, hold),
             }
         };
-        let event = TaskEvent {
+        let mut event = TaskEvent {
             revision: self.revision.next(),
             at,
             task: task.spec.id.clone(),
@@ -89,10 +90,12 @@ impl Core {
             previous: task.state,
             state,
             attempt: task.attempt.into(),
+            holds: Holds::NONE,
             hold,
             change: TaskChange::Updated { delay, expires_after },
         };
         self.apply(index, &event);
+        event.holds = self.holds_of(index);
         out.events.push(Event::Task(event));
         // It may have given up places.
         self.admit_waiting(out);
@@ -127,7 +130,7 @@ impl Core {
         self.replace_spec(index, &event.options, delay, expires_after, stamp);
         let Some(task) = self.tasks.get_mut(index) else { return };
         (task.state, task.since) = (event.state, event.at);
-        task.holds = if event.state != TaskState::Waiting {
+        let holds = if event.state != TaskState::Waiting {
             Holds::NONE
         } else if event.hold.is_some() {
             Holds::one_if(true, Hold::Limit)
@@ -136,6 +139,7 @@ impl Core {
             held.only(Hold::Parents).and(Holds::one_if(delay.is_some(), Hold::Delay))
         };
         let eligible_at = task.submitted_at.after(delay.unwrap_or_default());
+        self.set_holds(index, holds);
         self.enter_state(index, &Entered { stamp, revision: event.revision, eligible_at, interrupted: false });
         self.enter_limits(index, event.hold.as_deref());
     }

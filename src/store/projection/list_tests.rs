@@ -16,7 +16,7 @@ use super::schema::{Meta, SCHEMA};
 use super::submission_times::{NEWEST, SubmissionTimes, TIME_AT};
 use super::writer::Writer;
 use crate::model::{
-    BatchId, CancelMode, CancelReceipt, CancelRequest, Event, HandlerName, Lease, Namespace, PoolName, Priority,
+    BatchId, CancelMode, CancelReceipt, CancelRequest, Event, HandlerName, Holds, Lease, Namespace, PoolName, Priority,
     RequestRetention, Revision, StopMethod, TaskChange, TaskEvent, TaskFilter, TaskId, TaskOptions, TaskSpec,
     TaskState, Timestamp,
 };
@@ -138,7 +138,18 @@ fn event(revision: u64, at: Timestamp, number: u64, options: &Arc<TaskOptions>, 
         _ => TaskState::Cancelled,
     };
     let (revision, task, options) = (Revision(revision), id(number), Arc::clone(options));
-    TaskEvent { revision, at, task, options, previous: TaskState::Queued, state, attempt: 0, hold: None, change }
+    TaskEvent {
+        revision,
+        at,
+        task,
+        options,
+        previous: TaskState::Queued,
+        state,
+        attempt: 0,
+        holds: Holds::NONE,
+        hold: None,
+        change,
+    }
 }
 
 /// Reads pages and counts the instructions of SQLite.

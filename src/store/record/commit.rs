@@ -22,8 +22,8 @@ use super::values::{
     FailureRecord, OutputRecord, PayloadRecord, ReceiptRecord, RequestRecord, UsageRecord, nanos, unknown, variant,
 };
 use crate::model::{
-    Event, Failure, InterruptCause, Lease, LimitCharge, Output, ResourceUsage, Revision, TaskChange, TaskEvent, TaskId,
-    TaskOptions, TaskState, Timestamp,
+    Event, Failure, Holds, InterruptCause, Lease, LimitCharge, Output, ResourceUsage, Revision, TaskChange, TaskEvent,
+    TaskId, TaskOptions, TaskState, Timestamp,
 };
 
 /// First byte of every encoded commit.
@@ -76,6 +76,9 @@ struct EventRecord {
     /// Of `Started`.
     #[prost(message, repeated, tag = "24")]
     charges: Vec<LimitChargeRecord>,
+    /// WAITING: why; 0 in the events of earlier versions.
+    #[prost(uint32, tag = "26")]
+    holds: u32,
     /// What has changed, if not a task. Tags from 30 on.
     #[prost(oneof = "SubjectRecord", tags = "30, 31, 32, 33")]
     subject: Option<SubjectRecord>,
@@ -276,6 +279,7 @@ fn task_record<'a>(event: &'a TaskEvent, at: u64, dictionary: &mut Dictionary<'a
         attempt: event.attempt,
         epoch,
         remote_fence,
+        holds: event.holds.number().into(),
         hold: event.hold.as_deref().map(Into::into),
         charges,
         change: Some(change_record(&event.change, options, dictionary)),
@@ -398,6 +402,7 @@ fn task_model(
         previous: variant("task state", record.previous, TaskState::from_number)?,
         state: variant("task state", record.state, TaskState::from_number)?,
         attempt: record.attempt,
+        holds: variant("holds", record.holds, Holds::from_number)?,
         hold: record.hold.map(LimitHoldRecord::into_model).transpose()?,
         change,
     })

@@ -10,7 +10,7 @@ use super::stores::{append, check, open_sqlite, write};
 use crate::model::batch_state::{fold_batch, fold_task_into_batch};
 use crate::model::{
     Batch, BatchChange, BatchEvent, BatchId, BatchKey, BatchSpec, CancelMode, CancelRequest, Event, Failure,
-    FailureReason, Namespace, Revision, TaskChange, TaskEvent, TaskOptions, TaskSpec, TaskState, Timestamp,
+    FailureReason, Holds, Namespace, Revision, TaskChange, TaskEvent, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::store::record::{decode_commit, encode_commit};
 use crate::store::traits::Commit;
@@ -54,6 +54,7 @@ impl Events {
             previous,
             state,
             attempt: 0,
+            holds: Holds::NONE,
             hold: None,
             change,
         }));

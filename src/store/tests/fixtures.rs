@@ -7,8 +7,8 @@ use hashbrown::HashMap;
 
 use crate::model::{
     Artifact, ArtifactName, Artifacts, BatchId, CancelMode, CancelReceipt, CancelRequest, Captured, Dependencies,
-    Durability, Event, Failure, FailureReason, HandlerChange, HandlerEvent, HandlerName, InterruptCause, Lease,
-    LimitCause, LimitCharge, LimitHold, LimitName, LimitRule, LimitSource, Namespace, OnParentFailure,
+    Durability, Event, Failure, FailureReason, HandlerChange, HandlerEvent, HandlerName, Hold, Holds, InterruptCause,
+    Lease, LimitCause, LimitCharge, LimitHold, LimitName, LimitRule, LimitSource, Namespace, OnParentFailure,
     OnUniqueConflict, Output, Parent, Payload, PoolChange, PoolEvent, PoolName, PoolSettings, Priority, Registration,
     RequestKey, ResourceUsage, RetryPolicy, Revision, RunKind, ScheduleId, Scheduled, StartRate, StopMethod,
     SubmissionDigest, TaskChange, TaskEvent, TaskExtras, TaskId, TaskLimit, TaskOptions, TaskSpec, TaskState,
@@ -205,6 +205,8 @@ impl History {
         let previous = if found.is_none() { state } else { previous };
         let (revision, at) = self.next();
         let hold = hold(state, size);
+        let reason = if hold.is_some() { Hold::Limit } else { Hold::Delay };
+        let holds = Holds::one_if(state == TaskState::Waiting, reason);
         self.events.push(Event::Task(TaskEvent {
             revision,
             at,
@@ -213,6 +215,7 @@ impl History {
             previous,
             state,
             attempt,
+            holds,
             hold,
             change,
         }));
@@ -306,7 +309,18 @@ pub(super) fn submission(history: &mut History, payload_bytes: usize) {
     let payload = vec![7; payload_bytes].into();
     let spec = Arc::new(TaskSpec { id: task.clone(), options: Arc::clone(&options), payload, extras: None });
     let (state, change) = (TaskState::Queued, TaskChange::Submitted { spec });
-    let event = TaskEvent { revision, at, task, options, previous: state, state, attempt: 0, hold: None, change };
+    let event = TaskEvent {
+        revision,
+        at,
+        task,
+        options,
+        previous: state,
+        state,
+        attempt: 0,
+        holds: Holds::NONE,
+        hold: None,
+        change,
+    };
     history.events.push(Event::Task(event));
 }
 

@@ -9,8 +9,8 @@ use rusqlite::Connection;
 use super::fixtures;
 use super::stores::{append, backup, check, open_sqlite, open_store, temp_dir, write};
 use crate::model::{
-    Event, Namespace, RememberedRequest, RequestKey, RequestName, RequestRetention, Revision, TaskChange, TaskEvent,
-    TaskExtras, TaskId, TaskSpec, TaskState, Timestamp,
+    Event, Holds, Namespace, RememberedRequest, RequestKey, RequestName, RequestRetention, Revision, TaskChange,
+    TaskEvent, TaskExtras, TaskId, TaskSpec, TaskState, Timestamp,
 };
 use crate::store::open::{Options, Store};
 use crate::store::traits::Commit;
@@ -36,7 +36,18 @@ fn submission(revision: u64, at: u64) -> Event {
 fn event(revision: u64, at: u64, task: u64, state: TaskState, change: TaskChange) -> Event {
     let TaskSpec { id, options, .. } = spec(task);
     let (revision, at) = (Revision(revision), Timestamp(at));
-    Event::Task(TaskEvent { revision, at, task: id, options, previous: state, state, attempt: 0, hold: None, change })
+    Event::Task(TaskEvent {
+        revision,
+        at,
+        task: id,
+        options,
+        previous: state,
+        state,
+        attempt: 0,
+        holds: Holds::NONE,
+        hold: None,
+        change,
+    })
 }
 
 fn commit(events: Vec<Event>) -> Arc<Commit> {

@@ -11,7 +11,7 @@ use super::stores::{append, check, open_sqlite, write};
 use crate::model::schedule_rule::parse_zone;
 use crate::model::schedule_state::{fold_schedule, fold_task_into_schedule};
 use crate::model::{
-    CronRule, DstPolicy, Event, Failure, FailureReason, Namespace, Overlap, Revision, RunKind, Schedule,
+    CronRule, DstPolicy, Event, Failure, FailureReason, Holds, Namespace, Overlap, Revision, RunKind, Schedule,
     ScheduleChange, ScheduleEvent, ScheduleId, ScheduleKey, ScheduleRule, ScheduleSpec, Scheduled, TaskChange,
     TaskEvent, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
@@ -73,6 +73,7 @@ impl Events {
             previous: TaskState::Queued,
             state: TaskState::Queued,
             attempt: 0,
+            holds: Holds::NONE,
             hold: None,
             change: TaskChange::Submitted { spec: spec.clone() },
         }));
@@ -90,6 +91,7 @@ impl Events {
             previous: TaskState::Queued,
             state: TaskState::Failed,
             attempt: 0,
+            holds: Holds::NONE,
             hold: None,
             change: TaskChange::Failed { failure, usage: None, output: None },
         }));

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
-use crate::model::{MemoryAccount, MemoryPart, PoolName, Priority};
+use crate::model::{BlockedTasks, BlockerKind, MemoryAccount, MemoryPart, PoolName, Priority};
 
 use crate::telemetry::liveness::{Component, Liveness};
 
@@ -82,6 +82,7 @@ pub struct WatchMeter {
 #[derive(Debug, Default)]
 pub struct ServerGauges {
     pub pools: PoolGauges,
+    pub blocked: ArcSwap<Vec<BlockedTasks>>,
     pub commit_times: CommitTimes,
     pub watches: Arc<WatchMeter>,
     /// Durable events that the projection does not contain yet.
@@ -149,6 +150,14 @@ impl Metrics {
         each(&table::TASK_ACTIVE, |o, pool| {
             for (state, count) in [("waiting", pool.waiting), ("queued", pool.queued()), ("running", pool.running)] {
                 o.count(count, &[("pool", pool.name.as_str()), ("state", state)]);
+            }
+        });
+        let blocked = gauges.clone();
+        self.instruments().observe(&table::TASK_BLOCKED, move |o| {
+            for BlockedTasks { pool, counts } in &**blocked.blocked.load() {
+                for (kind, count) in BlockerKind::ALL.into_iter().zip(counts) {
+                    o.count(*count, &[("pool", pool.as_str()), ("blocker", kind.name())]);
+                }
             }
         });
         each(&table::QUEUE_LENGTH, |o, pool| {

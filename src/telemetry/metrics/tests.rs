@@ -17,9 +17,9 @@ use super::registry::SharedReader;
 use super::table::{Kind, Row, TABLE};
 use super::*;
 use crate::model::{
-    Catalog, Event, Failure, FailureReason, HandlerName, HandlerSource, HandlerSpec, Namespace, Payload, PoolKind,
-    PoolName, PoolSpec, Priority, Registration, ResourceUsage, RetryPolicy, Revision, SharedCatalog, TaskChange,
-    TaskEvent, TaskOptions, TaskSpec, TaskState, Timestamp,
+    Catalog, Event, Failure, FailureReason, HandlerName, HandlerSource, HandlerSpec, Holds, Namespace, Payload,
+    PoolKind, PoolName, PoolSpec, Priority, Registration, ResourceUsage, RetryPolicy, Revision, SharedCatalog,
+    TaskChange, TaskEvent, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::telemetry::Telemetry;
 use crate::telemetry::export::settings::ExemplarFilter;
@@ -85,6 +85,7 @@ fn event(options: &Arc<TaskOptions>, state: TaskState, change: TaskChange) -> Ev
         previous: state,
         state,
         attempt: 1,
+        holds: Holds::NONE,
         hold: None,
         change,
     })

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{
-    Batch, CancelRequest, HandlerName, LimitId, Namespace, PoolName, PoolSettings, Priority, Registration, Revision,
-    Schedule, TaskId, TaskState, Timestamp, Upload,
+    Batch, CancelRequest, HandlerName, Holds, LimitId, Namespace, PoolName, PoolSettings, Priority, Registration,
+    Revision, Schedule, TaskId, TaskState, Timestamp, Upload,
 };
 
-use super::super::holds::Holds;
 use super::super::limit_table::Turn;
 use super::super::state::Core;
 use super::super::timers::Purpose;

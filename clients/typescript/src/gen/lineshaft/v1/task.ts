@@ -83,6 +83,14 @@ export enum OnParentFailure {
   CANCEL = 3,
 }
 
+export enum Hold {
+  UNSPECIFIED = 0,
+  DELAY = 1,
+  BACK_OFF = 2,
+  PARENTS = 3,
+  LIMIT = 4,
+}
+
 export enum OutputStream {
   UNSPECIFIED = 0,
   STDOUT = 1,
@@ -254,6 +262,7 @@ export interface TaskEvent {
   resumeToken: string;
   limitHold: LimitHold | undefined;
   updated: boolean;
+  holds: Hold[];
 }
 
 export interface TaskEvent_LabelsEntry {
@@ -2198,6 +2207,7 @@ function createBaseTaskEvent(): TaskEvent {
     resumeToken: "",
     limitHold: undefined,
     updated: false,
+    holds: [],
   };
 }
 
@@ -2268,6 +2278,13 @@ export const TaskEvent: MessageFns<TaskEvent> = {
     }
     if (message.updated !== false) {
       writer.uint32(176).bool(message.updated);
+    }
+    if (message.holds.length !== 0) {
+      writer.uint32(186).fork();
+      for (const v of message.holds) {
+        writer.int32(v);
+      }
+      writer.join();
     }
     return writer;
   },
@@ -2456,6 +2473,24 @@ export const TaskEvent: MessageFns<TaskEvent> = {
             message.updated = reader.bool();
             continue;
           }
+          case 23: {
+            if (tag === 184) {
+              message.holds.push(reader.int32() as any);
+
+              continue;
+            }
+
+            if (tag === 186) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.holds.push(reader.int32() as any);
+              }
+
+              continue;
+            }
+
+            break;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2510,6 +2545,7 @@ export const TaskEvent: MessageFns<TaskEvent> = {
       ? LimitHold.fromPartial(object.limitHold)
       : undefined;
     message.updated = object.updated ?? false;
+    message.holds = object.holds?.map((e) => e) || [];
     return message;
   },
 };

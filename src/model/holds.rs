@@ -1,7 +1,10 @@
-//! Holds: the reasons why a task is WAITING instead of QUEUED.
+//! What keeps a task from starting: its holds, for which it is WAITING instead of QUEUED, and what keeps its pool from starting it.
 
-use crate::model::{TaskExtras, TaskState};
+use super::id::PoolName;
+use super::spec::TaskExtras;
+use super::task::TaskState;
 
+/// The number is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Hold {
@@ -15,6 +18,10 @@ pub enum Hold {
     Limit = 8,
 }
 
+impl Hold {
+    pub const ALL: [Self; 4] = [Self::Delay, Self::BackOff, Self::Parents, Self::Limit];
+}
+
 /// The holds of a task. It is WAITING exactly while it has at least one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Holds(u8);
@@ -23,6 +30,20 @@ impl Holds {
     pub const NONE: Self = Self(0);
     /// Those that a timer releases. They exclude each other, so a task has at most one such timer.
     const TIMED: u8 = Hold::Delay as u8 | Hold::BackOff as u8;
+
+    pub fn number(self) -> u8 {
+        self.0
+    }
+
+    /// Inverse of [`Holds::number`].
+    pub fn from_number(number: u8) -> Option<Self> {
+        let known = Hold::ALL.iter().fold(0, |known, hold| known | *hold as u8);
+        (number & !known == 0).then_some(Self(number))
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = Hold> {
+        Hold::ALL.into_iter().filter(move |hold| self.contains(*hold))
+    }
 
     pub fn one_if(holds: bool, hold: Hold) -> Self {
         if holds { Self(hold as u8) } else { Self::NONE }
@@ -78,4 +99,61 @@ impl Holds {
     pub fn state(self) -> TaskState {
         if self.is_empty() { TaskState::Queued } else { TaskState::Waiting }
     }
+}
+
+/// What keeps a task from starting, without what it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockerKind {
+    Delay,
+    BackOff,
+    Parents,
+    Limit,
+    PausedPool,
+    MissingPool,
+    NoWorker,
+    PoolSlots,
+    NamespaceSlots,
+    Trial,
+    Draining,
+}
+
+impl BlockerKind {
+    pub const ALL: [Self; 11] = [
+        Self::Delay,
+        Self::BackOff,
+        Self::Parents,
+        Self::Limit,
+        Self::PausedPool,
+        Self::MissingPool,
+        Self::NoWorker,
+        Self::PoolSlots,
+        Self::NamespaceSlots,
+        Self::Trial,
+        Self::Draining,
+    ];
+
+    /// As labels of metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Delay => "delay",
+            Self::BackOff => "back_off",
+            Self::Parents => "parents",
+            Self::Limit => "limit",
+            Self::PausedPool => "paused_pool",
+            Self::MissingPool => "missing_pool",
+            Self::NoWorker => "no_worker",
+            Self::PoolSlots => "pool_slots",
+            Self::NamespaceSlots => "namespace_slots",
+            Self::Trial => "trial",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// Numbers of tasks of a pool by what keeps them from starting. A task with several blockers counts for each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockedTasks {
+    pub pool: PoolName,
+    /// In the order of [`BlockerKind::ALL`].
+    pub counts: [u64; BlockerKind::ALL.len()],
 }
