@@ -1,42 +1,45 @@
-//! A filter in words, such as `state=failed label=team=red since=1h`, as `--filter`, `lineshaft top` and the URL of the dashboard
-//! have it. The server applies words with a name; rows must contain the others.
+//! A filter in words, such as `state=failed label=team=red since=1h "connection refused"`, as `--filter`, `lineshaft top` and the URL
+//! of the dashboard have it. The server applies it to tasks; other rows must contain the words without a name.
 
-use super::format;
 use super::time::{parse_time, to_timestamp};
 use crate::model::Timestamp;
 use crate::proto::v1::{self, Priority, TaskState};
 
 /// Names of the words that the server applies.
-pub const NAMES: &str = "state, priority, handler, pool, namespace, batch, label, id, failure-group, since and until";
+pub const NAMES: &str =
+    "state, priority, handler, pool, namespace, batch, label, id, failure-group, text, since and until";
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Query {
-    pub filter: v1::TaskFilter,
-    /// In lower case.
-    pub words: Vec<String>,
+    /// Without the words.
+    filter: v1::TaskFilter,
+    /// Those without a name, in lower case.
+    words: Vec<String>,
 }
 
 impl Query {
-    /// Parses the words. A duration of `since` and `until` is one before `now`.
+    /// Parses the words. Double quotes enclose blanks. A duration of `since` and `until` is one before `now`.
     ///
     /// # Errors
-    /// A value is not valid, or there are two where only one is possible.
+    /// A value is not valid, there are two where only one is possible, or a name is not known.
     pub fn parse(text: &str, now: Timestamp) -> Result<Self, String> {
         let mut query = Self::default();
-        for word in text.split_whitespace() {
-            let is_named = match word.split_once('=') {
+        for (word, is_quoted) in words(text) {
+            match word.split_once('=').filter(|_| !is_quoted) {
                 Some((name, value)) => query.set(name, value, now)?,
-                None => false,
-            };
-            if !is_named {
-                query.words.push(word.to_lowercase());
+                None => query.words.push(word.to_lowercase()),
             }
         }
         Ok(query)
     }
 
-    /// Whether the name is known.
-    fn set(&mut self, name: &str, value: &str, now: Timestamp) -> Result<bool, String> {
+    /// The filter of tasks.
+    pub fn for_tasks(&self) -> v1::TaskFilter {
+        let texts = [&*self.filter.texts, &*self.words].concat();
+        v1::TaskFilter { texts, ..self.filter.clone() }
+    }
+
+    fn set(&mut self, name: &str, value: &str, now: Timestamp) -> Result<(), String> {
         let filter = &mut self.filter;
         match name {
             "state" => {
@@ -57,6 +60,7 @@ impl Query {
             "batch" => set_once(name, &mut filter.batch_id, value)?,
             "failure-group" => set_once(name, &mut filter.failure_group, value)?,
             "id" => filter.task_ids.push(value.to_owned()),
+            "text" => filter.texts.push(value.to_owned()),
             "label" => {
                 let (key, value) = value.split_once('=').ok_or("label: must be label=KEY=VALUE")?;
                 set_once(&format!("label={key}"), filter.labels.entry(key.to_owned()).or_default(), value)?;
@@ -68,9 +72,9 @@ impl Query {
                     return Err(format!("{name} is given more than once"));
                 }
             }
-            _ => return Ok(false),
+            _ => return Err(format!("there is no name {name:?}; the names are {NAMES}. Quote a text with a \"=\"")),
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Whether a row with these texts has all words.
@@ -78,11 +82,32 @@ impl Query {
         let texts: Vec<_> = texts.iter().map(|text| text.to_lowercase()).collect();
         self.words.iter().all(|word| texts.iter().any(|text| text.contains(word)))
     }
+}
 
-    pub fn matches_task(&self, task: &v1::Task) -> bool {
-        let failure = format::failure(task.failure.as_ref());
-        self.words.is_empty() || self.matches(&[&task.task_id, &task.display_name, &task.handler, &failure])
+/// The words of a text, without their quotes, and whether each begins with one. A quote without an end lasts until the end of the
+/// text.
+fn words(text: &str) -> Vec<(String, bool)> {
+    let (mut words, mut rest) = (Vec::new(), text.trim_start());
+    while !rest.is_empty() {
+        let (mut word, is_quoted, mut in_quotes) = (String::new(), rest.starts_with('"'), false);
+        let mut end = rest.len();
+        for (at, char) in rest.char_indices() {
+            if char.is_whitespace() && !in_quotes {
+                end = at;
+                break;
+            }
+            if char == '"' {
+                in_quotes = !in_quotes;
+            } else {
+                word.push(char);
+            }
+        }
+        rest = rest[end..].trim_start();
+        if !word.is_empty() {
+            words.push((word, is_quoted));
+        }
     }
+    words
 }
 
 /// # Errors
@@ -104,14 +129,23 @@ mod tests {
     }
 
     #[test]
-    fn words_with_names_are_for_the_server_and_others_for_the_rows() {
-        let query = parse("state=failed,running label=team=red Time-Out a=b since=1h").unwrap();
-        assert_eq!(query.filter.states, [5, 3]);
-        assert_eq!(query.filter.labels["team"], "red");
-        assert_eq!(query.filter.submitted_after, Some(prost_types::Timestamp { seconds: 3600, nanos: 0 }));
-        assert_eq!(query.words, ["time-out", "a=b"]);
-        assert!(query.matches(&["x", "a TIME-OUT of a=b"]) && !query.matches(&["x", "a=b"]));
+    fn words_without_a_name_are_texts_of_tasks_and_of_other_rows() {
+        let query = parse("state=failed,running label=team=red Time-Out \"a=b c\" since=1h text=\"x y\"").unwrap();
+        let filter = query.for_tasks();
+        assert_eq!(filter.states, [5, 3]);
+        assert_eq!(filter.labels["team"], "red");
+        assert_eq!(filter.submitted_after, Some(prost_types::Timestamp { seconds: 3600, nanos: 0 }));
+        assert_eq!(filter.texts, ["x y", "time-out", "a=b c"]);
+        assert!(query.matches(&["x", "a TIME-OUT of a=b c"]) && !query.matches(&["x", "a=b c"]));
         assert_eq!(parse(" ").unwrap(), Query::default());
+    }
+
+    #[test]
+    fn quotes_enclose_blanks() {
+        let texts = |text| parse(text).unwrap().for_tasks().texts;
+        assert_eq!(texts("\"connection refused\" by peer"), ["connection refused", "by", "peer"]);
+        assert_eq!(texts("text=\"a b\"c \"\" \"no end"), ["a bc", "no end"]);
+        assert_eq!(parse("label=\"a b=c d\"").unwrap().for_tasks().labels["a b"], "c d");
     }
 
     #[test]
@@ -124,6 +158,7 @@ mod tests {
             "since=1h since=2h",
             "handler=a handler=b",
             "label=a=1 label=a=2",
+            "stat=failed",
         ] {
             assert!(parse(text).is_err(), "{text}");
         }

@@ -1,7 +1,9 @@
 //! Filters for tasks and events.
 
+use super::cancel::CancelRequest;
 use super::clock::Timestamp;
 use super::event::{TaskChange, TaskEvent};
+use super::failure::Failure;
 use super::failure_group::FailureGroupId;
 use super::id::{BatchId, HandlerName, Namespace, PoolName, TaskId};
 use super::limits::NAME_BYTES_MAX;
@@ -31,6 +33,8 @@ pub struct TaskFilter {
     pub submitted_until: Option<Timestamp>,
     /// FAILED with a failure of this group.
     pub failure_group: Option<FailureGroupId>,
+    /// All of these occur in texts of the task: ID, display name, handler, arguments, failure, and reason of the cancel. In lower case.
+    pub texts: Vec<Box<str>>,
 }
 
 impl TaskFilter {
@@ -39,7 +43,8 @@ impl TaskFilter {
         let labels: usize =
             self.labels.iter().map(|(key, value)| size_of::<(Box<str>, Box<str>)>() + key.len() + value.len()).sum();
         let names = (self.ids.len() + self.namespaces.len()) * NAME_BYTES_MAX;
-        labels + names + self.states.len() + self.priorities.len()
+        let texts: usize = self.texts.iter().map(|text| size_of::<Box<str>>() + text.len()).sum();
+        labels + names + texts + self.states.len() + self.priorities.len()
     }
 
     /// Compares the task in its state after the event. A `Deleted` event changes no state, so it matches only a
@@ -53,6 +58,7 @@ impl TaskFilter {
                 TaskChange::Failed { failure, .. } => FailureGroupId::of(&event.options.handler, failure) == group,
                 _ => false,
             })
+            && self.matches_texts(|| texts_of_event(event))
     }
 
     pub fn matches_task(&self, task: &Task) -> bool {
@@ -61,11 +67,26 @@ impl TaskFilter {
                 let failure = task.status.failure.as_deref().filter(|_| task.status.state == TaskState::Failed);
                 failure.is_some_and(|failure| FailureGroupId::of(&task.spec.options.handler, failure) == group)
             })
+            && self.matches_texts(|| texts_of_task(task))
     }
 
-    /// As [`TaskFilter::matches_task`], where failures are not known: a filter with a group of failures matches nothing.
+    /// Whether it has conditions for which failures have to be known.
+    pub fn needs_failures(&self) -> bool {
+        self.failure_group.is_some() || !self.texts.is_empty()
+    }
+
+    /// As [`TaskFilter::matches_task`], where failures are not known: a filter that needs them matches nothing.
     pub fn matches(&self, spec: &TaskSpec, state: TaskState, submitted_at: Timestamp) -> bool {
-        self.failure_group.is_none() && self.matches_all_but_failure(spec, state, submitted_at)
+        !self.needs_failures() && self.matches_all_but_failure(spec, state, submitted_at)
+    }
+
+    /// `texts`: those of the task, in lower case.
+    fn matches_texts(&self, texts: impl FnOnce() -> Vec<String>) -> bool {
+        if self.texts.is_empty() {
+            return true;
+        }
+        let texts = texts();
+        self.texts.iter().all(|wanted| texts.iter().any(|text| text.contains(&**wanted)))
     }
 
     fn matches_all_but_failure(&self, spec: &TaskSpec, state: TaskState, submitted_at: Timestamp) -> bool {
@@ -88,4 +109,38 @@ impl TaskFilter {
             && (self.priorities.is_empty() || self.priorities.contains(&options.priority))
             && self.labels.iter().all(|label| options.labels.contains(label))
     }
+}
+
+fn texts_of_task(task: &Task) -> Vec<String> {
+    let (spec, status) = (&task.spec, &task.status);
+    let receipt = status.cancel_receipt.as_deref().map(|receipt| &receipt.request);
+    let cancel = status.cancel_request.as_deref().or(receipt);
+    texts(&spec.id, &spec.options, &spec.extras().args, status.failure.as_deref(), cancel)
+}
+
+fn texts_of_event(event: &TaskEvent) -> Vec<String> {
+    let (args, failure, cancel): (&[_], _, _) = match &event.change {
+        TaskChange::Submitted { spec } => (&spec.extras().args, None, None),
+        TaskChange::Retrying { failure, .. } | TaskChange::Failed { failure, .. } => (&[], Some(&**failure), None),
+        TaskChange::CancelRequested { request } => (&[], None, Some(&**request)),
+        TaskChange::Cancelled { receipt, .. } => (&[], None, Some(&receipt.request)),
+        _ => (&[], None, None),
+    };
+    texts(&event.task, &event.options, args, failure, cancel)
+}
+
+/// In lower case.
+fn texts(
+    id: &TaskId,
+    options: &TaskOptions,
+    args: &[Box<str>],
+    failure: Option<&Failure>,
+    cancel: Option<&CancelRequest>,
+) -> Vec<String> {
+    let id = id.to_string();
+    let names = [&*id, &*options.display_name, options.handler.as_str()];
+    let failure = failure.into_iter().flat_map(|failure| [&*failure.message, &*failure.detail]);
+    let reason = cancel.map(|request| &*request.reason);
+    let all = names.into_iter().chain(args.iter().map(|arg| &**arg)).chain(failure).chain(reason);
+    all.map(str::to_lowercase).collect()
 }

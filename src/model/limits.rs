@@ -38,6 +38,9 @@ pub const PAGE_SIZE_MAX: usize = 1_000;
 pub const PAGE_SIZE_DEFAULT: usize = 100;
 /// Values of one repeated field of a filter.
 pub const FILTER_VALUES_MAX: usize = 1_000;
+/// Texts that a filter searches for, and the size of each.
+pub const FILTER_TEXTS_MAX: usize = 16;
+pub const FILTER_TEXT_BYTES_MAX: usize = 256;
 pub const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 pub const TIMEOUT_MAX: Duration = Duration::from_hours(24);
 /// Timeout of an attempt if task, handler and pool set none.

@@ -158,11 +158,18 @@ fn tasks_are_chosen_by_the_words_of_a_filter() {
     assert_eq!(listed("state=failed,cancelled since=1h"), "b\nc\n");
     assert_eq!(listed("handler=fails label=team=red"), "b\n");
     assert_eq!(listed("until=1h"), "");
+    assert_eq!(listed("FAILS label=team=blue"), "c\n");
+    let found = |texts: &[&str]| {
+        let options = texts.iter().flat_map(|text| ["--search", text]);
+        stdout(&server, &["task", "list", "-q", "--sort", "id"].into_iter().chain(options).collect::<Vec<_>>())
+    };
+    assert_eq!(found(&["Exited With Code"]), "b\nc\n");
+    assert_eq!(found(&["exited", "compute"]), "");
     let both = ["task", "get", "--filter", "label=team=red", "--state", "failed", "-o", "json"];
     let got: Value = serde_json::from_str(&stdout(&server, &both)).unwrap();
     assert_eq!(got["taskId"], "b");
     for (options, problem) in [
-        (&["--filter", "urgent"][..], "\"urgent\" must be NAME=VALUE"),
+        (&["--filter", "urgent=1"][..], "there is no name \"urgent\""),
         (&["--filter", "state=lost"], "there is no state \"lost\""),
         (&["--filter", "pool=a", "--pool", "b"], "pool cannot be both \"a\" and \"b\""),
         (&["--filter", "since=1h", "--since", "2h"], "since is given more than once"),

@@ -66,6 +66,7 @@ mod retry_task;
 mod rust_client;
 mod rust_worker;
 mod schedules;
+mod search;
 mod security;
 mod stalls;
 mod startup;

@@ -168,9 +168,9 @@ test("filters stand in the URL, and selected tasks are cancelled and deleted aft
   await until(async () => (await rows.count()) === 2, "two waiting rows");
   expect(page.url()).toContain("state=waiting");
   const words = page.getByRole("textbox", { name: /^Filter in words/ });
-  await words.fill("handler=io label=bulk=1 id=bulk-b urgent");
+  await words.fill("handler=io label=bulk=1 id=bulk-b urgent=1");
   await words.press("Enter");
-  await page.getByText("“urgent” is not NAME=VALUE").waitFor();
+  await page.getByText("there is no name “urgent”").waitFor();
   await words.fill("handler=io label=bulk=1 id=bulk-b since=1h");
   await words.press("Enter");
   await until(async () => (await rows.count()) === 1, "the row of the words");

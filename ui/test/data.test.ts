@@ -70,9 +70,9 @@ describe("history", () => {
 
 describe("filter", () => {
   test("survives the URL", () => {
-    const text = "state=failed%2Ccancelled&priority=high&handler=a%26b&since=15m&label=team%3Dweb&label=x%3Dy%3Dz";
+    const text = "state=failed%2Ccancelled&priority=high&handler=a%26b&since=15m&label=team%3Dweb&label=x%3Dy%3Dz&text=a+b";
     const filter = fromQuery(new URLSearchParams(text));
-    expect(filter).toMatchObject({ states: [TaskState.FAILED, TaskState.CANCELLED], handler: "a&b", labels: ["team=web", "x=y=z"] });
+    expect(filter).toMatchObject({ states: [TaskState.FAILED, TaskState.CANCELLED], handler: "a&b", labels: ["team=web", "x=y=z"], texts: ["a b"] });
     expect(fromQuery(toQuery(filter))).toEqual(filter);
     const proto = toProto(filter, 2_000_000);
     expect(proto.labels).toEqual({ team: "web", x: "y=z" });
@@ -94,7 +94,8 @@ describe("filter", () => {
     expect(proto).toMatchObject({ taskIds: ["a", "b"], labels: { team: "red", a: "b" }, submittedAfter: timestampFromMs(3_600_000) });
     expect(proto.submittedBefore).toEqual(timestampFromMs(Date.UTC(2026, 4, 1, 10)));
     expect(withWords(filter, "handler=compute state=running")).toMatchObject({ handler: "compute", states: [TaskState.RUNNING], ids: ["a", "b"] });
-    for (const wrong of ["urgent", "team=red", "state=lost", "state=failed,lost", "priority=x", "since=soon", "label=x"]) {
+    expect(withWords(none, 'refused "a=b c" text="x y" label=team="big red"')).toMatchObject({ texts: ["refused", "a=b c", "x y"], labels: ["team=big red"] });
+    for (const wrong of ["team=red", "state=lost", "state=failed,lost", "priority=x", "since=soon", "label=x"]) {
       expect(withWords(none, wrong), wrong).toBeTypeOf("string");
     }
   });

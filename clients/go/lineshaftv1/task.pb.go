@@ -2356,7 +2356,11 @@ type TaskFilter struct {
 	// Submitted before this time. Applies to lists and snapshots only.
 	SubmittedBefore *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=submitted_before,json=submittedBefore,proto3" json:"submitted_before,omitempty"`
 	// FAILED with a failure of this group, an ID from ListFailureGroups. In a watch, the events in which tasks fail so.
-	FailureGroup  string `protobuf:"bytes,11,opt,name=failure_group,json=failureGroup,proto3" json:"failure_group,omitempty"`
+	FailureGroup string `protobuf:"bytes,11,opt,name=failure_group,json=failureGroup,proto3" json:"failure_group,omitempty"`
+	// All of these texts, each of 1 to 256 bytes; at most 16. A text matches, in upper or lower case, if it occurs in the ID, the display
+	// name, the handler, an argument, the message or the detail of the last failure, or the reason of a cancel. In a watch, in those
+	// that the event has. Texts have no index, so a page examines at most about 20,000 tasks that match everything else.
+	Texts         []string `protobuf:"bytes,12,rep,name=texts,proto3" json:"texts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2466,6 +2470,13 @@ func (x *TaskFilter) GetFailureGroup() string {
 		return x.FailureGroup
 	}
 	return ""
+}
+
+func (x *TaskFilter) GetTexts() []string {
+	if x != nil {
+		return x.Texts
+	}
+	return nil
 }
 
 // FAILED tasks of one handler with one cause.
@@ -2741,7 +2752,7 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\x05holds\x18\x17 \x03(\x0e2\x12.lineshaft.v1.HoldR\x05holds\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa1\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb7\x04\n" +
 	"\n" +
 	"TaskFilter\x12\x19\n" +
 	"\btask_ids\x18\x01 \x03(\tR\ataskIds\x12\x19\n" +
@@ -2757,7 +2768,8 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\x0fsubmitted_after\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x0esubmittedAfter\x12E\n" +
 	"\x10submitted_before\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\x0fsubmittedBefore\x12#\n" +
-	"\rfailure_group\x18\v \x01(\tR\ffailureGroup\x1a9\n" +
+	"\rfailure_group\x18\v \x01(\tR\ffailureGroup\x12\x14\n" +
+	"\x05texts\x18\f \x03(\tR\x05texts\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb1\x02\n" +

@@ -163,6 +163,8 @@ export interface TaskFilter {
   handler?: string;
   namespace?: string;
   priorities?: Priority[];
+  /** All of these texts occur in the ID, display name, handler, arguments, failure or reason of the cancel, in upper or lower case. */
+  texts?: string[];
 }
 
 /** Part of the output of an attempt. */

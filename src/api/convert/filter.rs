@@ -44,6 +44,7 @@ pub fn filter(filter: Option<v1::TaskFilter>, default_namespace: &Namespace) -> 
     if let Some(text) = group.filter(|_| failure_group.is_none()) {
         invalid.add("filter.failure_group", format_args!("is {text:?}, must be an ID from ListFailureGroups"));
     }
+    let texts = texts(&mut invalid, &filter.texts);
     let namespace = name(&mut invalid, "filter.namespace", &filter.namespace, Namespace::parse);
     let batch = name(&mut invalid, "filter.batch_id", &filter.batch_id, BatchRef::parse);
     let (batch, of_batch) = batch.map_or((None, None), |batch| (Some(batch.id), batch.namespace));
@@ -64,6 +65,7 @@ pub fn filter(filter: Option<v1::TaskFilter>, default_namespace: &Namespace) -> 
         submitted_from,
         submitted_until,
         failure_group,
+        texts,
     };
     invalid.check().map(|()| parsed)
 }
@@ -103,6 +105,19 @@ fn priorities(invalid: &mut InvalidFields, numbers: &[i32]) -> Vec<Priority> {
         }
     }
     priorities
+}
+
+fn texts(invalid: &mut InvalidFields, texts: &[String]) -> Vec<Box<str>> {
+    invalid.check_length("filter.texts", texts.len(), limits::FILTER_TEXTS_MAX, "texts");
+    for (index, text) in texts.iter().enumerate().take(limits::FILTER_TEXTS_MAX) {
+        let field = format_args!("filter.texts[{index}]");
+        if text.is_empty() {
+            invalid.add(field, "is empty; leave it out to search for nothing");
+        } else {
+            invalid.check_length(field, text.len(), limits::FILTER_TEXT_BYTES_MAX, "bytes");
+        }
+    }
+    texts.iter().map(|text| text.to_lowercase().into()).collect()
 }
 
 fn name<T>(
@@ -174,11 +189,19 @@ mod tests {
             states: vec![1, 99],
             pool: "p/q".into(),
             failure_group: "ff".into(),
+            texts: vec!["ok".into(), String::new(), "x".repeat(limits::FILTER_TEXT_BYTES_MAX + 1)],
             ..v1::TaskFilter::default()
         };
         assert_eq!(
             filter(Some(invalid), &Namespace::default()).unwrap_err().paths(),
-            ["filter.task_ids[1]", "filter.states[1]", "filter.failure_group", "filter.pool"]
+            [
+                "filter.task_ids[1]",
+                "filter.states[1]",
+                "filter.failure_group",
+                "filter.texts[1]",
+                "filter.texts[2]",
+                "filter.pool"
+            ]
         );
     }
 
@@ -196,6 +219,7 @@ mod tests {
             submitted_after: Some(prost_types::Timestamp { seconds: 1, nanos: 0 }),
             submitted_before: Some(prost_types::Timestamp { seconds: 2, nanos: 0 }),
             failure_group: "00000000000000ff".into(),
+            texts: vec!["Time-OUT".into()],
         };
         let expected = TaskFilter {
             ids: vec![TaskId::parse("t").unwrap()],
@@ -209,6 +233,7 @@ mod tests {
             submitted_from: Some(crate::model::Timestamp(1_000_000)),
             submitted_until: Some(crate::model::Timestamp(2_000_000)),
             failure_group: FailureGroupId::parse("00000000000000ff"),
+            texts: vec!["time-out".into()],
         };
         assert_eq!(filter(Some(full), &Namespace::default()).unwrap(), expected);
         assert_eq!(filter(None, &Namespace::default()).unwrap(), TaskFilter::default());
@@ -220,6 +245,7 @@ mod tests {
             task_ids: vec!["t".into(); limits::FILTER_VALUES_MAX + 1],
             labels: (0..=limits::LABELS_MAX).map(|n| (n.to_string(), String::new())).collect(),
             priorities: vec![0, 9],
+            texts: vec!["t".into(); limits::FILTER_TEXTS_MAX + 1],
             submitted_after: Some(prost_types::Timestamp { seconds: -1, nanos: 0 }),
             ..v1::TaskFilter::default()
         };
@@ -229,6 +255,7 @@ mod tests {
             "filter.priorities[1]",
             "filter.labels",
             "filter.submitted_after",
+            "filter.texts",
         ];
         assert_eq!(filter(Some(bad), &Namespace::default()).unwrap_err().paths(), paths);
     }

@@ -5,7 +5,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use crate::cli::complete;
 use crate::cli::error::CliError;
-use crate::cli::query::{NAMES, Query, set_once};
+use crate::cli::query::{Query, set_once};
 use crate::cli::time::{parse_time, to_timestamp};
 use crate::model::{Clock, SystemClock, Timestamp};
 use crate::proto::v1;
@@ -43,7 +43,12 @@ pub struct Filter {
     /// Only failed tasks of this group, as `lineshaft task failures` prints it
     #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     failure_group: Option<String>,
-    /// Only tasks that match all of these words, such as "state=failed,running handler=io label=team=red since=1h"
+    /// Only tasks with this text, in upper or lower case, in the ID, name, handler, an argument, the failure or the reason of the
+    /// cancel. Can be repeated: all texts must occur
+    #[arg(long = "search", value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
+    texts: Vec<String>,
+    /// Only tasks that match all of these words, such as "state=failed,running handler=io label=team=red since=1h". Words without a
+    /// name are texts, as of `--search`
     #[arg(long = "filter", value_name = "WORDS")]
     words: Option<String>,
 }
@@ -79,11 +84,9 @@ impl Filter {
     pub fn request(self, period: Period) -> Result<v1::TaskFilter, CliError> {
         let problem = |problem: String| CliError::Usage(format!("--filter: {problem}"));
         let query = Query::parse(self.words.as_deref().unwrap_or_default(), SystemClock.now()).map_err(problem)?;
-        if let Some(word) = query.words.first() {
-            return Err(problem(format!("{word:?} must be NAME=VALUE; the names are {NAMES}")));
-        }
-        let mut filter = query.filter;
+        let mut filter = query.for_tasks();
         filter.task_ids.extend(self.ids);
+        filter.texts.extend(self.texts);
         filter.states.extend(self.states.into_iter().map(|state| state as i32));
         filter.priorities.extend(self.priorities.into_iter().map(|priority| priority as i32));
         for (name, field, option) in [

@@ -78,8 +78,9 @@ pub async fn matching(
         output::status("No unfinished task matches");
     }
     let ids = found.tasks.into_iter().map(|task| task.task_id).collect();
-    // The state of the end is another one than now.
-    let filter = v1::TaskFilter { states: Vec::new(), submitted_after: None, submitted_before: None, ..filter };
+    // The end has another state and other texts than the task has now.
+    let (states, texts, submitted_after, submitted_before) = (Vec::new(), Vec::new(), None, None);
+    let filter = v1::TaskFilter { states, texts, submitted_after, submitted_before, ..filter };
     all(Watched { filter, resume_token: found.resume_token, ids }, Vec::new(), timeout, client, printer).await
 }
 

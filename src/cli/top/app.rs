@@ -184,7 +184,7 @@ impl App {
     pub fn wanted(&self) -> Wanted {
         match (&self.detail, self.tab) {
             (Some(detail), _) => Wanted::Task { id: detail.id.clone(), stderr: detail.stderr },
-            (None, Tab::Tasks) => Wanted::Tasks(Box::new(self.rows[self.tab.index()].query.filter.clone())),
+            (None, Tab::Tasks) => Wanted::Tasks(Box::new(self.rows[self.tab.index()].query.for_tasks())),
             (None, Tab::Failures) => Wanted::Failures,
             (None, _) => Wanted::Nothing,
         }
@@ -256,10 +256,7 @@ impl App {
         let rows = &self.rows[self.tab.index()];
         let pools = self.sample.iter().flat_map(|sample| &sample.pools);
         let (grid, keys, columns) = match self.tab {
-            Tab::Tasks => {
-                let tasks = self.tasks.iter().filter(|task| rows.query.matches_task(task)).cloned();
-                arrange(tasks.collect(), &list::COLUMNS, rows.sort, &view, |task| task.task_id.clone())
-            }
+            Tab::Tasks => arrange(self.tasks.clone(), &list::COLUMNS, rows.sort, &view, |task| task.task_id.clone()),
             Tab::Workers => {
                 let workers = pools.flat_map(|pool| &pool.workers).filter(|worker| {
                     rows.query.matches(&[&worker.pool, &worker.name, &worker.current_handler, &worker.current_task_id])
@@ -403,17 +400,17 @@ mod tests {
     #[test]
     fn rows_are_filtered_and_sorted() {
         let mut app = app();
-        app.apply_filter("io".to_owned());
         app.rows().sort_by_next();
         app.grid(80);
-        assert_eq!(app.rows().keys, ["b", "c"]);
+        assert_eq!(app.rows().keys, ["a", "b", "c"]);
         app.rows().sort = Some((0, true));
         app.grid(80);
-        assert_eq!(app.rows().keys, ["c", "b"]);
+        assert_eq!(app.rows().keys, ["c", "b", "a"]);
         app.apply_filter("state=nonsense".to_owned());
         assert!(app.status.as_ref().is_some_and(|(text, is_error)| *is_error && text.contains("nonsense")));
-        app.apply_filter("handler=io".to_owned());
-        let filter = v1::TaskFilter { handler: "io".to_owned(), ..v1::TaskFilter::default() };
+        app.apply_filter("handler=io Refused".to_owned());
+        let texts = vec!["refused".to_owned()];
+        let filter = v1::TaskFilter { handler: "io".to_owned(), texts, ..v1::TaskFilter::default() };
         assert_eq!(app.wanted(), Wanted::Tasks(Box::new(filter)), "the server applies it");
     }
 

@@ -22,7 +22,7 @@ pub const KEYS: [(&str, &str); 13] = [
     ("Page up, Page down, Home, End", "select a row further away"),
     ("Enter", "task of the row, with its output"),
     ("Esc", "back; remove the filter"),
-    ("/", "filter: state=S handler=H label=K=V, or words"),
+    ("/", "filter: state=S handler=H label=K=V, or texts"),
     ("s, S", "sort by the next column; reverse the order"),
     ("c", "cancel the task"),
     ("r", "retry the ended task"),

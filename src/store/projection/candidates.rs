@@ -65,8 +65,8 @@ impl<'a> Candidates<'a> {
     }
 
     fn add_sources(&mut self, filter: &TaskFilter) -> rusqlite::Result<()> {
-        // Groups of failures have no index.
-        self.is_exact = filter.failure_group.is_none();
+        // Failures and texts have no index.
+        self.is_exact = !filter.needs_failures();
         if !filter.ids.is_empty() {
             let mut rows = Vec::new();
             for id in &filter.ids {

@@ -221,6 +221,7 @@ fn filters(count: u64) -> Vec<TaskFilter> {
         submitted_from: Some(Timestamp(period.0 * 1_000_000)),
         submitted_until: Some(Timestamp(period.1 * 1_000_000)),
         failure_group: None,
+        texts: Vec::new(),
     };
     let few = filter(rare(), vec![0, 3, count - 1], vec![TaskState::Cancelled], (2, 5));
     let states = vec![TaskState::Queued, TaskState::Running];
@@ -266,6 +267,23 @@ fn a_page_ends_when_conditions_have_few_tasks_in_common() {
         }
     }
     assert!(pages > 20, "{pages} pages");
+}
+
+#[test]
+fn a_page_ends_when_few_tasks_have_a_text() {
+    let tables = Tables::with(20_000);
+    let reader = Reader::new(&tables);
+    let filter = TaskFilter { texts: vec!["rare".into()], ..TaskFilter::default() };
+    let (mut after, mut pages, mut found) = (None, 0, 0);
+    loop {
+        let (page, instructions) = reader.page(&filter, after);
+        assert!(instructions < 60_000, "{instructions} instructions");
+        (pages, found, after) = (pages + 1, found + page.tasks.len(), page.next);
+        if after.is_none() {
+            break;
+        }
+    }
+    assert!(found == usize::try_from(RARE).unwrap() && pages > 10, "{found} tasks on {pages} pages");
 }
 
 #[test]

@@ -58,6 +58,7 @@ fn filters() -> Vec<TaskFilter> {
         TaskFilter { namespaces: vec![named("other")], ..any() },
         TaskFilter { namespaces: ["x", "other", "default"].map(named).to_vec(), ..any() },
         TaskFilter { handler: HandlerName::parse("handler-2").ok(), ..any() },
+        TaskFilter { texts: vec!["it fail".into(), "handler-".into()], ..any() },
         TaskFilter {
             submitted_from: Some(Timestamp(1_700_000_000_000_500)),
             submitted_until: Some(Timestamp(1_700_000_000_009_000)),

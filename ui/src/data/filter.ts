@@ -17,6 +17,8 @@ export interface Filter {
   ids: string[];
   /** ID of a group of failures with one cause. */
   failureGroup: string;
+  /** All of these occur in texts of the task. */
+  texts: string[];
   /** When the tasks were submitted: a time, or a duration before now, such as `15m`; empty for all. */
   since: string;
   until: string;
@@ -24,7 +26,7 @@ export interface Filter {
 
 const ONCE = ["handler", "pool", "namespace", "batch", "since", "until"] as const;
 const GROUP = "failure-group";
-const NAMES = ["state", "priority", ...ONCE, GROUP, "label", "id"];
+const NAMES = ["state", "priority", ...ONCE, GROUP, "label", "id", "text"];
 const isLabel = (text: string) => /^[^=]+=/.test(text);
 
 /** Milliseconds since 1970; `undefined` if the text is neither a duration nor a time. */
@@ -47,6 +49,7 @@ export function fromQuery(query: URLSearchParams): Filter {
     labels: query.getAll("label").filter(isLabel),
     ids: query.getAll("id"),
     failureGroup: query.get(GROUP) ?? "",
+    texts: query.getAll("text").filter(Boolean),
     since: time("since"),
     until: time("until"),
   };
@@ -61,17 +64,23 @@ export function toQuery(filter: Filter): URLSearchParams {
   set(GROUP, filter.failureGroup);
   for (const label of filter.labels) query.append("label", label);
   for (const id of filter.ids) query.append("id", id);
+  for (const text of filter.texts) query.append("text", text);
   return query;
 }
 
-/** The filter with further words, such as `state=failed label=team=red`; a text says what is wrong with them. */
+/** The words of a text, without the double quotes that enclose blanks, and whether each begins with one. */
+const split = (text: string) =>
+  [...text.matchAll(/(?:"[^"]*"?|[^\s"])+/g)].map(([word]) => ({ word: word.replaceAll('"', ""), isQuoted: word.startsWith('"') }));
+
+/** The filter with further words, such as `state=failed label=team=red refused`; a text says what is wrong with them. */
 export function withWords(filter: Filter, text: string): Filter | string {
   const query = toQuery(filter);
-  for (const word of text.split(/\s+/).filter(Boolean)) {
-    const [name = "", value = ""] = word.split(/=(.*)/s);
-    if (!NAMES.includes(name) || !word.includes("=")) return `“${word}” is not NAME=VALUE, with one of the names ${NAMES.join(", ")}`;
+  for (const { word, isQuoted } of split(text).filter(({ word }) => word)) {
+    const isText = isQuoted || !word.includes("=");
+    const [name = "", value = ""] = isText ? ["text", word] : word.split(/=(.*)/s);
+    if (!NAMES.includes(name)) return `there is no name “${name}”; the names are ${NAMES.join(", ")}`;
     if (name === "label" && !isLabel(value)) return "a label has the form label=KEY=VALUE";
-    if (name === "label" || name === "id") {
+    if (name === "label" || name === "id" || name === "text") {
       if (!query.getAll(name).includes(value)) query.append(name, value);
       continue;
     }
@@ -98,6 +107,7 @@ export function toProto(filter: Filter, now: number): TaskFilter {
     namespace: filter.namespace,
     batchId: filter.batch,
     failureGroup: filter.failureGroup,
+    texts: filter.texts,
     labels: Object.fromEntries(labels),
     ...(since !== undefined && { submittedAfter: timestampFromMs(since) }),
     ...(until !== undefined && { submittedBefore: timestampFromMs(until) }),

@@ -100,7 +100,7 @@ function Filters({ filter, change }: { filter: Filter; change: (changed: Partial
       />
       <Choice name="Submitted" value={filter.since} options={["5m", "1h", "24h", "7d"]} show={(value) => (parseSeconds(value) === undefined ? `since ${value}` : `last ${value}`)} onChange={(since) => change({ since })} />
       <form class="inline" onSubmit={addWords}>
-        <input class="filter-text" aria-label="Filter in words, such as label=team=red" placeholder="label=team=red since=2h" title="state, priority, handler, pool, namespace, batch, label, id, failure-group, since, until: as in lineshaft task list --filter" value={words.value} spellcheck={false} onInput={(event) => (words.value = event.currentTarget.value)} />
+        <input class="filter-text" aria-label="Filter in words, such as label=team=red" placeholder="refused label=team=red since=2h" title="A text in the ID, name, handler, arguments, failure or cancel; or state, priority, handler, pool, namespace, batch, label, id, failure-group, text, since, until: as in lineshaft task list --filter" value={words.value} spellcheck={false} onInput={(event) => (words.value = event.currentTarget.value)} />
       </form>
       {filter.labels.map((text) => (
         <button type="button" key={text} class="chip removable" onClick={() => change({ labels: filter.labels.filter((other) => other !== text) })} aria-label={`Remove the label ${text}`}>
@@ -109,6 +109,9 @@ function Filters({ filter, change }: { filter: Filter; change: (changed: Partial
       ))}
       {others.map(([name, title, shown]) => shown && (
         <button type="button" key={name} class="chip removable" onClick={() => change({ [name]: "" })} aria-label={`Remove the ${title}`}>{title} {shown} ×</button>
+      ))}
+      {filter.texts.map((text) => (
+        <button type="button" key={text} class="chip removable" onClick={() => change({ texts: filter.texts.filter((other) => other !== text) })} aria-label={`Remove the text ${text}`}>“{text}” ×</button>
       ))}
       {filter.ids.map((id) => (
         <button type="button" key={id} class="chip removable" onClick={() => change({ ids: filter.ids.filter((other) => other !== id) })} aria-label={`Remove the task ${id}`}>{shortId(id)} ×</button>
@@ -263,6 +266,7 @@ function Table(props: { list: TaskList; selected: Signal<ReadonlySet<string>>; i
     const end = new AbortController();
     void (async () => {
       while (!end.signal.aborted) {
+        const began = performance.now();
         const isAtTop = top.peek() < rowHeight.peek();
         if (!document.hidden && (isLive.peek() || !list.isLoaded.peek())) {
           if (isAtTop || !list.isLoaded.peek()) await list.readNewest(end.signal);
@@ -272,7 +276,8 @@ function Table(props: { list: TaskList; selected: Signal<ReadonlySet<string>>; i
             await list.refresh(list.rows.peek().slice(from, to + 1), end.signal);
           }
         }
-        await new Promise((resolve) => setTimeout(resolve, PERIOD));
+        // A search through many tasks takes long; the server has other work, too.
+        await new Promise((resolve) => setTimeout(resolve, Math.max(PERIOD, 4 * (performance.now() - began))));
       }
     })();
     return () => end.abort();

@@ -3,6 +3,6 @@
 pub const FILES: [(&str, &[u8]); 4] = [
     ("assets/icon-EmPn01Xn.svg", include_bytes!("dist/assets/icon-EmPn01Xn.svg")),
     ("assets/index-BhwBEpAA.css", include_bytes!("dist/assets/index-BhwBEpAA.css")),
-    ("assets/index-DsR3ndRA.js", include_bytes!("dist/assets/index-DsR3ndRA.js")),
+    ("assets/index-wV1s5d1x.js", include_bytes!("dist/assets/index-wV1s5d1x.js")),
     ("index.html", include_bytes!("dist/index.html")),
 ];

@@ -137,6 +137,7 @@ pub async fn count_finished(handle: Handle, filter: TaskFilter, caller: &Caller)
 /// Deletes the tasks that match a condition that the scheduler does not know, and returns their number.
 pub async fn delete_found(handle: Handle, filter: TaskFilter, caller: &Caller) -> Result<(u64, Revision), Status> {
     let filter = in_states(filter, &FINISHED, &FINISHED)?;
+    let states = filter.states.clone();
     let mut selection = Selection::new(handle.clone(), caller.share_name(), filter);
     while selection.find().await?.is_some() {}
     let (mut deleted, mut revision) = (0, handle.revision());
@@ -146,7 +147,7 @@ pub async fn delete_found(handle: Handle, filter: TaskFilter, caller: &Caller) -
         if ids.is_empty() {
             continue;
         }
-        let named = TaskFilter { ids, states: vec![TaskState::Failed], ..TaskFilter::default() };
+        let named = TaskFilter { ids, states: states.clone(), ..TaskFilter::default() };
         let (count, at) = handle.delete(named).await.map_err(into_status)?;
         (deleted, revision) = (deleted + count, at);
     }

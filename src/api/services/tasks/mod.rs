@@ -254,7 +254,7 @@ impl TaskService for Tasks {
                 let revision = self.handle.revision().0;
                 return Ok(Response::new(v1::DeleteTasksResponse { deleted: to_i64(count), revision }));
             }
-            Ok(filter) if filter.failure_group.is_some() => {
+            Ok(filter) if filter.needs_failures() => {
                 bulk_calls::delete_found(self.handle.used_by(caller.sharer.clone()), filter, &caller).await
             }
             Ok(filter) => self.handle.used_by(caller.sharer.clone()).delete(filter).await.map_err(into_status),

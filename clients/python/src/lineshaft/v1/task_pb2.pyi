@@ -455,7 +455,7 @@ class TaskEvent(_message.Message):
     def __init__(self, revision: _Optional[int] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., task_id: _Optional[str] = ..., state: _Optional[_Union[TaskState, str]] = ..., previous_state: _Optional[_Union[TaskState, str]] = ..., attempt: _Optional[int] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., worker: _Optional[str] = ..., not_before: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., cancel: _Optional[_Union[CancelReceipt, _Mapping]] = ..., handler: _Optional[str] = ..., pool: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., batch_id: _Optional[str] = ..., namespace: _Optional[str] = ..., deleted: bool = ..., labels: _Optional[_Mapping[str, str]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., resume_token: _Optional[str] = ..., limit_hold: _Optional[_Union[LimitHold, _Mapping]] = ..., updated: bool = ..., holds: _Optional[_Iterable[_Union[Hold, str]]] = ...) -> None: ...
 
 class TaskFilter(_message.Message):
-    __slots__ = ("task_ids", "batch_id", "labels", "states", "pool", "handler", "namespace", "priorities", "submitted_after", "submitted_before", "failure_group")
+    __slots__ = ("task_ids", "batch_id", "labels", "states", "pool", "handler", "namespace", "priorities", "submitted_after", "submitted_before", "failure_group", "texts")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -474,6 +474,7 @@ class TaskFilter(_message.Message):
     SUBMITTED_AFTER_FIELD_NUMBER: _ClassVar[int]
     SUBMITTED_BEFORE_FIELD_NUMBER: _ClassVar[int]
     FAILURE_GROUP_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
     task_ids: _containers.RepeatedScalarFieldContainer[str]
     batch_id: str
     labels: _containers.ScalarMap[str, str]
@@ -485,7 +486,8 @@ class TaskFilter(_message.Message):
     submitted_after: _timestamp_pb2.Timestamp
     submitted_before: _timestamp_pb2.Timestamp
     failure_group: str
-    def __init__(self, task_ids: _Optional[_Iterable[str]] = ..., batch_id: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., states: _Optional[_Iterable[_Union[TaskState, str]]] = ..., pool: _Optional[str] = ..., handler: _Optional[str] = ..., namespace: _Optional[str] = ..., priorities: _Optional[_Iterable[_Union[Priority, str]]] = ..., submitted_after: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., submitted_before: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., failure_group: _Optional[str] = ...) -> None: ...
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, task_ids: _Optional[_Iterable[str]] = ..., batch_id: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., states: _Optional[_Iterable[_Union[TaskState, str]]] = ..., pool: _Optional[str] = ..., handler: _Optional[str] = ..., namespace: _Optional[str] = ..., priorities: _Optional[_Iterable[_Union[Priority, str]]] = ..., submitted_after: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., submitted_before: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., failure_group: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FailureGroup(_message.Message):
     __slots__ = ("id", "handler", "reason", "message", "count", "first_at", "last_at", "example_task_id")

@@ -282,6 +282,7 @@ export interface TaskFilter {
   submittedAfter: Date | undefined;
   submittedBefore: Date | undefined;
   failureGroup: string;
+  texts: string[];
 }
 
 export interface TaskFilter_LabelsEntry {
@@ -2630,6 +2631,7 @@ function createBaseTaskFilter(): TaskFilter {
     submittedAfter: undefined,
     submittedBefore: undefined,
     failureGroup: "",
+    texts: [],
   };
 }
 
@@ -2675,6 +2677,9 @@ export const TaskFilter: MessageFns<TaskFilter> = {
     }
     if (message.failureGroup !== "") {
       writer.uint32(90).string(message.failureGroup);
+    }
+    for (const v of message.texts) {
+      writer.uint32(98).string(v!);
     }
     return writer;
   },
@@ -2803,6 +2808,14 @@ export const TaskFilter: MessageFns<TaskFilter> = {
             message.failureGroup = reader.string();
             continue;
           }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.texts.push(reader.string());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2839,6 +2852,7 @@ export const TaskFilter: MessageFns<TaskFilter> = {
     message.submittedAfter = object.submittedAfter ?? undefined;
     message.submittedBefore = object.submittedBefore ?? undefined;
     message.failureGroup = object.failureGroup ?? "";
+    message.texts = object.texts?.map((e) => e) || [];
     return message;
   },
 };
