@@ -360,6 +360,36 @@ test("tasks are submitted with a form, ten at once, and again with a change", as
   await page.context().close();
 });
 
+test("a file is submitted as a task for each line", async () => {
+  const { page, complaints } = await open(browser, `${server.url}#/submit?handler=io`);
+  const choose = (text: string) => page.locator("input[type=file]").setInputFiles({ name: "lines.jsonl", mimeType: "text/plain", buffer: Buffer.from(text) });
+  await choose("0.01\n{\n");
+  await page.getByText("line 2 of the file is not JSON").waitFor();
+  await choose("0.01\n\n0.02\n0.03\n");
+  await page.getByRole("button", { name: "Submit 3" }).click();
+  await page.getByText("3 of 3 finished").waitFor();
+  expect(complaints).toEqual([]);
+  await page.context().close();
+});
+
+test("times are those of the browser's zone, or of UTC", async () => {
+  const id = await server.submit({ handler: "compute", payload: { json: 10 } });
+  const { finishedAt } = await server.finished(id);
+  const context = await browser.newContext({ timezoneId: "Asia/Tokyo" });
+  const page = await context.newPage();
+  await page.goto(`${server.url}#/tasks/${id}`);
+  const finished = page.locator(".facts > div").filter({ hasText: "finished" }).locator("time");
+  await finished.waitFor();
+  const utc = finishedAt.slice(0, 19).replace("T", " ");
+  const tokyo = new Date(Date.parse(`${finishedAt.slice(0, 19)}Z`) + 9 * 3_600_000).toISOString().slice(0, 19).replace("T", " ");
+  expect((await finished.getAttribute("title"))?.slice(0, 19)).toBe(tokyo);
+  await page.keyboard.press("Control+k");
+  await page.getByRole("combobox").fill("utc");
+  await page.keyboard.press("Enter");
+  await until(async () => (await finished.getAttribute("title"))?.slice(0, 19) === utc, "the time in UTC");
+  await context.close();
+});
+
 test("a payload is entered in the fields of the handler's schema", async () => {
   const { page, complaints } = await open(browser, `${server.url}#/submit?handler=greet`);
   const submit = page.getByRole("button", { name: "Submit", exact: true });

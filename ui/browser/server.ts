@@ -149,7 +149,7 @@ export class Server {
   }
 
   async finished(taskId: string) {
-    const { task } = await this.call<{ task: { state: string } }>("TaskService/WaitTask", { taskId, timeout: "60s" });
+    const { task } = await this.call<{ task: { state: string; finishedAt: string } }>("TaskService/WaitTask", { taskId, timeout: "60s" });
     return task;
   }
 }
