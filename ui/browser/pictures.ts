@@ -31,7 +31,7 @@ test("pictures of a server under load", { timeout: 900_000 }, async () => {
     // The charts of each second begin when the page is opened.
     const tab = await open(browser, server.url, { scale: 2 });
     const { page } = tab;
-    await page.setViewportSize({ width: 1200, height: 1110 });
+    await page.setViewportSize({ width: 1200, height: 1052 });
     await page.getByRole("button", { name: "2 min" }).click();
     await page.waitForTimeout(WARM_UP * 1000);
     await picture(page, join(DOCS, "dashboard.webp"));

@@ -31,6 +31,8 @@ interface Props {
 }
 
 const HEIGHT = 190;
+/** Half the width of a time; one that is closer to the edge would be cut off. */
+const HALF_LABEL = 18;
 
 /** Every layer on top of those before it; the topmost first, so that the lower ones are painted over it. */
 function stack(series: Series[]): (number | null)[][] {
@@ -85,7 +87,7 @@ export function Chart(props: Props) {
           })),
         ],
         axes: [
-          { ...axis, size: 24, space: 70, values: (_, ticks) => ticks.map((tick) => clock(tick * 1000).slice(0, shown.current.span > 300 ? 5 : 8)) },
+          { ...axis, size: 24, space: 70, values: (chart, ticks) => ticks.map((tick) => (chart.valToPos(tick, "x") > chart.over.clientWidth - HALF_LABEL ? "" : clock(tick * 1000).slice(0, shown.current.span > 300 ? 5 : 8))) },
           { ...axis, size: 52, space: 36, values: (_, ticks) => ticks.map((tick) => shown.current.format(tick)) },
         ],
         hooks: { setCursor: [(chart) => (hovered.value = (chart.cursor.left ?? -1) >= 0 ? (chart.cursor.idx ?? null) : null)] },

@@ -86,7 +86,7 @@ function Tiles({ shown, samples }: { shown: PoolMetrics[]; samples: Sample[] }) 
       <Tile
         label="Running"
         value={last ? short(last.running) : "–"}
-        detail={last ? `${number(last.slots)} slots, ${percent(last.slots ? last.busy / last.slots : 0, 0)} used${paused ? `, ${paused} paused` : ""}` : "–"}
+        detail={last ? `${percent(last.slots ? last.busy / last.slots : 0, 0)} of ${number(last.slots)} slots${paused ? `, ${paused} paused` : ""}` : "–"}
         values={recent.map((sample) => sample.running)}
       />
       <Tile label="Oldest wait" value={last ? seconds(last.oldestWait) : "–"} detail={withoutWorker ? `${short(withoutWorker)} without a worker` : "of all queued tasks"} values={recent.map((sample) => sample.oldestWait)} tone={withoutWorker ? "tile-warning" : ""} />

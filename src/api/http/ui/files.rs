@@ -2,7 +2,7 @@
 
 pub const FILES: [(&str, &[u8]); 4] = [
     ("assets/icon-EmPn01Xn.svg", include_bytes!("dist/assets/icon-EmPn01Xn.svg")),
-    ("assets/index-BhwBEpAA.css", include_bytes!("dist/assets/index-BhwBEpAA.css")),
-    ("assets/index-wV1s5d1x.js", include_bytes!("dist/assets/index-wV1s5d1x.js")),
+    ("assets/index-7p8X6wdY.js", include_bytes!("dist/assets/index-7p8X6wdY.js")),
+    ("assets/index-BiaTGns0.css", include_bytes!("dist/assets/index-BiaTGns0.css")),
     ("index.html", include_bytes!("dist/index.html")),
 ];
