@@ -41,6 +41,7 @@ func TestASubmittedTaskReturnsItsResult(t *testing.T) {
 	client, ctx := startServer(t, defaultConfig).client(), testContext(t)
 	task := must[*lineshaft.Task](t)(client.Submit(ctx, "compute", 100, lineshaft.WithLabel("a", "b"),
 		lineshaft.WithPriority(lineshaft.High), lineshaft.WithLabel("c", "d"), lineshaft.WithMaxAttempts(2),
+		lineshaft.WithFairnessKey("customer:42"),
 		lineshaft.WithLimits(&lineshaft.TaskLimit{Key: "k", MaxRunning: 3}),
 		lineshaft.WithLimits(&lineshaft.TaskLimit{Key: "r", Rate: &lineshaft.StartRate{Starts: 100, Burst: 2}})))
 	result := must[sum](t)(lineshaft.ResultOf[sum](ctx, task))
@@ -49,7 +50,7 @@ func TestASubmittedTaskReturnsItsResult(t *testing.T) {
 	}
 	info := must[*lineshaft.TaskInfo](t)(client.Task(task.ID()).Info(ctx))
 	if info.State != lineshaft.Completed || info.Labels["a"] != "b" || info.Labels["c"] != "d" ||
-		info.Priority != lineshaft.High || info.Retry.MaxAttempts != 2 {
+		info.Priority != lineshaft.High || info.Retry.MaxAttempts != 2 || info.FairnessKey != "customer:42" {
 		t.Errorf("task is %v", info)
 	}
 	if limits := info.Limits; len(limits) != 2 || limits[0].MaxRunning != 3 || limits[1].Rate.Starts != 100 {

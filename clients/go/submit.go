@@ -76,6 +76,11 @@ func WithLimits(limits ...*TaskLimit) SubmitOption {
 	return func(r *lineshaftv1.SubmitTaskRequest) { r.Limits = append(slices.Clip(r.Limits), limits...) }
 }
 
+// WithFairnessKey sets the fairness key, such as the customer for whom the task is: tasks with different keys take turns.
+func WithFairnessKey(key string) SubmitOption {
+	return func(r *lineshaftv1.SubmitTaskRequest) { r.FairnessKey = key }
+}
+
 // WithUniqueKey lets at most one task of the namespace with this key wait for its first start. The rule decides what happens when a task
 // with the key has not ended; zero means [UniqueConflictFails].
 func WithUniqueKey(key string, rule OnUniqueConflict) SubmitOption {

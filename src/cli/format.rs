@@ -43,3 +43,7 @@ pub fn failure(failure: Option<&v1::Failure>) -> String {
     let reason = failure_reason(failure.reason);
     format!("{reason}: {} (attempt {})", terminal::line(&failure.message), failure.attempt)
 }
+
+pub fn counted(number: i64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}

@@ -19,6 +19,7 @@ mod map;
 mod options;
 pub mod output;
 mod pool;
+mod pool_decisions;
 mod printer;
 pub mod progress;
 mod put_handler;

@@ -14,6 +14,7 @@ use super::complete;
 use super::error::{CommandResult, Exit};
 use super::format;
 use super::output;
+use super::pool_decisions::{DecisionArgs, decisions};
 use super::printer::Printer;
 use super::table::{Column, Table, TableArgs};
 use super::view::{self, Cell, Text, View};
@@ -44,6 +45,8 @@ pub enum Command {
         #[command(flatten)]
         table: TableArgs,
     },
+    /// List the last dispatches of a pool, and why each task was chosen; the newest first
+    Decisions(DecisionArgs),
     /// Resize, pause or resume a pool, or set its queue limit
     ///
     /// Changes survive restarts until the server's configuration file gives the setting a new value.
@@ -81,6 +84,7 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
             return printer.print_each(names, get, details).await;
         }
         Command::Workers { pool, limit, table } => return workers(pool, limit, &table, &client, printer).await,
+        Command::Decisions(args) => return decisions(args, &client, printer).await,
         Command::Update { name, size, pause, resume, queue_limit, etag } => {
             let paused = (pause || resume).then_some(pause);
             let etag = etag.unwrap_or_default();
@@ -192,6 +196,16 @@ pub fn busy(metrics: &v1::PoolMetrics) -> Cell {
     Cell::from(format!("{}/{}", metrics.busy, metrics.size)).ordered_by(metrics.busy)
 }
 
+/// `NAMESPACE=WEIGHT` or `NAMESPACE/KEY=WEIGHT`.
+fn weight(weight: &v1::PoolWeight) -> String {
+    let v1::PoolWeight { namespace, fairness_key, weight } = weight;
+    if fairness_key.is_empty() {
+        format!("{namespace}={weight}")
+    } else {
+        format!("{namespace}/{fairness_key}={weight}")
+    }
+}
+
 fn details(pool: &v1::Pool, view: &View) -> Text {
     let limit = (pool.max_running_per_namespace > 0).then(|| pool.max_running_per_namespace.to_string());
     view::fields(
@@ -206,6 +220,7 @@ fn details(pool: &v1::Pool, view: &View) -> Text {
             ("default timeout", format::duration(pool.default_timeout.as_ref()).into()),
             ("running per namespace", limit.unwrap_or_default().into()),
             ("namespaces", pool.namespaces.join(" ").into()),
+            ("weights", pool.weights.iter().map(weight).collect::<Vec<_>>().join(" ").into()),
             ("etag", pool.etag.as_str().into()),
         ],
     )

@@ -1,12 +1,16 @@
 //! Section `[[pool]]`.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::Problems;
 use super::server::queue_limit_default;
 use super::units::HumanDuration;
-use crate::model::{self, Namespace, PoolName, PoolSpec, id, limits};
+use crate::model::{
+    self, KeyPattern, Namespace, PoolName, PoolSpec, WEIGHTS_MAX, Weight, WeightRule, Weights, id, limits,
+};
 
 /// Name of the pool that exists if none is configured.
 pub const DEFAULT_POOL: &str = "default";
@@ -44,6 +48,10 @@ pub struct Pool {
     /// workers. Default: no limit.
     #[serde(default)]
     pub max_running_per_namespace: Option<usize>,
+    /// What part of the slots namespaces and fairness keys get while their tasks wait with the same priority, at most 100 entries.
+    /// Default: equal parts.
+    #[serde(default)]
+    pub weights: Vec<PoolWeight>,
     /// Timeout of an attempt if neither the task nor its handler sets one, 1ms to 24h. Default: 5m.
     #[serde(default = "default_timeout")]
     pub timeout: HumanDuration,
@@ -53,6 +61,21 @@ pub struct Pool {
     /// Starts no tasks until the pool is resumed. Default: false.
     #[serde(default)]
     pub paused: bool,
+}
+
+/// `[[pool.weights]]`: the weight of a namespace, or of fairness keys.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PoolWeight {
+    /// Namespace. Default: "default".
+    #[serde(default = "default_namespace")]
+    pub namespace: String,
+    /// A fairness key, or the beginning of some and `*`: each of them has this weight among the keys of the namespace; of several
+    /// that match, the first one counts. Default: the weight is that of the namespace among others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fairness_key: Option<String>,
+    /// 0.01 to 100; everything without a weight has 1. Required.
+    pub weight: f64,
 }
 
 /// Kind of worker.
@@ -90,6 +113,7 @@ impl Pool {
             queue_limit: default_queue_limit(),
             namespaces: Vec::new(),
             max_running_per_namespace: None,
+            weights: Vec::new(),
             timeout: default_timeout(),
             durability: Durability::Fsync,
             paused: false,
@@ -125,6 +149,7 @@ impl Pool {
             queue_limit: self.queue_limit,
             namespaces: self.namespaces.iter().map(|name| Namespace::parse(name).ok()).collect::<Option<_>>()?,
             max_running_per_namespace: self.max_running_per_namespace,
+            weights: Arc::new(Weights(self.weights.iter().map(PoolWeight::rule).collect::<Option<_>>()?)),
             timeout: self.timeout.0,
             durability: match self.durability {
                 Durability::Fsync => model::Durability::Fsync,
@@ -156,9 +181,49 @@ impl Pool {
         if let Some(limit) = self.max_running_per_namespace {
             problems.check_range(format!("{path}.max_running_per_namespace"), limit, 1, limits::POOL_SIZE_MAX);
         }
+        if self.weights.len() > WEIGHTS_MAX {
+            let count = format!("{} entries", self.weights.len());
+            problems.add(format!("{path}.weights"), count, format!("must have at most {WEIGHTS_MAX}"));
+        }
+        for (index, weight) in self.weights.iter().enumerate() {
+            let path = format!("{path}.weights[{index}]");
+            weight.check(&path, problems);
+            let is_same =
+                |other: &PoolWeight| other.namespace == weight.namespace && other.fairness_key == weight.fairness_key;
+            if self.weights[..index].iter().any(is_same) {
+                problems.add(path, "", "repeats the namespace and the fairness key of another weight");
+            }
+        }
         let (min, max) = (HumanDuration(limits::TIMEOUT_MIN), HumanDuration(limits::TIMEOUT_MAX));
         problems.check_range(format!("{path}.timeout"), self.timeout, min, max);
     }
+}
+
+impl PoolWeight {
+    /// `None` if it is invalid.
+    fn rule(&self) -> Option<WeightRule> {
+        Some(WeightRule {
+            namespace: Namespace::parse(&self.namespace).ok()?,
+            key: self.fairness_key.as_deref().map(KeyPattern::parse).transpose().ok()?,
+            weight: Weight::new(self.weight)?,
+        })
+    }
+
+    fn check(&self, path: &str, problems: &mut Problems) {
+        if let Err(error) = Namespace::parse(&self.namespace) {
+            problems.add(format!("{path}.namespace"), format!("{:?}", self.namespace), error.to_string());
+        }
+        if let Some(key) = &self.fairness_key
+            && let Err(error) = KeyPattern::parse(key)
+        {
+            problems.add(format!("{path}.fairness_key"), format!("{key:?}"), error);
+        }
+        problems.check_range(format!("{path}.weight"), self.weight, Weight::MIN, Weight::MAX);
+    }
+}
+
+fn default_namespace() -> String {
+    Namespace::default().to_string()
 }
 
 fn defaults() -> PoolSpec {

@@ -199,6 +199,7 @@ name_type!(Namespace);
 name_type!(BatchId);
 name_type!(ScheduleId);
 name_type!(LimitName);
+name_type!(FairnessKey);
 
 impl BatchId {
     /// Whether it can only be that of one batch of the server: a UUID, which the server generates.

@@ -1,7 +1,9 @@
 //! Pool settings.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::fairness::Weights;
 use super::id::{Namespace, PoolName};
 
 /// What the workers of a pool are.
@@ -51,6 +53,8 @@ pub struct PoolSpec {
     pub namespaces: Vec<Namespace>,
     /// Attempts of one namespace that may run at once; `None`: no limit.
     pub max_running_per_namespace: Option<usize>,
+    /// What part of the slots namespaces and fairness keys get.
+    pub weights: Arc<Weights>,
     /// Timeout of an attempt if neither the task nor the handler sets one.
     pub timeout: Duration,
     /// Durability of tasks that do not set one.
@@ -89,6 +93,7 @@ impl PoolSpec {
             queue_limit: 1_000_000,
             namespaces: Vec::new(),
             max_running_per_namespace: None,
+            weights: Arc::default(),
             timeout: super::limits::TIMEOUT_DEFAULT,
             durability: Durability::Fsync,
             paused: false,

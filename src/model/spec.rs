@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::dependencies::Dependencies;
-use super::id::{BatchId, HandlerName, Namespace, PoolName, ScheduleId, TaskId};
+use super::id::{BatchId, FairnessKey, HandlerName, Namespace, PoolName, ScheduleId, TaskId};
 use super::limits::DISPLAY_NAME_BYTES_MAX;
 use super::pool::Durability;
 use super::priority::Priority;
@@ -45,6 +45,8 @@ pub struct TaskOptions {
     /// The requested pool, or the handler's default.
     pub pool: PoolName,
     pub priority: Priority,
+    /// Tasks of the namespace with the same key share its part of the slots with those of other keys.
+    pub fairness_key: Option<FairnessKey>,
     /// May be empty.
     pub display_name: Box<str>,
     /// Sorted by key.
@@ -73,11 +75,12 @@ impl TaskOptions {
         self.at_most_once || self.limits.iter().any(TaskLimit::may_have_rate)
     }
 
-    /// Bytes of labels, limits and names.
+    /// Bytes of labels, limits, fairness key and names.
     pub fn attached_bytes(&self) -> usize {
         let labels = self.labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
         let limits = self.limits.iter().map(TaskLimit::bytes).sum::<usize>();
-        labels + limits + self.display_name.len() + self.submitted_by.len() + self.content_type.len()
+        let fairness_key = self.fairness_key.as_ref().map_or(0, |key| key.as_str().len());
+        labels + limits + fairness_key + self.display_name.len() + self.submitted_by.len() + self.content_type.len()
     }
 }
 
@@ -90,6 +93,7 @@ impl TaskOptions {
             handler: HandlerName::parse("work").unwrap(),
             pool: PoolName::parse("p").unwrap(),
             priority: Priority::Normal,
+            fairness_key: None,
             display_name: "".into(),
             labels: Box::default(),
             batch: None,
@@ -115,6 +119,7 @@ impl Hash for TaskOptions {
         self.handler.hash(state);
         self.pool.hash(state);
         self.priority.hash(state);
+        self.fairness_key.hash(state);
         self.labels.hash(state);
         self.display_name.hash(state);
         self.batch.hash(state);
@@ -178,7 +183,7 @@ impl TaskSpec {
         self.extras.as_deref().unwrap_or(&NO_EXTRAS)
     }
 
-    /// Bytes of everything of variable size but the payload: arguments, labels, limits, names, trace context, parents and
+    /// Bytes of everything of variable size but the payload: arguments, labels, limits, fairness key, names, trace context, parents and
     /// unique key.
     pub fn attached_bytes(&self) -> usize {
         let (options, extras) = (&self.options, self.extras());

@@ -46,6 +46,10 @@ impl SubmissionDigest {
         for limit in &options.limits {
             fields.limit(limit);
         }
+        if let Some(key) = &options.fairness_key {
+            fields.text("fairness key");
+            fields.text(key.as_str());
+        }
         if let Some(dependencies) = &extras.dependencies {
             fields.dependencies(dependencies);
         }

@@ -15,8 +15,8 @@ use crate::runners::Runner;
 use crate::store::AppendError;
 
 use super::core::{
-    BatchFilter, BatchPage, Explanation, LimitFilter, LimitPage, NewUpload, PoolUpdate, PoolView, ScheduleFilter,
-    SchedulePage, ScheduleUpdate, Submission, UnfinishedParents, Verdict,
+    BatchFilter, BatchPage, DecisionFilter, DecisionPage, Explanation, LimitFilter, LimitPage, NewUpload, PoolUpdate,
+    PoolView, ScheduleFilter, SchedulePage, ScheduleUpdate, Submission, UnfinishedParents, Verdict,
 };
 use super::refusal::Refusal;
 use super::views::{BatchSnapshot, CancelBatchCommand, CancelCommand, Configuration, OutputSource, PoolMetrics};
@@ -48,29 +48,103 @@ impl<T> Reply<T> {
 }
 
 pub(super) enum Request {
-    Submit { submission: Submission, reply: Reply<Verdict> },
-    SubmitEach { submission: Submission, reply: Reply<Vec<Result<Verdict, Refusal>>> },
-    Cancel { cancel: CancelCommand, reply: Reply<(TaskState, Revision)> },
-    Update { task: TaskId, update: Box<TaskUpdate>, reply: Reply<(TaskState, Revision)> },
-    Delete { filter: TaskFilter, reply: Reply<(u64, Revision)> },
+    Submit {
+        submission: Submission,
+        reply: Reply<Verdict>,
+    },
+    SubmitEach {
+        submission: Submission,
+        reply: Reply<Vec<Result<Verdict, Refusal>>>,
+    },
+    Cancel {
+        cancel: CancelCommand,
+        reply: Reply<(TaskState, Revision)>,
+    },
+    Update {
+        task: TaskId,
+        update: Box<TaskUpdate>,
+        reply: Reply<(TaskState, Revision)>,
+    },
+    Delete {
+        filter: TaskFilter,
+        reply: Reply<(u64, Revision)>,
+    },
     Batch(BatchRequest),
     Schedule(Box<ScheduleRequest>),
-    Pools { reply: Reply<(Vec<PoolView>, Revision)> },
-    RegisterHandlers { pool: PoolName, handlers: Vec<(HandlerName, Box<str>)>, reply: Reply<()> },
-    PutHandler { upload: Box<NewUpload>, module: ModuleDigest, runner: Arc<dyn Runner>, reply: Reply<()> },
-    DeleteHandler { name: HandlerName, reply: Reply<()> },
-    Reconfigure { configuration: Box<Configuration>, reply: Reply<()> },
-    UpdatePool { update: PoolUpdate, reply: Reply<(PoolView, Revision)> },
-    PoolMetrics { pools: Vec<PoolName>, workers: bool, reply: Reply<(Vec<PoolMetrics>, Revision)> },
-    ResetCounters { pool: PoolName, reply: Reply<Revision> },
-    LiveAttempt { task: TaskId, reply: Reply<Option<Arc<Attempt>>> },
-    UnstoredOutput { task: TaskId, attempt: u32, reply: Reply<Option<OutputSource>> },
-    UnfinishedParents { task: TaskId, reply: Reply<Option<UnfinishedParents>> },
-    Explain { task: TaskId, reply: Reply<Option<Explanation>> },
-    Limits { filter: LimitFilter, from: u64, count: usize, reply: Reply<(LimitPage, Revision)> },
-    RunningCount { reply: Reply<u64> },
-    StoreFault { reply: Reply<Option<String>> },
-    Drain { limit: Duration },
+    Pools {
+        reply: Reply<(Vec<PoolView>, Revision)>,
+    },
+    RegisterHandlers {
+        pool: PoolName,
+        handlers: Vec<(HandlerName, Box<str>)>,
+        reply: Reply<()>,
+    },
+    PutHandler {
+        upload: Box<NewUpload>,
+        module: ModuleDigest,
+        runner: Arc<dyn Runner>,
+        reply: Reply<()>,
+    },
+    DeleteHandler {
+        name: HandlerName,
+        reply: Reply<()>,
+    },
+    Reconfigure {
+        configuration: Box<Configuration>,
+        reply: Reply<()>,
+    },
+    UpdatePool {
+        update: PoolUpdate,
+        reply: Reply<(PoolView, Revision)>,
+    },
+    PoolMetrics {
+        pools: Vec<PoolName>,
+        workers: bool,
+        reply: Reply<(Vec<PoolMetrics>, Revision)>,
+    },
+    ResetCounters {
+        pool: PoolName,
+        reply: Reply<Revision>,
+    },
+    LiveAttempt {
+        task: TaskId,
+        reply: Reply<Option<Arc<Attempt>>>,
+    },
+    UnstoredOutput {
+        task: TaskId,
+        attempt: u32,
+        reply: Reply<Option<OutputSource>>,
+    },
+    UnfinishedParents {
+        task: TaskId,
+        reply: Reply<Option<UnfinishedParents>>,
+    },
+    Explain {
+        task: TaskId,
+        reply: Reply<Option<Explanation>>,
+    },
+    Limits {
+        filter: LimitFilter,
+        from: u64,
+        count: usize,
+        reply: Reply<(LimitPage, Revision)>,
+    },
+    Decisions {
+        pool: PoolName,
+        filter: DecisionFilter,
+        before: Option<u64>,
+        count: usize,
+        reply: Reply<(DecisionPage, Revision)>,
+    },
+    RunningCount {
+        reply: Reply<u64>,
+    },
+    StoreFault {
+        reply: Reply<Option<String>>,
+    },
+    Drain {
+        limit: Duration,
+    },
 }
 
 pub(super) enum BatchRequest {

@@ -28,9 +28,9 @@ mod views;
 mod watch;
 
 pub use self::core::{
-    Accepted, BatchFilter, Blocker, CoreOptions, Estimate, Explanation, LimitFilter, LimitView, NewUpload,
-    PoolSnapshot, PoolUpdate, PoolView, Position, RecoveryCounts, ScheduleFilter, ScheduleUpdate, Submitted,
-    UnfinishedParents,
+    Accepted, BatchFilter, Blocker, CoreOptions, Decision, DecisionFilter, DecisionReason, Estimate, Explanation,
+    LimitFilter, LimitView, NewUpload, PoolSnapshot, PoolUpdate, PoolView, Position, RecoveryCounts, Rivals,
+    ScheduleFilter, ScheduleUpdate, Submitted, UnfinishedParents,
 };
 pub use crate::pool::{RemoteConnection, WorkerInfo, WorkerStats};
 pub use crate::runners::remote::{Assigned, Chunk, CloseReason, Command, Polled, Token, WorkerReport};

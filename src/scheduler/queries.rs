@@ -7,12 +7,12 @@ use bytes::Bytes;
 
 use crate::model::limits::PayloadLimit;
 use crate::model::{
-    Event, MemoryPart, ResumeToken, Revision, Share, StoreId, Task, TaskFilter, TaskId, TaskState, TaskStatus,
+    Event, MemoryPart, PoolName, ResumeToken, Revision, Share, StoreId, Task, TaskFilter, TaskId, TaskState, TaskStatus,
 };
 use crate::runners::ParentRead;
 use crate::store::{Page, PageCursor, PageSize, Projection, StoreError, fold};
 
-use super::core::{Explanation, LimitFilter, LimitPage};
+use super::core::{DecisionFilter, DecisionPage, Explanation, LimitFilter, LimitPage};
 use super::handle::Handle;
 use super::message::Request;
 use super::refusal::{Draining, Internal, Refusal, TaskNotFound};
@@ -168,6 +168,20 @@ impl Handle {
     /// [`Draining`], `SchedulerUnresponsive`.
     pub async fn limits(&self, filter: LimitFilter, from: u64, count: usize) -> Result<(LimitPage, Revision), Refusal> {
         self.query_loop(QUERY_TIMEOUT, |reply| Request::Limits { filter, from, count, reply }).await
+    }
+
+    /// The newest dispatches of a pool that match; those before `before`, where the page before ended.
+    ///
+    /// # Errors
+    /// `UnknownPool`, [`Draining`], `SchedulerUnresponsive`.
+    pub async fn decisions(
+        &self,
+        pool: PoolName,
+        filter: DecisionFilter,
+        before: Option<u64>,
+        count: usize,
+    ) -> Result<(DecisionPage, Revision), Refusal> {
+        self.query_loop(QUERY_TIMEOUT, |reply| Request::Decisions { pool, filter, before, count, reply }).await
     }
 
     /// One page of tasks, newest submission first.

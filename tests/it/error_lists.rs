@@ -17,7 +17,7 @@ const SERVICES: [(&str, &str); 5] = [
 ];
 
 /// Calls with one response: good ones and bad ones.
-const CALLS: [(&str, &str); 51] = [
+const CALLS: [(&str, &str); 54] = [
     ("SubmitTask", r#"{"handler":"compute"}"#),
     ("SubmitTask", r#"{"handler":"nosuch"}"#),
     ("SubmitTask", r#"{"handler":"compute","pool":"nosuch"}"#),
@@ -55,6 +55,9 @@ const CALLS: [(&str, &str); 51] = [
     ("ListPools", "{}"),
     ("GetPool", r#"{"name":"default"}"#),
     ("GetPool", r#"{"name":"nosuch"}"#),
+    ("ListDecisions", r#"{"pool":"default"}"#),
+    ("ListDecisions", r#"{"pool":"nosuch"}"#),
+    ("ListDecisions", "{}"),
     ("UpdatePool", r#"{"name":"default","queueLimit":"1000"}"#),
     ("UpdatePool", r#"{"name":"default","size":0}"#),
     ("UpdatePool", r#"{"name":"default","size":2,"etag":"other"}"#),

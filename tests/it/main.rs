@@ -31,6 +31,7 @@ mod explain;
 #[cfg(feature = "export")]
 mod export;
 mod failure_groups;
+mod fairness_keys;
 mod guarantees;
 mod half_open;
 mod health_endpoints;

@@ -80,6 +80,59 @@ func (PoolKind) EnumDescriptor() ([]byte, []int) {
 	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{0}
 }
 
+// Why a task was given to a pool.
+type DecisionReason int32
+
+const (
+	// Never sent.
+	DecisionReason_DECISION_REASON_UNSPECIFIED DecisionReason = 0
+	// No task of higher priority could start, and it was the turn of its namespace and fairness key.
+	DecisionReason_DECISION_REASON_TURN DecisionReason = 1
+	// It was suspected of having crashed the server, and runs alone.
+	DecisionReason_DECISION_REASON_TRIAL DecisionReason = 2
+)
+
+// Enum value maps for DecisionReason.
+var (
+	DecisionReason_name = map[int32]string{
+		0: "DECISION_REASON_UNSPECIFIED",
+		1: "DECISION_REASON_TURN",
+		2: "DECISION_REASON_TRIAL",
+	}
+	DecisionReason_value = map[string]int32{
+		"DECISION_REASON_UNSPECIFIED": 0,
+		"DECISION_REASON_TURN":        1,
+		"DECISION_REASON_TRIAL":       2,
+	}
+)
+
+func (x DecisionReason) Enum() *DecisionReason {
+	p := new(DecisionReason)
+	*p = x
+	return p
+}
+
+func (x DecisionReason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (DecisionReason) Descriptor() protoreflect.EnumDescriptor {
+	return file_lineshaft_v1_pool_service_proto_enumTypes[1].Descriptor()
+}
+
+func (DecisionReason) Type() protoreflect.EnumType {
+	return &file_lineshaft_v1_pool_service_proto_enumTypes[1]
+}
+
+func (x DecisionReason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use DecisionReason.Descriptor instead.
+func (DecisionReason) EnumDescriptor() ([]byte, []int) {
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{1}
+}
+
 // A named set of workers.
 type Pool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -104,7 +157,9 @@ type Pool struct {
 	// Maximum number of tasks of one namespace that run at once; 0: no limit.
 	MaxRunningPerNamespace int32 `protobuf:"varint,10,opt,name=max_running_per_namespace,json=maxRunningPerNamespace,proto3" json:"max_running_per_namespace,omitempty"`
 	// Namespaces whose tasks it takes; empty: all.
-	Namespaces    []string `protobuf:"bytes,11,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	Namespaces []string `protobuf:"bytes,11,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
+	// Weights of the configuration. What none of them matches has weight 1.
+	Weights       []*PoolWeight `protobuf:"bytes,12,rep,name=weights,proto3" json:"weights,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -216,6 +271,79 @@ func (x *Pool) GetNamespaces() []string {
 	return nil
 }
 
+func (x *Pool) GetWeights() []*PoolWeight {
+	if x != nil {
+		return x.Weights
+	}
+	return nil
+}
+
+// What part of a pool a namespace gets, or in it a fairness key. While the tasks of two of them wait with the same priority, they are
+// given slots in proportion to their weights.
+type PoolWeight struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Namespace.
+	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// A fairness key, or the beginning of some and `*`: each of them has this weight among the keys of the namespace; of several that
+	// match, the first one counts. Empty: the weight is that of the namespace among others.
+	FairnessKey string `protobuf:"bytes,2,opt,name=fairness_key,json=fairnessKey,proto3" json:"fairness_key,omitempty"`
+	// 0.01 to 100.
+	Weight        float64 `protobuf:"fixed64,3,opt,name=weight,proto3" json:"weight,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PoolWeight) Reset() {
+	*x = PoolWeight{}
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PoolWeight) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PoolWeight) ProtoMessage() {}
+
+func (x *PoolWeight) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PoolWeight.ProtoReflect.Descriptor instead.
+func (*PoolWeight) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PoolWeight) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *PoolWeight) GetFairnessKey() string {
+	if x != nil {
+		return x.FairnessKey
+	}
+	return ""
+}
+
+func (x *PoolWeight) GetWeight() float64 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
 // QUEUED tasks of one priority.
 type PriorityDepth struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -231,7 +359,7 @@ type PriorityDepth struct {
 
 func (x *PriorityDepth) Reset() {
 	*x = PriorityDepth{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[1]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -243,7 +371,7 @@ func (x *PriorityDepth) String() string {
 func (*PriorityDepth) ProtoMessage() {}
 
 func (x *PriorityDepth) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[1]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -256,7 +384,7 @@ func (x *PriorityDepth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PriorityDepth.ProtoReflect.Descriptor instead.
 func (*PriorityDepth) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{1}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *PriorityDepth) GetPriority() Priority {
@@ -299,7 +427,7 @@ type Percentiles struct {
 
 func (x *Percentiles) Reset() {
 	*x = Percentiles{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[2]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -311,7 +439,7 @@ func (x *Percentiles) String() string {
 func (*Percentiles) ProtoMessage() {}
 
 func (x *Percentiles) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[2]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -324,7 +452,7 @@ func (x *Percentiles) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Percentiles.ProtoReflect.Descriptor instead.
 func (*Percentiles) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{2}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Percentiles) GetCount() int64 {
@@ -393,7 +521,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[3]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -405,7 +533,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[3]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -418,7 +546,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{3}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Worker) GetName() string {
@@ -519,7 +647,7 @@ type RemoteWorker struct {
 
 func (x *RemoteWorker) Reset() {
 	*x = RemoteWorker{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[4]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +659,7 @@ func (x *RemoteWorker) String() string {
 func (*RemoteWorker) ProtoMessage() {}
 
 func (x *RemoteWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[4]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +672,7 @@ func (x *RemoteWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoteWorker.ProtoReflect.Descriptor instead.
 func (*RemoteWorker) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{4}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RemoteWorker) GetConnected() bool {
@@ -652,7 +780,7 @@ type PoolMetrics struct {
 
 func (x *PoolMetrics) Reset() {
 	*x = PoolMetrics{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[5]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +792,7 @@ func (x *PoolMetrics) String() string {
 func (*PoolMetrics) ProtoMessage() {}
 
 func (x *PoolMetrics) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[5]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +805,7 @@ func (x *PoolMetrics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolMetrics.ProtoReflect.Descriptor instead.
 func (*PoolMetrics) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{5}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PoolMetrics) GetPool() string {
@@ -878,7 +1006,7 @@ type ListPoolsRequest struct {
 
 func (x *ListPoolsRequest) Reset() {
 	*x = ListPoolsRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[6]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +1018,7 @@ func (x *ListPoolsRequest) String() string {
 func (*ListPoolsRequest) ProtoMessage() {}
 
 func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[6]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +1031,7 @@ func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsRequest.ProtoReflect.Descriptor instead.
 func (*ListPoolsRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{6}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{7}
 }
 
 // Response of ListPools.
@@ -919,7 +1047,7 @@ type ListPoolsResponse struct {
 
 func (x *ListPoolsResponse) Reset() {
 	*x = ListPoolsResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[7]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +1059,7 @@ func (x *ListPoolsResponse) String() string {
 func (*ListPoolsResponse) ProtoMessage() {}
 
 func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[7]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +1072,7 @@ func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsResponse.ProtoReflect.Descriptor instead.
 func (*ListPoolsResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{7}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListPoolsResponse) GetPools() []*Pool {
@@ -972,7 +1100,7 @@ type GetPoolRequest struct {
 
 func (x *GetPoolRequest) Reset() {
 	*x = GetPoolRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[8]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1112,7 @@ func (x *GetPoolRequest) String() string {
 func (*GetPoolRequest) ProtoMessage() {}
 
 func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[8]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1125,7 @@ func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolRequest.ProtoReflect.Descriptor instead.
 func (*GetPoolRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{8}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetPoolRequest) GetName() string {
@@ -1020,7 +1148,7 @@ type GetPoolResponse struct {
 
 func (x *GetPoolResponse) Reset() {
 	*x = GetPoolResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[9]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1160,7 @@ func (x *GetPoolResponse) String() string {
 func (*GetPoolResponse) ProtoMessage() {}
 
 func (x *GetPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[9]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1173,7 @@ func (x *GetPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolResponse.ProtoReflect.Descriptor instead.
 func (*GetPoolResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{9}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetPoolResponse) GetPool() *Pool {
@@ -1081,7 +1209,7 @@ type UpdatePoolRequest struct {
 
 func (x *UpdatePoolRequest) Reset() {
 	*x = UpdatePoolRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[10]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1221,7 @@ func (x *UpdatePoolRequest) String() string {
 func (*UpdatePoolRequest) ProtoMessage() {}
 
 func (x *UpdatePoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[10]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1234,7 @@ func (x *UpdatePoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePoolRequest.ProtoReflect.Descriptor instead.
 func (*UpdatePoolRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{10}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *UpdatePoolRequest) GetName() string {
@@ -1157,7 +1285,7 @@ type UpdatePoolResponse struct {
 
 func (x *UpdatePoolResponse) Reset() {
 	*x = UpdatePoolResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[11]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1297,7 @@ func (x *UpdatePoolResponse) String() string {
 func (*UpdatePoolResponse) ProtoMessage() {}
 
 func (x *UpdatePoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[11]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1310,7 @@ func (x *UpdatePoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePoolResponse.ProtoReflect.Descriptor instead.
 func (*UpdatePoolResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{11}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UpdatePoolResponse) GetPool() *Pool {
@@ -1212,7 +1340,7 @@ type GetPoolMetricsRequest struct {
 
 func (x *GetPoolMetricsRequest) Reset() {
 	*x = GetPoolMetricsRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[12]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1224,7 +1352,7 @@ func (x *GetPoolMetricsRequest) String() string {
 func (*GetPoolMetricsRequest) ProtoMessage() {}
 
 func (x *GetPoolMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[12]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1237,7 +1365,7 @@ func (x *GetPoolMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolMetricsRequest.ProtoReflect.Descriptor instead.
 func (*GetPoolMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{12}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetPoolMetricsRequest) GetName() string {
@@ -1267,7 +1395,7 @@ type GetPoolMetricsResponse struct {
 
 func (x *GetPoolMetricsResponse) Reset() {
 	*x = GetPoolMetricsResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[13]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,7 +1407,7 @@ func (x *GetPoolMetricsResponse) String() string {
 func (*GetPoolMetricsResponse) ProtoMessage() {}
 
 func (x *GetPoolMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[13]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,7 +1420,7 @@ func (x *GetPoolMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolMetricsResponse.ProtoReflect.Descriptor instead.
 func (*GetPoolMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{13}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetPoolMetricsResponse) GetMetrics() *PoolMetrics {
@@ -1324,7 +1452,7 @@ type StreamPoolMetricsRequest struct {
 
 func (x *StreamPoolMetricsRequest) Reset() {
 	*x = StreamPoolMetricsRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[14]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1464,7 @@ func (x *StreamPoolMetricsRequest) String() string {
 func (*StreamPoolMetricsRequest) ProtoMessage() {}
 
 func (x *StreamPoolMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[14]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1477,7 @@ func (x *StreamPoolMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamPoolMetricsRequest.ProtoReflect.Descriptor instead.
 func (*StreamPoolMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{14}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *StreamPoolMetricsRequest) GetPools() []string {
@@ -1390,7 +1518,7 @@ type StreamPoolMetricsResponse struct {
 
 func (x *StreamPoolMetricsResponse) Reset() {
 	*x = StreamPoolMetricsResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[15]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1530,7 @@ func (x *StreamPoolMetricsResponse) String() string {
 func (*StreamPoolMetricsResponse) ProtoMessage() {}
 
 func (x *StreamPoolMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[15]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1543,7 @@ func (x *StreamPoolMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamPoolMetricsResponse.ProtoReflect.Descriptor instead.
 func (*StreamPoolMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{15}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StreamPoolMetricsResponse) GetPools() []*PoolMetrics {
@@ -1459,7 +1587,7 @@ type GetPoolHistoryRequest struct {
 
 func (x *GetPoolHistoryRequest) Reset() {
 	*x = GetPoolHistoryRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[16]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1599,7 @@ func (x *GetPoolHistoryRequest) String() string {
 func (*GetPoolHistoryRequest) ProtoMessage() {}
 
 func (x *GetPoolHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[16]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1612,7 @@ func (x *GetPoolHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolHistoryRequest.ProtoReflect.Descriptor instead.
 func (*GetPoolHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{16}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetPoolHistoryRequest) GetPool() string {
@@ -1532,7 +1660,7 @@ type PoolSample struct {
 
 func (x *PoolSample) Reset() {
 	*x = PoolSample{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[17]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +1672,7 @@ func (x *PoolSample) String() string {
 func (*PoolSample) ProtoMessage() {}
 
 func (x *PoolSample) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[17]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +1685,7 @@ func (x *PoolSample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolSample.ProtoReflect.Descriptor instead.
 func (*PoolSample) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{17}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PoolSample) GetTime() *timestamppb.Timestamp {
@@ -1650,7 +1778,7 @@ type GetPoolHistoryResponse struct {
 
 func (x *GetPoolHistoryResponse) Reset() {
 	*x = GetPoolHistoryResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[18]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1662,7 +1790,7 @@ func (x *GetPoolHistoryResponse) String() string {
 func (*GetPoolHistoryResponse) ProtoMessage() {}
 
 func (x *GetPoolHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[18]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1675,7 +1803,7 @@ func (x *GetPoolHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolHistoryResponse.ProtoReflect.Descriptor instead.
 func (*GetPoolHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{18}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetPoolHistoryResponse) GetSamples() []*PoolSample {
@@ -1707,7 +1835,7 @@ type ListWorkersRequest struct {
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[19]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1719,7 +1847,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[19]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1732,7 +1860,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{19}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListWorkersRequest) GetPool() string {
@@ -1772,7 +1900,7 @@ type ListWorkersResponse struct {
 
 func (x *ListWorkersResponse) Reset() {
 	*x = ListWorkersResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[20]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1784,7 +1912,7 @@ func (x *ListWorkersResponse) String() string {
 func (*ListWorkersResponse) ProtoMessage() {}
 
 func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[20]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1797,7 +1925,7 @@ func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkersResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{20}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListWorkersResponse) GetWorkers() []*Worker {
@@ -1821,6 +1949,324 @@ func (x *ListWorkersResponse) GetNextPageToken() string {
 	return ""
 }
 
+// Request of ListDecisions.
+type ListDecisionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Pool name.
+	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
+	// Only tasks of this namespace. Empty: those of all namespaces that the caller may see.
+	Namespace string `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Only this task. Empty: all.
+	TaskId string `protobuf:"bytes,3,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// Only tasks of this handler. Empty: all.
+	Handler string `protobuf:"bytes,4,opt,name=handler,proto3" json:"handler,omitempty"`
+	// Only tasks with this fairness key. Empty: all.
+	FairnessKey string `protobuf:"bytes,5,opt,name=fairness_key,json=fairnessKey,proto3" json:"fairness_key,omitempty"`
+	// Maximum number of decisions, 1 to 1,000; larger values are reduced to 1,000. 0: 100.
+	PageSize int32 `protobuf:"varint,6,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// `next_page_token` of the previous response; the other fields must be the same. Empty: the first page.
+	PageToken     string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDecisionsRequest) Reset() {
+	*x = ListDecisionsRequest{}
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDecisionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDecisionsRequest) ProtoMessage() {}
+
+func (x *ListDecisionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDecisionsRequest.ProtoReflect.Descriptor instead.
+func (*ListDecisionsRequest) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListDecisionsRequest) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *ListDecisionsRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ListDecisionsRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *ListDecisionsRequest) GetHandler() string {
+	if x != nil {
+		return x.Handler
+	}
+	return ""
+}
+
+func (x *ListDecisionsRequest) GetFairnessKey() string {
+	if x != nil {
+		return x.FairnessKey
+	}
+	return ""
+}
+
+func (x *ListDecisionsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListDecisionsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// Response of ListDecisions.
+type ListDecisionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Decisions, the newest first.
+	Decisions []*Decision `protobuf:"bytes,1,rep,name=decisions,proto3" json:"decisions,omitempty"`
+	// Token of the next page; empty on the last page. Decisions that are not kept any more are left out.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Revision of this response.
+	Revision      uint64 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListDecisionsResponse) Reset() {
+	*x = ListDecisionsResponse{}
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListDecisionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListDecisionsResponse) ProtoMessage() {}
+
+func (x *ListDecisionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListDecisionsResponse.ProtoReflect.Descriptor instead.
+func (*ListDecisionsResponse) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ListDecisionsResponse) GetDecisions() []*Decision {
+	if x != nil {
+		return x.Decisions
+	}
+	return nil
+}
+
+func (x *ListDecisionsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListDecisionsResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// A task was given to a pool, which starts it in its order when a worker is free.
+type Decision struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// Task ID.
+	TaskId string `protobuf:"bytes,2,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// The attempt, 1 for the first.
+	Attempt int32 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// Handler of the task.
+	Handler string `protobuf:"bytes,4,opt,name=handler,proto3" json:"handler,omitempty"`
+	// Priority of the task.
+	Priority Priority `protobuf:"varint,5,opt,name=priority,proto3,enum=lineshaft.v1.Priority" json:"priority,omitempty"`
+	// Namespace of the task.
+	Namespace string `protobuf:"bytes,6,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Fairness key of the task; empty if it had none.
+	FairnessKey string `protobuf:"bytes,7,opt,name=fairness_key,json=fairnessKey,proto3" json:"fairness_key,omitempty"`
+	// For how long the task could have been given to the pool.
+	Wait *durationpb.Duration `protobuf:"bytes,8,opt,name=wait,proto3" json:"wait,omitempty"`
+	// Why it was chosen.
+	Reason DecisionReason `protobuf:"varint,9,opt,name=reason,proto3,enum=lineshaft.v1.DecisionReason" json:"reason,omitempty"`
+	// With TURN: other namespaces that had tasks of the same priority waiting.
+	OtherNamespaces int64 `protobuf:"varint,10,opt,name=other_namespaces,json=otherNamespaces,proto3" json:"other_namespaces,omitempty"`
+	// With TURN: other fairness keys of its namespace that had tasks of the same priority waiting.
+	OtherFairnessKeys int64 `protobuf:"varint,11,opt,name=other_fairness_keys,json=otherFairnessKeys,proto3" json:"other_fairness_keys,omitempty"`
+	// When the attempt has started; unset if it has not, or was recalled.
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// Worker that has started the attempt, such as `default/PoolWorker-0`; empty before.
+	Worker        string `protobuf:"bytes,13,opt,name=worker,proto3" json:"worker,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Decision) Reset() {
+	*x = Decision{}
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Decision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Decision) ProtoMessage() {}
+
+func (x *Decision) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Decision.ProtoReflect.Descriptor instead.
+func (*Decision) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Decision) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Decision) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *Decision) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Decision) GetHandler() string {
+	if x != nil {
+		return x.Handler
+	}
+	return ""
+}
+
+func (x *Decision) GetPriority() Priority {
+	if x != nil {
+		return x.Priority
+	}
+	return Priority_PRIORITY_UNSPECIFIED
+}
+
+func (x *Decision) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Decision) GetFairnessKey() string {
+	if x != nil {
+		return x.FairnessKey
+	}
+	return ""
+}
+
+func (x *Decision) GetWait() *durationpb.Duration {
+	if x != nil {
+		return x.Wait
+	}
+	return nil
+}
+
+func (x *Decision) GetReason() DecisionReason {
+	if x != nil {
+		return x.Reason
+	}
+	return DecisionReason_DECISION_REASON_UNSPECIFIED
+}
+
+func (x *Decision) GetOtherNamespaces() int64 {
+	if x != nil {
+		return x.OtherNamespaces
+	}
+	return 0
+}
+
+func (x *Decision) GetOtherFairnessKeys() int64 {
+	if x != nil {
+		return x.OtherFairnessKeys
+	}
+	return 0
+}
+
+func (x *Decision) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *Decision) GetWorker() string {
+	if x != nil {
+		return x.Worker
+	}
+	return ""
+}
+
 // Request of ResetPoolCounters.
 type ResetPoolCountersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1832,7 +2278,7 @@ type ResetPoolCountersRequest struct {
 
 func (x *ResetPoolCountersRequest) Reset() {
 	*x = ResetPoolCountersRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[21]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +2290,7 @@ func (x *ResetPoolCountersRequest) String() string {
 func (*ResetPoolCountersRequest) ProtoMessage() {}
 
 func (x *ResetPoolCountersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[21]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +2303,7 @@ func (x *ResetPoolCountersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetPoolCountersRequest.ProtoReflect.Descriptor instead.
 func (*ResetPoolCountersRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{21}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ResetPoolCountersRequest) GetName() string {
@@ -1878,7 +2324,7 @@ type ResetPoolCountersResponse struct {
 
 func (x *ResetPoolCountersResponse) Reset() {
 	*x = ResetPoolCountersResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[22]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1890,7 +2336,7 @@ func (x *ResetPoolCountersResponse) String() string {
 func (*ResetPoolCountersResponse) ProtoMessage() {}
 
 func (x *ResetPoolCountersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[22]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1903,7 +2349,7 @@ func (x *ResetPoolCountersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetPoolCountersResponse.ProtoReflect.Descriptor instead.
 func (*ResetPoolCountersResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{22}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ResetPoolCountersResponse) GetRevision() uint64 {
@@ -1917,7 +2363,7 @@ var File_lineshaft_v1_pool_service_proto protoreflect.FileDescriptor
 
 const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1flineshaft/v1/pool_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!lineshaft/v1/system_service.proto\x1a\x17lineshaft/v1/task.proto\"\xa2\x03\n" +
+	"\x1flineshaft/v1/pool_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!lineshaft/v1/system_service.proto\x1a\x17lineshaft/v1/task.proto\"\xd6\x03\n" +
 	"\x04Pool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12*\n" +
@@ -1935,7 +2381,13 @@ const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	" \x01(\x05R\x16maxRunningPerNamespace\x12\x1e\n" +
 	"\n" +
 	"namespaces\x18\v \x03(\tR\n" +
-	"namespaces\"\x97\x01\n" +
+	"namespaces\x122\n" +
+	"\aweights\x18\f \x03(\v2\x18.lineshaft.v1.PoolWeightR\aweights\"e\n" +
+	"\n" +
+	"PoolWeight\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12!\n" +
+	"\ffairness_key\x18\x02 \x01(\tR\vfairnessKey\x12\x16\n" +
+	"\x06weight\x18\x03 \x01(\x01R\x06weight\"\x97\x01\n" +
 	"\rPriorityDepth\x122\n" +
 	"\bpriority\x18\x01 \x01(\x0e2\x16.lineshaft.v1.PriorityR\bpriority\x12\x16\n" +
 	"\x06queued\x18\x02 \x01(\x03R\x06queued\x12:\n" +
@@ -2073,7 +2525,36 @@ const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	"\x13ListWorkersResponse\x12.\n" +
 	"\aworkers\x18\x01 \x03(\v2\x14.lineshaft.v1.WorkerR\aworkers\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12&\n" +
-	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\".\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"\xda\x01\n" +
+	"\x14ListDecisionsRequest\x12\x12\n" +
+	"\x04pool\x18\x01 \x01(\tR\x04pool\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x17\n" +
+	"\atask_id\x18\x03 \x01(\tR\x06taskId\x12\x18\n" +
+	"\ahandler\x18\x04 \x01(\tR\ahandler\x12!\n" +
+	"\ffairness_key\x18\x05 \x01(\tR\vfairnessKey\x12\x1b\n" +
+	"\tpage_size\x18\x06 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\a \x01(\tR\tpageToken\"\x91\x01\n" +
+	"\x15ListDecisionsResponse\x124\n" +
+	"\tdecisions\x18\x01 \x03(\v2\x16.lineshaft.v1.DecisionR\tdecisions\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\"\x8f\x04\n" +
+	"\bDecision\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x17\n" +
+	"\atask_id\x18\x02 \x01(\tR\x06taskId\x12\x18\n" +
+	"\aattempt\x18\x03 \x01(\x05R\aattempt\x12\x18\n" +
+	"\ahandler\x18\x04 \x01(\tR\ahandler\x122\n" +
+	"\bpriority\x18\x05 \x01(\x0e2\x16.lineshaft.v1.PriorityR\bpriority\x12\x1c\n" +
+	"\tnamespace\x18\x06 \x01(\tR\tnamespace\x12!\n" +
+	"\ffairness_key\x18\a \x01(\tR\vfairnessKey\x12-\n" +
+	"\x04wait\x18\b \x01(\v2\x19.google.protobuf.DurationR\x04wait\x124\n" +
+	"\x06reason\x18\t \x01(\x0e2\x1c.lineshaft.v1.DecisionReasonR\x06reason\x12)\n" +
+	"\x10other_namespaces\x18\n" +
+	" \x01(\x03R\x0fotherNamespaces\x12.\n" +
+	"\x13other_fairness_keys\x18\v \x01(\x03R\x11otherFairnessKeys\x129\n" +
+	"\n" +
+	"started_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x16\n" +
+	"\x06worker\x18\r \x01(\tR\x06worker\".\n" +
 	"\x18ResetPoolCountersRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"7\n" +
 	"\x19ResetPoolCountersResponse\x12\x1a\n" +
@@ -2082,7 +2563,11 @@ const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	"\x15POOL_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11POOL_KIND_THREADS\x10\x01\x12\x13\n" +
 	"\x0fPOOL_KIND_ASYNC\x10\x02\x12\x14\n" +
-	"\x10POOL_KIND_REMOTE\x10\x032\xd0\x05\n" +
+	"\x10POOL_KIND_REMOTE\x10\x03*f\n" +
+	"\x0eDecisionReason\x12\x1f\n" +
+	"\x1bDECISION_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14DECISION_REASON_TURN\x10\x01\x12\x19\n" +
+	"\x15DECISION_REASON_TRIAL\x10\x022\xaa\x06\n" +
 	"\vPoolService\x12L\n" +
 	"\tListPools\x12\x1e.lineshaft.v1.ListPoolsRequest\x1a\x1f.lineshaft.v1.ListPoolsResponse\x12F\n" +
 	"\aGetPool\x12\x1c.lineshaft.v1.GetPoolRequest\x1a\x1d.lineshaft.v1.GetPoolResponse\x12O\n" +
@@ -2091,7 +2576,8 @@ const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	"\x0eGetPoolMetrics\x12#.lineshaft.v1.GetPoolMetricsRequest\x1a$.lineshaft.v1.GetPoolMetricsResponse\x12f\n" +
 	"\x11StreamPoolMetrics\x12&.lineshaft.v1.StreamPoolMetricsRequest\x1a'.lineshaft.v1.StreamPoolMetricsResponse0\x01\x12[\n" +
 	"\x0eGetPoolHistory\x12#.lineshaft.v1.GetPoolHistoryRequest\x1a$.lineshaft.v1.GetPoolHistoryResponse\x12R\n" +
-	"\vListWorkers\x12 .lineshaft.v1.ListWorkersRequest\x1a!.lineshaft.v1.ListWorkersResponse\x12d\n" +
+	"\vListWorkers\x12 .lineshaft.v1.ListWorkersRequest\x1a!.lineshaft.v1.ListWorkersResponse\x12X\n" +
+	"\rListDecisions\x12\".lineshaft.v1.ListDecisionsRequest\x1a#.lineshaft.v1.ListDecisionsResponse\x12d\n" +
 	"\x11ResetPoolCounters\x12&.lineshaft.v1.ResetPoolCountersRequest\x1a'.lineshaft.v1.ResetPoolCountersResponseB\xb8\x01\n" +
 	"\x10com.lineshaft.v1B\x10PoolServiceProtoP\x01ZAgithub.com/lineshaft/lineshaft/clients/go/lineshaftv1;lineshaftv1\xa2\x02\x03LXX\xaa\x02\fLineshaft.V1\xca\x02\fLineshaft\\V1\xe2\x02\x18Lineshaft\\V1\\GPBMetadata\xea\x02\rLineshaft::V1b\x06proto3"
 
@@ -2107,96 +2593,110 @@ func file_lineshaft_v1_pool_service_proto_rawDescGZIP() []byte {
 	return file_lineshaft_v1_pool_service_proto_rawDescData
 }
 
-var file_lineshaft_v1_pool_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_lineshaft_v1_pool_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_lineshaft_v1_pool_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_lineshaft_v1_pool_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_lineshaft_v1_pool_service_proto_goTypes = []any{
 	(PoolKind)(0),                     // 0: lineshaft.v1.PoolKind
-	(*Pool)(nil),                      // 1: lineshaft.v1.Pool
-	(*PriorityDepth)(nil),             // 2: lineshaft.v1.PriorityDepth
-	(*Percentiles)(nil),               // 3: lineshaft.v1.Percentiles
-	(*Worker)(nil),                    // 4: lineshaft.v1.Worker
-	(*RemoteWorker)(nil),              // 5: lineshaft.v1.RemoteWorker
-	(*PoolMetrics)(nil),               // 6: lineshaft.v1.PoolMetrics
-	(*ListPoolsRequest)(nil),          // 7: lineshaft.v1.ListPoolsRequest
-	(*ListPoolsResponse)(nil),         // 8: lineshaft.v1.ListPoolsResponse
-	(*GetPoolRequest)(nil),            // 9: lineshaft.v1.GetPoolRequest
-	(*GetPoolResponse)(nil),           // 10: lineshaft.v1.GetPoolResponse
-	(*UpdatePoolRequest)(nil),         // 11: lineshaft.v1.UpdatePoolRequest
-	(*UpdatePoolResponse)(nil),        // 12: lineshaft.v1.UpdatePoolResponse
-	(*GetPoolMetricsRequest)(nil),     // 13: lineshaft.v1.GetPoolMetricsRequest
-	(*GetPoolMetricsResponse)(nil),    // 14: lineshaft.v1.GetPoolMetricsResponse
-	(*StreamPoolMetricsRequest)(nil),  // 15: lineshaft.v1.StreamPoolMetricsRequest
-	(*StreamPoolMetricsResponse)(nil), // 16: lineshaft.v1.StreamPoolMetricsResponse
-	(*GetPoolHistoryRequest)(nil),     // 17: lineshaft.v1.GetPoolHistoryRequest
-	(*PoolSample)(nil),                // 18: lineshaft.v1.PoolSample
-	(*GetPoolHistoryResponse)(nil),    // 19: lineshaft.v1.GetPoolHistoryResponse
-	(*ListWorkersRequest)(nil),        // 20: lineshaft.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),       // 21: lineshaft.v1.ListWorkersResponse
-	(*ResetPoolCountersRequest)(nil),  // 22: lineshaft.v1.ResetPoolCountersRequest
-	(*ResetPoolCountersResponse)(nil), // 23: lineshaft.v1.ResetPoolCountersResponse
-	nil,                               // 24: lineshaft.v1.RemoteWorker.LabelsEntry
-	(*durationpb.Duration)(nil),       // 25: google.protobuf.Duration
-	(Durability)(0),                   // 26: lineshaft.v1.Durability
-	(Priority)(0),                     // 27: lineshaft.v1.Priority
-	(*timestamppb.Timestamp)(nil),     // 28: google.protobuf.Timestamp
-	(*SystemHealth)(nil),              // 29: lineshaft.v1.SystemHealth
+	(DecisionReason)(0),               // 1: lineshaft.v1.DecisionReason
+	(*Pool)(nil),                      // 2: lineshaft.v1.Pool
+	(*PoolWeight)(nil),                // 3: lineshaft.v1.PoolWeight
+	(*PriorityDepth)(nil),             // 4: lineshaft.v1.PriorityDepth
+	(*Percentiles)(nil),               // 5: lineshaft.v1.Percentiles
+	(*Worker)(nil),                    // 6: lineshaft.v1.Worker
+	(*RemoteWorker)(nil),              // 7: lineshaft.v1.RemoteWorker
+	(*PoolMetrics)(nil),               // 8: lineshaft.v1.PoolMetrics
+	(*ListPoolsRequest)(nil),          // 9: lineshaft.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),         // 10: lineshaft.v1.ListPoolsResponse
+	(*GetPoolRequest)(nil),            // 11: lineshaft.v1.GetPoolRequest
+	(*GetPoolResponse)(nil),           // 12: lineshaft.v1.GetPoolResponse
+	(*UpdatePoolRequest)(nil),         // 13: lineshaft.v1.UpdatePoolRequest
+	(*UpdatePoolResponse)(nil),        // 14: lineshaft.v1.UpdatePoolResponse
+	(*GetPoolMetricsRequest)(nil),     // 15: lineshaft.v1.GetPoolMetricsRequest
+	(*GetPoolMetricsResponse)(nil),    // 16: lineshaft.v1.GetPoolMetricsResponse
+	(*StreamPoolMetricsRequest)(nil),  // 17: lineshaft.v1.StreamPoolMetricsRequest
+	(*StreamPoolMetricsResponse)(nil), // 18: lineshaft.v1.StreamPoolMetricsResponse
+	(*GetPoolHistoryRequest)(nil),     // 19: lineshaft.v1.GetPoolHistoryRequest
+	(*PoolSample)(nil),                // 20: lineshaft.v1.PoolSample
+	(*GetPoolHistoryResponse)(nil),    // 21: lineshaft.v1.GetPoolHistoryResponse
+	(*ListWorkersRequest)(nil),        // 22: lineshaft.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),       // 23: lineshaft.v1.ListWorkersResponse
+	(*ListDecisionsRequest)(nil),      // 24: lineshaft.v1.ListDecisionsRequest
+	(*ListDecisionsResponse)(nil),     // 25: lineshaft.v1.ListDecisionsResponse
+	(*Decision)(nil),                  // 26: lineshaft.v1.Decision
+	(*ResetPoolCountersRequest)(nil),  // 27: lineshaft.v1.ResetPoolCountersRequest
+	(*ResetPoolCountersResponse)(nil), // 28: lineshaft.v1.ResetPoolCountersResponse
+	nil,                               // 29: lineshaft.v1.RemoteWorker.LabelsEntry
+	(*durationpb.Duration)(nil),       // 30: google.protobuf.Duration
+	(Durability)(0),                   // 31: lineshaft.v1.Durability
+	(Priority)(0),                     // 32: lineshaft.v1.Priority
+	(*timestamppb.Timestamp)(nil),     // 33: google.protobuf.Timestamp
+	(*SystemHealth)(nil),              // 34: lineshaft.v1.SystemHealth
 }
 var file_lineshaft_v1_pool_service_proto_depIdxs = []int32{
 	0,  // 0: lineshaft.v1.Pool.kind:type_name -> lineshaft.v1.PoolKind
-	25, // 1: lineshaft.v1.Pool.default_timeout:type_name -> google.protobuf.Duration
-	26, // 2: lineshaft.v1.Pool.durability:type_name -> lineshaft.v1.Durability
-	27, // 3: lineshaft.v1.PriorityDepth.priority:type_name -> lineshaft.v1.Priority
-	25, // 4: lineshaft.v1.PriorityDepth.oldest_wait:type_name -> google.protobuf.Duration
-	25, // 5: lineshaft.v1.Percentiles.p50:type_name -> google.protobuf.Duration
-	25, // 6: lineshaft.v1.Percentiles.p90:type_name -> google.protobuf.Duration
-	25, // 7: lineshaft.v1.Percentiles.p99:type_name -> google.protobuf.Duration
-	25, // 8: lineshaft.v1.Percentiles.max:type_name -> google.protobuf.Duration
-	25, // 9: lineshaft.v1.Worker.busy_time:type_name -> google.protobuf.Duration
-	25, // 10: lineshaft.v1.Worker.idle_time:type_name -> google.protobuf.Duration
-	5,  // 11: lineshaft.v1.Worker.remote:type_name -> lineshaft.v1.RemoteWorker
-	24, // 12: lineshaft.v1.RemoteWorker.labels:type_name -> lineshaft.v1.RemoteWorker.LabelsEntry
-	28, // 13: lineshaft.v1.PoolMetrics.time:type_name -> google.protobuf.Timestamp
-	2,  // 14: lineshaft.v1.PoolMetrics.priorities:type_name -> lineshaft.v1.PriorityDepth
-	25, // 15: lineshaft.v1.PoolMetrics.oldest_wait:type_name -> google.protobuf.Duration
-	28, // 16: lineshaft.v1.PoolMetrics.counters_since:type_name -> google.protobuf.Timestamp
-	3,  // 17: lineshaft.v1.PoolMetrics.wait_time:type_name -> lineshaft.v1.Percentiles
-	3,  // 18: lineshaft.v1.PoolMetrics.run_time:type_name -> lineshaft.v1.Percentiles
-	4,  // 19: lineshaft.v1.PoolMetrics.workers:type_name -> lineshaft.v1.Worker
-	1,  // 20: lineshaft.v1.ListPoolsResponse.pools:type_name -> lineshaft.v1.Pool
-	1,  // 21: lineshaft.v1.GetPoolResponse.pool:type_name -> lineshaft.v1.Pool
-	1,  // 22: lineshaft.v1.UpdatePoolResponse.pool:type_name -> lineshaft.v1.Pool
-	6,  // 23: lineshaft.v1.GetPoolMetricsResponse.metrics:type_name -> lineshaft.v1.PoolMetrics
-	25, // 24: lineshaft.v1.StreamPoolMetricsRequest.interval:type_name -> google.protobuf.Duration
-	6,  // 25: lineshaft.v1.StreamPoolMetricsResponse.pools:type_name -> lineshaft.v1.PoolMetrics
-	29, // 26: lineshaft.v1.StreamPoolMetricsResponse.system:type_name -> lineshaft.v1.SystemHealth
-	3,  // 27: lineshaft.v1.StreamPoolMetricsResponse.commit_time:type_name -> lineshaft.v1.Percentiles
-	28, // 28: lineshaft.v1.GetPoolHistoryRequest.after:type_name -> google.protobuf.Timestamp
-	28, // 29: lineshaft.v1.PoolSample.time:type_name -> google.protobuf.Timestamp
-	25, // 30: lineshaft.v1.PoolSample.oldest_wait:type_name -> google.protobuf.Duration
-	18, // 31: lineshaft.v1.GetPoolHistoryResponse.samples:type_name -> lineshaft.v1.PoolSample
-	25, // 32: lineshaft.v1.GetPoolHistoryResponse.interval:type_name -> google.protobuf.Duration
-	4,  // 33: lineshaft.v1.ListWorkersResponse.workers:type_name -> lineshaft.v1.Worker
-	7,  // 34: lineshaft.v1.PoolService.ListPools:input_type -> lineshaft.v1.ListPoolsRequest
-	9,  // 35: lineshaft.v1.PoolService.GetPool:input_type -> lineshaft.v1.GetPoolRequest
-	11, // 36: lineshaft.v1.PoolService.UpdatePool:input_type -> lineshaft.v1.UpdatePoolRequest
-	13, // 37: lineshaft.v1.PoolService.GetPoolMetrics:input_type -> lineshaft.v1.GetPoolMetricsRequest
-	15, // 38: lineshaft.v1.PoolService.StreamPoolMetrics:input_type -> lineshaft.v1.StreamPoolMetricsRequest
-	17, // 39: lineshaft.v1.PoolService.GetPoolHistory:input_type -> lineshaft.v1.GetPoolHistoryRequest
-	20, // 40: lineshaft.v1.PoolService.ListWorkers:input_type -> lineshaft.v1.ListWorkersRequest
-	22, // 41: lineshaft.v1.PoolService.ResetPoolCounters:input_type -> lineshaft.v1.ResetPoolCountersRequest
-	8,  // 42: lineshaft.v1.PoolService.ListPools:output_type -> lineshaft.v1.ListPoolsResponse
-	10, // 43: lineshaft.v1.PoolService.GetPool:output_type -> lineshaft.v1.GetPoolResponse
-	12, // 44: lineshaft.v1.PoolService.UpdatePool:output_type -> lineshaft.v1.UpdatePoolResponse
-	14, // 45: lineshaft.v1.PoolService.GetPoolMetrics:output_type -> lineshaft.v1.GetPoolMetricsResponse
-	16, // 46: lineshaft.v1.PoolService.StreamPoolMetrics:output_type -> lineshaft.v1.StreamPoolMetricsResponse
-	19, // 47: lineshaft.v1.PoolService.GetPoolHistory:output_type -> lineshaft.v1.GetPoolHistoryResponse
-	21, // 48: lineshaft.v1.PoolService.ListWorkers:output_type -> lineshaft.v1.ListWorkersResponse
-	23, // 49: lineshaft.v1.PoolService.ResetPoolCounters:output_type -> lineshaft.v1.ResetPoolCountersResponse
-	42, // [42:50] is the sub-list for method output_type
-	34, // [34:42] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	30, // 1: lineshaft.v1.Pool.default_timeout:type_name -> google.protobuf.Duration
+	31, // 2: lineshaft.v1.Pool.durability:type_name -> lineshaft.v1.Durability
+	3,  // 3: lineshaft.v1.Pool.weights:type_name -> lineshaft.v1.PoolWeight
+	32, // 4: lineshaft.v1.PriorityDepth.priority:type_name -> lineshaft.v1.Priority
+	30, // 5: lineshaft.v1.PriorityDepth.oldest_wait:type_name -> google.protobuf.Duration
+	30, // 6: lineshaft.v1.Percentiles.p50:type_name -> google.protobuf.Duration
+	30, // 7: lineshaft.v1.Percentiles.p90:type_name -> google.protobuf.Duration
+	30, // 8: lineshaft.v1.Percentiles.p99:type_name -> google.protobuf.Duration
+	30, // 9: lineshaft.v1.Percentiles.max:type_name -> google.protobuf.Duration
+	30, // 10: lineshaft.v1.Worker.busy_time:type_name -> google.protobuf.Duration
+	30, // 11: lineshaft.v1.Worker.idle_time:type_name -> google.protobuf.Duration
+	7,  // 12: lineshaft.v1.Worker.remote:type_name -> lineshaft.v1.RemoteWorker
+	29, // 13: lineshaft.v1.RemoteWorker.labels:type_name -> lineshaft.v1.RemoteWorker.LabelsEntry
+	33, // 14: lineshaft.v1.PoolMetrics.time:type_name -> google.protobuf.Timestamp
+	4,  // 15: lineshaft.v1.PoolMetrics.priorities:type_name -> lineshaft.v1.PriorityDepth
+	30, // 16: lineshaft.v1.PoolMetrics.oldest_wait:type_name -> google.protobuf.Duration
+	33, // 17: lineshaft.v1.PoolMetrics.counters_since:type_name -> google.protobuf.Timestamp
+	5,  // 18: lineshaft.v1.PoolMetrics.wait_time:type_name -> lineshaft.v1.Percentiles
+	5,  // 19: lineshaft.v1.PoolMetrics.run_time:type_name -> lineshaft.v1.Percentiles
+	6,  // 20: lineshaft.v1.PoolMetrics.workers:type_name -> lineshaft.v1.Worker
+	2,  // 21: lineshaft.v1.ListPoolsResponse.pools:type_name -> lineshaft.v1.Pool
+	2,  // 22: lineshaft.v1.GetPoolResponse.pool:type_name -> lineshaft.v1.Pool
+	2,  // 23: lineshaft.v1.UpdatePoolResponse.pool:type_name -> lineshaft.v1.Pool
+	8,  // 24: lineshaft.v1.GetPoolMetricsResponse.metrics:type_name -> lineshaft.v1.PoolMetrics
+	30, // 25: lineshaft.v1.StreamPoolMetricsRequest.interval:type_name -> google.protobuf.Duration
+	8,  // 26: lineshaft.v1.StreamPoolMetricsResponse.pools:type_name -> lineshaft.v1.PoolMetrics
+	34, // 27: lineshaft.v1.StreamPoolMetricsResponse.system:type_name -> lineshaft.v1.SystemHealth
+	5,  // 28: lineshaft.v1.StreamPoolMetricsResponse.commit_time:type_name -> lineshaft.v1.Percentiles
+	33, // 29: lineshaft.v1.GetPoolHistoryRequest.after:type_name -> google.protobuf.Timestamp
+	33, // 30: lineshaft.v1.PoolSample.time:type_name -> google.protobuf.Timestamp
+	30, // 31: lineshaft.v1.PoolSample.oldest_wait:type_name -> google.protobuf.Duration
+	20, // 32: lineshaft.v1.GetPoolHistoryResponse.samples:type_name -> lineshaft.v1.PoolSample
+	30, // 33: lineshaft.v1.GetPoolHistoryResponse.interval:type_name -> google.protobuf.Duration
+	6,  // 34: lineshaft.v1.ListWorkersResponse.workers:type_name -> lineshaft.v1.Worker
+	26, // 35: lineshaft.v1.ListDecisionsResponse.decisions:type_name -> lineshaft.v1.Decision
+	33, // 36: lineshaft.v1.Decision.time:type_name -> google.protobuf.Timestamp
+	32, // 37: lineshaft.v1.Decision.priority:type_name -> lineshaft.v1.Priority
+	30, // 38: lineshaft.v1.Decision.wait:type_name -> google.protobuf.Duration
+	1,  // 39: lineshaft.v1.Decision.reason:type_name -> lineshaft.v1.DecisionReason
+	33, // 40: lineshaft.v1.Decision.started_at:type_name -> google.protobuf.Timestamp
+	9,  // 41: lineshaft.v1.PoolService.ListPools:input_type -> lineshaft.v1.ListPoolsRequest
+	11, // 42: lineshaft.v1.PoolService.GetPool:input_type -> lineshaft.v1.GetPoolRequest
+	13, // 43: lineshaft.v1.PoolService.UpdatePool:input_type -> lineshaft.v1.UpdatePoolRequest
+	15, // 44: lineshaft.v1.PoolService.GetPoolMetrics:input_type -> lineshaft.v1.GetPoolMetricsRequest
+	17, // 45: lineshaft.v1.PoolService.StreamPoolMetrics:input_type -> lineshaft.v1.StreamPoolMetricsRequest
+	19, // 46: lineshaft.v1.PoolService.GetPoolHistory:input_type -> lineshaft.v1.GetPoolHistoryRequest
+	22, // 47: lineshaft.v1.PoolService.ListWorkers:input_type -> lineshaft.v1.ListWorkersRequest
+	24, // 48: lineshaft.v1.PoolService.ListDecisions:input_type -> lineshaft.v1.ListDecisionsRequest
+	27, // 49: lineshaft.v1.PoolService.ResetPoolCounters:input_type -> lineshaft.v1.ResetPoolCountersRequest
+	10, // 50: lineshaft.v1.PoolService.ListPools:output_type -> lineshaft.v1.ListPoolsResponse
+	12, // 51: lineshaft.v1.PoolService.GetPool:output_type -> lineshaft.v1.GetPoolResponse
+	14, // 52: lineshaft.v1.PoolService.UpdatePool:output_type -> lineshaft.v1.UpdatePoolResponse
+	16, // 53: lineshaft.v1.PoolService.GetPoolMetrics:output_type -> lineshaft.v1.GetPoolMetricsResponse
+	18, // 54: lineshaft.v1.PoolService.StreamPoolMetrics:output_type -> lineshaft.v1.StreamPoolMetricsResponse
+	21, // 55: lineshaft.v1.PoolService.GetPoolHistory:output_type -> lineshaft.v1.GetPoolHistoryResponse
+	23, // 56: lineshaft.v1.PoolService.ListWorkers:output_type -> lineshaft.v1.ListWorkersResponse
+	25, // 57: lineshaft.v1.PoolService.ListDecisions:output_type -> lineshaft.v1.ListDecisionsResponse
+	28, // 58: lineshaft.v1.PoolService.ResetPoolCounters:output_type -> lineshaft.v1.ResetPoolCountersResponse
+	50, // [50:59] is the sub-list for method output_type
+	41, // [41:50] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_pool_service_proto_init() }
@@ -2206,14 +2706,14 @@ func file_lineshaft_v1_pool_service_proto_init() {
 	}
 	file_lineshaft_v1_system_service_proto_init()
 	file_lineshaft_v1_task_proto_init()
-	file_lineshaft_v1_pool_service_proto_msgTypes[10].OneofWrappers = []any{}
+	file_lineshaft_v1_pool_service_proto_msgTypes[11].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_pool_service_proto_rawDesc), len(file_lineshaft_v1_pool_service_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   24,
+			NumEnums:      2,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

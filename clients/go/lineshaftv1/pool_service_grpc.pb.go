@@ -26,6 +26,7 @@ const (
 	PoolService_StreamPoolMetrics_FullMethodName = "/lineshaft.v1.PoolService/StreamPoolMetrics"
 	PoolService_GetPoolHistory_FullMethodName    = "/lineshaft.v1.PoolService/GetPoolHistory"
 	PoolService_ListWorkers_FullMethodName       = "/lineshaft.v1.PoolService/ListWorkers"
+	PoolService_ListDecisions_FullMethodName     = "/lineshaft.v1.PoolService/ListDecisions"
 	PoolService_ResetPoolCounters_FullMethodName = "/lineshaft.v1.PoolService/ResetPoolCounters"
 )
 
@@ -70,6 +71,10 @@ type PoolServiceClient interface {
 	// Lists the workers of one pool.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_POOL (NOT_FOUND).
 	ListWorkers(ctx context.Context, in *ListWorkersRequest, opts ...grpc.CallOption) (*ListWorkersResponse, error)
+	// Lists the last dispatches of a pool, the newest first, and why each task was chosen: up to 10,000 since the start of the server.
+	// A caller sees those of its namespaces.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_POOL (NOT_FOUND).
+	ListDecisions(ctx context.Context, in *ListDecisionsRequest, opts ...grpc.CallOption) (*ListDecisionsResponse, error)
 	// Resets the counters of a pool and of its workers to zero.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_POOL (NOT_FOUND).
 	ResetPoolCounters(ctx context.Context, in *ResetPoolCountersRequest, opts ...grpc.CallOption) (*ResetPoolCountersResponse, error)
@@ -162,6 +167,16 @@ func (c *poolServiceClient) ListWorkers(ctx context.Context, in *ListWorkersRequ
 	return out, nil
 }
 
+func (c *poolServiceClient) ListDecisions(ctx context.Context, in *ListDecisionsRequest, opts ...grpc.CallOption) (*ListDecisionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListDecisionsResponse)
+	err := c.cc.Invoke(ctx, PoolService_ListDecisions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *poolServiceClient) ResetPoolCounters(ctx context.Context, in *ResetPoolCountersRequest, opts ...grpc.CallOption) (*ResetPoolCountersResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ResetPoolCountersResponse)
@@ -213,6 +228,10 @@ type PoolServiceServer interface {
 	// Lists the workers of one pool.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_POOL (NOT_FOUND).
 	ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersResponse, error)
+	// Lists the last dispatches of a pool, the newest first, and why each task was chosen: up to 10,000 since the start of the server.
+	// A caller sees those of its namespaces.
+	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_POOL (NOT_FOUND).
+	ListDecisions(context.Context, *ListDecisionsRequest) (*ListDecisionsResponse, error)
 	// Resets the counters of a pool and of its workers to zero.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), UNKNOWN_POOL (NOT_FOUND).
 	ResetPoolCounters(context.Context, *ResetPoolCountersRequest) (*ResetPoolCountersResponse, error)
@@ -246,6 +265,9 @@ func (UnimplementedPoolServiceServer) GetPoolHistory(context.Context, *GetPoolHi
 }
 func (UnimplementedPoolServiceServer) ListWorkers(context.Context, *ListWorkersRequest) (*ListWorkersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListWorkers not implemented")
+}
+func (UnimplementedPoolServiceServer) ListDecisions(context.Context, *ListDecisionsRequest) (*ListDecisionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListDecisions not implemented")
 }
 func (UnimplementedPoolServiceServer) ResetPoolCounters(context.Context, *ResetPoolCountersRequest) (*ResetPoolCountersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResetPoolCounters not implemented")
@@ -390,6 +412,24 @@ func _PoolService_ListWorkers_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _PoolService_ListDecisions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListDecisionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PoolServiceServer).ListDecisions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: PoolService_ListDecisions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PoolServiceServer).ListDecisions(ctx, req.(*ListDecisionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _PoolService_ResetPoolCounters_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ResetPoolCountersRequest)
 	if err := dec(in); err != nil {
@@ -438,6 +478,10 @@ var PoolService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListWorkers",
 			Handler:    _PoolService_ListWorkers_Handler,
+		},
+		{
+			MethodName: "ListDecisions",
+			Handler:    _PoolService_ListDecisions_Handler,
 		},
 		{
 			MethodName: "ResetPoolCounters",

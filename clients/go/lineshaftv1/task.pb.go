@@ -1697,7 +1697,9 @@ type Task struct {
 	UniqueKey string `protobuf:"bytes,39,opt,name=unique_key,json=uniqueKey,proto3" json:"unique_key,omitempty"`
 	// Files that the task has left, by name, without links. Empty unless it is COMPLETED, and in lists of tasks. They can be removed
 	// before the task; ListArtifacts has those that exist.
-	Artifacts     []*Artifact `protobuf:"bytes,42,rep,name=artifacts,proto3" json:"artifacts,omitempty"`
+	Artifacts []*Artifact `protobuf:"bytes,42,rep,name=artifacts,proto3" json:"artifacts,omitempty"`
+	// Fairness key of the submission; empty if it had none.
+	FairnessKey   string `protobuf:"bytes,43,opt,name=fairness_key,json=fairnessKey,proto3" json:"fairness_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2010,6 +2012,13 @@ func (x *Task) GetArtifacts() []*Artifact {
 		return x.Artifacts
 	}
 	return nil
+}
+
+func (x *Task) GetFairnessKey() string {
+	if x != nil {
+		return x.FairnessKey
+	}
+	return ""
 }
 
 // A file that a task has left.
@@ -2661,7 +2670,7 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\aparents\x18\x02 \x01(\x05R\aparents\x12I\n" +
 	"\x11on_parent_failure\x18\x03 \x01(\x0e2\x1d.lineshaft.v1.OnParentFailureR\x0fonParentFailure\x12-\n" +
 	"\x12unfinished_parents\x18\x04 \x01(\x05R\x11unfinishedParents\x122\n" +
-	"\x15unfinished_parent_ids\x18\x05 \x03(\tR\x13unfinishedParentIds\"\xdd\r\n" +
+	"\x15unfinished_parent_ids\x18\x05 \x03(\tR\x13unfinishedParentIds\"\x80\x0e\n" +
 	"\x04Task\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x18\n" +
@@ -2713,7 +2722,8 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\btrace_id\x18& \x01(\tR\atraceId\x12\x1d\n" +
 	"\n" +
 	"unique_key\x18' \x01(\tR\tuniqueKey\x124\n" +
-	"\tartifacts\x18* \x03(\v2\x16.lineshaft.v1.ArtifactR\tartifacts\x1a9\n" +
+	"\tartifacts\x18* \x03(\v2\x16.lineshaft.v1.ArtifactR\tartifacts\x12!\n" +
+	"\ffairness_key\x18+ \x01(\tR\vfairnessKey\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x01\n" +

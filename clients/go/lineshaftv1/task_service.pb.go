@@ -140,8 +140,11 @@ type SubmitTaskRequest struct {
 	// well and ended at most this long ago, 1 ms to 365 days, whatever its payload was. The response describes it, and `duplicate` is
 	// true. Requires `unique_key`. Unset: no result is reused, neither for this task nor that of this task.
 	ReuseResultWithin *durationpb.Duration `protobuf:"bytes,25,opt,name=reuse_result_within,json=reuseResultWithin,proto3" json:"reuse_result_within,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Fairness key, 1 to 64 characters of [A-Za-z0-9._:-], such as the customer for whom the task is. The tasks of a namespace that wait in
+	// a pool with the same priority share its part of the slots by their keys, and those without a key count as one more. Empty: none.
+	FairnessKey   string `protobuf:"bytes,26,opt,name=fairness_key,json=fairnessKey,proto3" json:"fairness_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubmitTaskRequest) Reset() {
@@ -347,6 +350,13 @@ func (x *SubmitTaskRequest) GetReuseResultWithin() *durationpb.Duration {
 		return x.ReuseResultWithin
 	}
 	return nil
+}
+
+func (x *SubmitTaskRequest) GetFairnessKey() string {
+	if x != nil {
+		return x.FairnessKey
+	}
+	return ""
 }
 
 // The parents of a task: at most 10,000, in the namespace of the task. A finished parent is neither deleted by DeleteTasks nor
@@ -1716,16 +1726,18 @@ type QueuePosition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// QUEUED tasks of higher priorities.
 	MoreUrgent int64 `protobuf:"varint,1,opt,name=more_urgent,json=moreUrgent,proto3" json:"more_urgent,omitempty"`
-	// QUEUED tasks of the same priority that are before the task; if other namespaces take turns, those of its namespace.
+	// QUEUED tasks of the same priority that are before the task; if other namespaces or fairness keys take turns, those of its own.
 	Before int64 `protobuf:"varint,2,opt,name=before,proto3" json:"before,omitempty"`
 	// Whether there may be more than `before`: only the first 1,000 tasks are looked at.
 	AtLeast bool `protobuf:"varint,3,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
 	// Other namespaces that have QUEUED tasks of the same priority, and take turns with that of the task.
 	OtherNamespaces int64 `protobuf:"varint,4,opt,name=other_namespaces,json=otherNamespaces,proto3" json:"other_namespaces,omitempty"`
 	// Whether the task was given to the pool, so that it starts in its order when a worker is free.
-	Dispatched    bool `protobuf:"varint,5,opt,name=dispatched,proto3" json:"dispatched,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Dispatched bool `protobuf:"varint,5,opt,name=dispatched,proto3" json:"dispatched,omitempty"`
+	// Other fairness keys of its namespace that have QUEUED tasks of the same priority, and take turns with that of the task.
+	OtherFairnessKeys int64 `protobuf:"varint,6,opt,name=other_fairness_keys,json=otherFairnessKeys,proto3" json:"other_fairness_keys,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *QueuePosition) Reset() {
@@ -1791,6 +1803,13 @@ func (x *QueuePosition) GetDispatched() bool {
 		return x.Dispatched
 	}
 	return false
+}
+
+func (x *QueuePosition) GetOtherFairnessKeys() int64 {
+	if x != nil {
+		return x.OtherFairnessKeys
+	}
+	return 0
 }
 
 // Request of ListTasks.
@@ -3907,7 +3926,7 @@ var File_lineshaft_v1_task_service_proto protoreflect.FileDescriptor
 
 const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1flineshaft/v1/task_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17lineshaft/v1/task.proto\"\xa4\t\n" +
+	"\x1flineshaft/v1/task_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17lineshaft/v1/task.proto\"\xc7\t\n" +
 	"\x11SubmitTaskRequest\x12\x18\n" +
 	"\ahandler\x18\x01 \x01(\tR\ahandler\x12/\n" +
 	"\apayload\x18\x02 \x01(\v2\x15.lineshaft.v1.PayloadR\apayload\x122\n" +
@@ -3942,7 +3961,8 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\n" +
 	"unique_key\x18\x17 \x01(\tR\tuniqueKey\x12L\n" +
 	"\x12on_unique_conflict\x18\x18 \x01(\x0e2\x1e.lineshaft.v1.OnUniqueConflictR\x10onUniqueConflict\x12I\n" +
-	"\x13reuse_result_within\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\x11reuseResultWithin\x1a9\n" +
+	"\x13reuse_result_within\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\x11reuseResultWithin\x12!\n" +
+	"\ffairness_key\x18\x1a \x01(\tR\vfairnessKey\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x01\n" +
@@ -4041,7 +4061,7 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\btask_ids\x18\x02 \x03(\tR\ataskIds\"\"\n" +
 	"\n" +
 	"TakenSlots\x12\x14\n" +
-	"\x05slots\x18\x01 \x01(\x05R\x05slots\"\xae\x01\n" +
+	"\x05slots\x18\x01 \x01(\x05R\x05slots\"\xde\x01\n" +
 	"\rQueuePosition\x12\x1f\n" +
 	"\vmore_urgent\x18\x01 \x01(\x03R\n" +
 	"moreUrgent\x12\x16\n" +
@@ -4050,7 +4070,8 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\x10other_namespaces\x18\x04 \x01(\x03R\x0fotherNamespaces\x12\x1e\n" +
 	"\n" +
 	"dispatched\x18\x05 \x01(\bR\n" +
-	"dispatched\"\xa9\x01\n" +
+	"dispatched\x12.\n" +
+	"\x13other_fairness_keys\x18\x06 \x01(\x03R\x11otherFairnessKeys\"\xa9\x01\n" +
 	"\x10ListTasksRequest\x120\n" +
 	"\x06filter\x18\x01 \x01(\v2\x18.lineshaft.v1.TaskFilterR\x06filter\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +

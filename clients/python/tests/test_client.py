@@ -69,12 +69,12 @@ def test_options_reach_the_server(client: Client) -> None:
     task = client.submit(
         "io", 0, priority="high", labels={"a": "b"}, timeout=timedelta(minutes=2), retry=Retry(max_attempts=7, delay=1.5),
         delay=0.01, name="a name", at_most_once=False, durability="memory", task_id="", expires_after=3600,
-        limits=[Limit("k", max_running=3), Limit("r", starts=100, interval=0.5, burst=2)],
+        limits=[Limit("k", max_running=3), Limit("r", starts=100, interval=0.5, burst=2)], fairness_key="customer:42",
     )  # fmt: skip
     task.wait()
     info = task.info()
     assert info.state is State.COMPLETED and info.priority == "HIGH" and info.labels == {"a": "b"}
-    assert info.name == "a name" and info.attempt == 1
+    assert info.name == "a name" and info.attempt == 1 and info.message.fairness_key == "customer:42"
     assert info.message.timeout.seconds == 120 and info.message.retry.max_attempts == 7
     assert info.message.retry.delay.ToMilliseconds() == 1500
     places, rate = info.message.limits

@@ -45,6 +45,8 @@ export interface TaskOptions {
   onParentFailure?: OnParentFailure;
   /** At most 8 limits, which the task shares with others. */
   limits?: TaskLimit[];
+  /** Such as the customer for whom the task is: tasks with different keys take turns. */
+  fairnessKey?: string;
   /** At most one task of the namespace with this key waits for its first start. */
   uniqueKey?: string;
   /** What happens if a task with the same unique key has not ended. Default: `fail`. */
@@ -95,6 +97,7 @@ export function submitRequest(
       ? { taskIds: options.after, batchIndices: [], onParentFailure: onParentFailure(options.onParentFailure) }
       : undefined,
     limits: options.limits?.map(taskLimit) ?? [],
+    fairnessKey: options.fairnessKey ?? "",
     uniqueKey: options.uniqueKey ?? "",
     onUniqueConflict: onUniqueConflict(options.onUniqueConflict),
     reuseResultWithin: duration(options.reuseResultWithin),

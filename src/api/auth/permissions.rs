@@ -49,7 +49,7 @@ use CallKind::{Streaming, Unary};
 use Permission::{AllNamespaces, AnyNamespace, Authenticated, Public};
 use Role::{Admin, Operator, Submitter, Viewer, Worker};
 
-const TABLE: [(&str, Permission, CallKind); 69] = [
+const TABLE: [(&str, Permission, CallKind); 70] = [
     ("/lineshaft.v1.TaskService/SubmitTask", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/BatchSubmitTasks", AnyNamespace(Submitter), Unary),
     ("/lineshaft.v1.TaskService/SubmitTasks", AnyNamespace(Submitter), Streaming),
@@ -94,6 +94,7 @@ const TABLE: [(&str, Permission, CallKind); 69] = [
     ("/lineshaft.v1.PoolService/StreamPoolMetrics", AllNamespaces(Viewer), Streaming),
     ("/lineshaft.v1.PoolService/GetPoolHistory", AllNamespaces(Viewer), Unary),
     ("/lineshaft.v1.PoolService/ListWorkers", AllNamespaces(Viewer), Unary),
+    ("/lineshaft.v1.PoolService/ListDecisions", AnyNamespace(Viewer), Unary),
     ("/lineshaft.v1.PoolService/ResetPoolCounters", AllNamespaces(Operator), Unary),
     ("/lineshaft.v1.HandlerService/ListHandlers", AnyNamespace(Viewer), Unary),
     ("/lineshaft.v1.HandlerService/GetHandler", AnyNamespace(Viewer), Unary),

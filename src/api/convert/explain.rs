@@ -69,5 +69,6 @@ fn position(position: Position) -> v1::QueuePosition {
         at_least: position.at_least,
         other_namespaces: to_i64(position.namespaces),
         dispatched: position.is_dispatched,
+        other_fairness_keys: to_i64(position.keys),
     }
 }

@@ -1,8 +1,10 @@
 //! Pools, their metrics, and pool updates.
 
-use crate::model::{DurationStats, PoolKind, PoolName, Priority, limits};
+use crate::model::{DurationStats, PoolKind, PoolName, Priority, WeightRule, limits};
 use crate::proto::v1;
-use crate::scheduler::{PoolMetrics, PoolSnapshot, PoolUpdate, PoolView, WorkerStats};
+use crate::scheduler::{
+    Decision, DecisionReason, PoolMetrics, PoolSnapshot, PoolUpdate, PoolView, Rivals, WorkerStats,
+};
 
 use super::invalid_fields::InvalidFields;
 use super::numbers::{to_i32, to_i64};
@@ -55,6 +57,38 @@ pub fn pool(view: PoolView) -> v1::Pool {
         etag,
         namespaces: spec.namespaces.iter().map(ToString::to_string).collect(),
         max_running_per_namespace: spec.max_running_per_namespace.map_or(0, to_i32),
+        weights: spec.weights.0.iter().map(weight).collect(),
+    }
+}
+
+fn weight(rule: &WeightRule) -> v1::PoolWeight {
+    v1::PoolWeight {
+        namespace: rule.namespace.to_string(),
+        fairness_key: rule.key.as_ref().map(ToString::to_string).unwrap_or_default(),
+        weight: rule.weight.as_f64(),
+    }
+}
+
+pub fn decision(decision: &Decision) -> v1::Decision {
+    let (reason, rivals) = match decision.reason {
+        DecisionReason::Turn(rivals) => (v1::DecisionReason::Turn, rivals),
+        DecisionReason::Trial => (v1::DecisionReason::Trial, Rivals::default()),
+    };
+    let (started_at, worker) = decision.start.as_ref().map(|(at, worker)| (timestamp(*at), worker.to_string())).unzip();
+    v1::Decision {
+        time: Some(timestamp(decision.at)),
+        task_id: decision.task.to_string(),
+        attempt: to_i32(decision.attempt),
+        handler: decision.handler.to_string(),
+        priority: priority(decision.priority),
+        namespace: decision.namespace.to_string(),
+        fairness_key: decision.fairness_key.as_ref().map(ToString::to_string).unwrap_or_default(),
+        wait: Some(duration(decision.at.since(decision.eligible_at))),
+        reason: reason.into(),
+        other_namespaces: rivals.namespaces.into(),
+        other_fairness_keys: rivals.keys.into(),
+        started_at,
+        worker: worker.unwrap_or_default(),
     }
 }
 

@@ -98,6 +98,7 @@ fn have_equal_fields(one: &v1::SubmitTaskRequest, other: &v1::SubmitTaskRequest)
         unique_key: _,
         on_unique_conflict,
         reuse_result_within,
+        fairness_key,
     } = one;
     is_same(handler, &other.handler)
         && is_same(content_type_of(payload.as_ref()), content_type_of(other.payload.as_ref()))
@@ -118,4 +119,5 @@ fn have_equal_fields(one: &v1::SubmitTaskRequest, other: &v1::SubmitTaskRequest)
         && *limits == other.limits
         && *on_unique_conflict == other.on_unique_conflict
         && *reuse_result_within == other.reuse_result_within
+        && is_same(fairness_key, &other.fairness_key)
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    BatchId, BatchRef, Catalog, Coded, Details, ErrorCode, FieldViolation, HandlerName, HandlerSpec, Namespace,
-    PoolKind, PoolName, PoolSpec, RequestKey, SubmissionDigest, TaskExtras, TaskId, TaskLimit, TaskOptions, TaskSpec,
-    Timestamp, TraceContext, limits,
+    BatchId, BatchRef, Catalog, Coded, Details, ErrorCode, FairnessKey, FieldViolation, HandlerName, HandlerSpec,
+    Namespace, PoolKind, PoolName, PoolSpec, RequestKey, SubmissionDigest, TaskExtras, TaskId, TaskLimit, TaskOptions,
+    TaskSpec, Timestamp, TraceContext, limits,
 };
 use crate::proto::v1::{self, payload::Kind};
 
@@ -17,7 +17,7 @@ use super::submit_fields::{
     Labels, Overrides, check_args, check_payload, content_type, labels, optional_name, payload, task_id, unique_key,
 };
 use super::submit_trace::{own_trace, trace_mode, trace_of_call};
-use super::task_limit;
+use super::{submit_fields, task_limit};
 
 /// Bytes of a refused argument that the error shows.
 const ARG_BYTES_SHOWN: usize = 128;
@@ -104,6 +104,7 @@ struct ParsedFields {
     namespace: Option<Namespace>,
     pool: Option<PoolName>,
     overrides: Overrides,
+    fairness_key: Option<FairnessKey>,
     content_type: Arc<str>,
     labels: Labels,
     limits: Box<[TaskLimit]>,
@@ -227,6 +228,7 @@ impl ParsedFields {
             namespace,
             pool: pool_name.and_then(|pool| invalid.parsed(path.field("pool"), PoolName::parse(pool))),
             overrides: Overrides::parse(invalid, path, request),
+            fairness_key: submit_fields::fairness_key(invalid, path, &request.fairness_key),
             content_type: content_type(invalid, path, type_text, is_json),
             labels: labels(invalid, path, &request.labels),
             limits: task_limit::parse(invalid, path, &request.limits, catalog),
@@ -248,7 +250,7 @@ impl ParsedFields {
         catalog: &Catalog,
         context: &SubmitContext<'_>,
     ) -> Result<TaskOptions, SubmitError> {
-        let Self { pool, batch, overrides, content_type, labels, limits, .. } = self;
+        let Self { pool, batch, overrides, fairness_key, content_type, labels, limits, .. } = self;
         let (Some(handler), Some(namespace)) = (self.handler, self.namespace) else {
             return Err(InvalidFields::one(path.field("handler"), "is invalid").into());
         };
@@ -259,6 +261,7 @@ impl ParsedFields {
             handler: handler.name.clone(),
             pool: pool.name.clone(),
             priority: overrides.priority,
+            fairness_key,
             display_name: request.display_name.as_str().into(),
             labels,
             batch,

@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::model::limits::PayloadLimit;
 use crate::model::spec::{JSON, OCTET_STREAM};
 use crate::model::{
-    Durability, Namespace, OnUniqueConflict, PayloadSchema, Priority, RetryPolicy, TaskId, UniqueKey, id, limits,
+    Durability, FairnessKey, Namespace, OnUniqueConflict, PayloadSchema, Priority, RetryPolicy, TaskId, UniqueKey, id,
+    limits,
 };
 use crate::proto::v1::{self, payload::Kind};
 
@@ -108,6 +109,13 @@ pub(super) fn optional_name(invalid: &mut InvalidFields, field: FieldPath, text:
         return None;
     }
     invalid.parsed(field, id::check_name(text)).map(|()| text.into())
+}
+
+pub(super) fn fairness_key(invalid: &mut InvalidFields, path: MessagePath, text: &str) -> Option<FairnessKey> {
+    if text.is_empty() {
+        return None;
+    }
+    invalid.parsed(path.field("fairness_key"), FairnessKey::parse(text))
 }
 
 /// `request` has lost its key.

@@ -116,6 +116,7 @@ pub fn task(task: Task, include: Include) -> v1::Task {
         trace_id: spec.extras().trace.as_deref().and_then(TraceContext::trace_id_text).unwrap_or_default(),
         unique_key: spec.extras().unique.as_ref().map(|unique| unique.key.to_string()).unwrap_or_default(),
         artifacts: Vec::new(),
+        fairness_key: options.fairness_key.as_ref().map(ToString::to_string).unwrap_or_default(),
     }
 }
 

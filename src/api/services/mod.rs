@@ -3,6 +3,7 @@
 mod artifact_uploads;
 pub mod artifacts;
 pub mod batches;
+mod decisions;
 pub mod handlers;
 pub mod health;
 pub mod interval;

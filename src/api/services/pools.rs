@@ -20,6 +20,7 @@ use crate::scheduler::{Handle, PoolMetrics, UnknownPool};
 use crate::telemetry::host::HostReading;
 use crate::telemetry::metrics::ServerGauges;
 
+use super::decisions;
 use super::interval::Ticker;
 use super::pool_history::PoolHistory;
 
@@ -177,6 +178,17 @@ impl PoolService for Pools {
         let (metrics, revision) = self.metrics(name, true).await?;
         let (workers, next_page_token) = page.of(metrics.workers);
         Ok(Response::new(v1::ListWorkersResponse { workers, revision, next_page_token }))
+    }
+
+    async fn list_decisions(
+        &self,
+        request: Request<v1::ListDecisionsRequest>,
+    ) -> Result<Response<v1::ListDecisionsResponse>, Status> {
+        let caller = self.callers.extract(&request)?;
+        let memory =
+            self.handle.reserve_response(&caller.share_name(), decisions::BYTES_MAX).await.map_err(into_status)?;
+        let response = decisions::list(&self.handle, request.into_inner(), &caller).await?;
+        Ok(ResponseMemory::reserved(memory).attach_to(response))
     }
 
     async fn reset_pool_counters(

@@ -131,6 +131,9 @@ pub struct TaskArgs {
     /// be submitted with this option
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "unique_key")]
     reuse_result_within: Option<Duration>,
+    /// Fairness key, such as the customer for whom the task is: tasks with different keys take turns
+    #[arg(long, value_name = "KEY", value_parser = NonEmptyStringValueParser::new())]
+    fairness_key: Option<String>,
     /// Never start the task twice, even if the server crashes while it runs
     #[arg(long)]
     at_most_once: bool,
@@ -184,6 +187,7 @@ impl TaskArgs {
             unique_key: self.unique_key.unwrap_or_default(),
             on_unique_conflict: self.on_unique_conflict.map_or(0, |rule| rule as i32),
             reuse_result_within: self.reuse_result_within.map(to_proto),
+            fairness_key: self.fairness_key.unwrap_or_default(),
             ..v1::SubmitTaskRequest::default()
         })
     }

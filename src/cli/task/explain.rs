@@ -2,7 +2,7 @@
 
 use crate::cli::client::Client;
 use crate::cli::error::CommandResult;
-use crate::cli::format;
+use crate::cli::format::{self, counted};
 use crate::cli::printer::Printer;
 use crate::cli::view::{Text, View};
 use crate::proto::v1::{self, EstimateBasis, blocker::Kind};
@@ -61,10 +61,11 @@ fn position(position: &v1::QueuePosition) -> String {
         0 => String::new(),
         more => format!(", and {more} of higher priority"),
     };
-    let turns = match position.other_namespaces {
-        0 => String::new(),
-        others => format!("; it takes turns with {}", counted(others, "other namespace")),
-    };
+    let others = [(position.other_namespaces, "other namespace"), (position.other_fairness_keys, "other fairness key")];
+    let others: Vec<_> =
+        others.into_iter().filter(|(count, _)| *count > 0).map(|(count, of)| counted(count, of)).collect();
+    let turns =
+        if others.is_empty() { String::new() } else { format!("; it takes turns with {}", others.join(" and ")) };
     format!("{least}{} before it in the queue{urgent}{turns}", counted(position.before, "task"))
 }
 
@@ -76,10 +77,6 @@ fn estimate(response: &v1::ExplainTaskResponse, view: &View) -> Option<String> {
         EstimateBasis::RunTimes => format!("starts about {at}, if tasks run as long as before"),
         EstimateBasis::Unspecified => format!("starts about {at}"),
     })
-}
-
-fn counted(number: i64, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -107,6 +104,7 @@ mod tests {
                 at_least: true,
                 other_namespaces: 1,
                 dispatched: false,
+                other_fairness_keys: 2,
             }),
             estimated_start: Some(prost_types::Timestamp::default()),
             estimate_basis: EstimateBasis::FreeSlot.into(),
@@ -118,7 +116,8 @@ mod tests {
             "waits for 3 parents: a b and 1 other",
             "other tasks have all 4 slots of the pool",
             "its namespace has all 1 slot of the pool that it may have",
-            "at least 1000 tasks before it in the queue, and 2 of higher priority; it takes turns with 1 other namespace",
+            "at least 1000 tasks before it in the queue, and 2 of higher priority; it takes turns with 1 other namespace \
+             and 2 other fairness keys",
             "starts at once: a slot is free",
         ];
         assert_eq!(text(&response, &View::of_stdout(None)).to_string(), expected.join("\n  "));

@@ -35,6 +35,7 @@ pub fn details(task: &v1::Task, view: &View) -> Text {
             ("waits for", parents.map(waits_for).unwrap_or_default().into()),
             ("limits", limit::names(&task.limits).into()),
             ("unique key", task.unique_key.as_str().into()),
+            ("fairness key", task.fairness_key.as_str().into()),
             ("attempt", Cell::number(task.attempt)),
             ("submitted", view.time(task.submitted_at.as_ref())),
             ("eligible", view.time(task.eligible_at.as_ref().filter(|_| is_waiting && held_by.is_empty()))),

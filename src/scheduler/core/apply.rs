@@ -213,7 +213,7 @@ impl Core {
         let Some(task) = tasks.get(index) else { return };
         let options = &task.spec.options;
         if let Some(queue) = pools[usize::from(task.pool)].queue_mut(options) {
-            queue.ready.mark_stale(options.priority, &options.namespace, |entry| Self::is_live(tasks, entry));
+            queue.ready.mark_stale(options, |entry| Self::is_live(tasks, entry));
         }
     }
 

@@ -35,7 +35,9 @@ impl Core {
         if task.spec.options.confirms_start() || self.quarantine.confirms(ticket) {
             out.confirms.push(ticket);
         }
-        let is_remote = self.pools[usize::from(ticket.pool)].is_remote();
+        let pool = &mut self.pools[usize::from(ticket.pool)];
+        pool.decisions.start(ticket, at, &worker);
+        let is_remote = pool.is_remote();
         let lease = if is_remote { Lease::Remote { fence: ticket.fence } } else { Lease::Local { epoch: self.epoch } };
         let charges = self.charges(ticket.index, at);
         let change = TaskChange::Started { worker, lease, charges };

@@ -66,6 +66,9 @@ impl Core {
         let size = if pool.is_remote() { pool.spec.size } else { size };
         let max = spec.max_running_per_namespace;
         let changes_max = max != pool.spec.max_running_per_namespace;
+        if spec.weights != pool.spec.weights {
+            pool.queues.set_weights(&spec.weights);
+        }
         pool.spec = PoolSpec { size, queue_limit, paused, ..spec };
         if changes_max {
             let slots = self.slots_by_namespace(index);

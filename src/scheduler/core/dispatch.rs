@@ -3,6 +3,7 @@
 use crate::model::Priority;
 use crate::pool::{Assignment, Ticket};
 
+use super::decision_log::DecisionReason;
 use super::decisions::{Decisions, Dispatch};
 use super::state::Core;
 use super::table::TaskTable;
@@ -65,7 +66,8 @@ impl Core {
         let tasks = &self.tasks;
         let next = self.pools[pool].queues.get_mut(queue);
         let entry = next.and_then(|queue| queue.ready.pop(priority, |entry| Self::is_live(tasks, entry)));
-        let Some(assignment) = entry.and_then(|entry| self.assign(entry.index)) else { return false };
+        let Some((entry, rivals)) = entry else { return false };
+        let Some(assignment) = self.assign(entry.index, DecisionReason::Turn(rivals)) else { return false };
         if let Some(queue) = self.pools[pool].queues.get_mut(queue) {
             queue.begun.push(assignment);
         }
@@ -89,7 +91,7 @@ impl Core {
     }
 
     /// Begins an attempt of a QUEUED task.
-    pub(super) fn assign(&mut self, index: u32) -> Option<Assignment> {
+    pub(super) fn assign(&mut self, index: u32, reason: DecisionReason) -> Option<Assignment> {
         let (is_careful, fence) = (self.confirms_starts(), self.draw_stamp());
         let task = self.tasks.get_mut(index)?;
         task.stamp = fence;
@@ -110,6 +112,7 @@ impl Core {
         let queue = pool.queue_for(&options.handler);
         queue.assigned[priority] += 1;
         queue.assigned_order[priority].push_back(ticket);
+        pool.decisions.add(self.now, &assignment, reason);
         if is_careful {
             self.note_confirmation(ticket);
         }

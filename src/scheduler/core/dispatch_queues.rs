@@ -2,10 +2,11 @@
 //! dispatch, or to tell the pool, so that a turn does not depend on the number of handlers.
 
 use std::slice;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::model::{HandlerName, Namespace, TaskOptions};
+use crate::model::{HandlerName, Namespace, TaskOptions, Weights};
 
 use super::dispatch_queue::DispatchQueue;
 use super::key_queue::QueueEntry;
@@ -20,6 +21,7 @@ pub struct DispatchQueues {
     /// Indexes of the queues that have changed, each once.
     changed: Vec<usize>,
     slots: NamespaceSlots,
+    weights: Arc<Weights>,
     /// Queues that were looked at because a namespace has got its last slot, or has one again.
     #[cfg(test)]
     pub visits: usize,
@@ -27,8 +29,8 @@ pub struct DispatchQueues {
 
 impl DispatchQueues {
     /// `max`: slots of the pool that a namespace may have at once.
-    pub fn new(max: Option<usize>) -> Self {
-        Self { slots: NamespaceSlots::new(max), ..Self::default() }
+    pub fn new(max: Option<usize>, weights: Arc<Weights>) -> Self {
+        Self { slots: NamespaceSlots::new(max), weights, ..Self::default() }
     }
 
     pub fn len(&self) -> usize {
@@ -47,8 +49,9 @@ impl DispatchQueues {
         self.by_handler.get(handler).copied()
     }
 
-    pub fn add(&mut self, queue: DispatchQueue) -> usize {
+    pub fn add(&mut self, mut queue: DispatchQueue) -> usize {
         let index = self.queues.len();
+        queue.ready.set_weights(self.weights.clone());
         if let Some(handler) = &queue.handler {
             self.by_handler.insert(handler.clone(), index);
         }
@@ -95,11 +98,10 @@ impl DispatchQueues {
 
     /// Adds a task to a queue.
     pub fn push(&mut self, index: usize, options: &TaskOptions, entry: QueueEntry, interrupted: bool) {
-        let namespace = &options.namespace;
-        let is_full = self.slots.is_full(namespace);
+        let is_full = self.slots.is_full(&options.namespace);
         let Some(queue) = self.change(index) else { return };
-        if queue.ready.push(options.priority, namespace, entry, interrupted, is_full) {
-            self.slots.add_queue(namespace, index);
+        if queue.ready.push(options, entry, interrupted, is_full) {
+            self.slots.add_queue(&options.namespace, index);
         }
     }
 
@@ -131,11 +133,17 @@ impl DispatchQueues {
         }
     }
 
+    /// Sets the weights of namespaces and fairness keys.
+    pub fn set_weights(&mut self, weights: &Arc<Weights>) {
+        self.weights.clone_from(weights);
+        self.queues.iter_mut().for_each(|queue| queue.ready.set_weights(weights.clone()));
+    }
+
     /// Changes how many slots a namespace may have at once. `taken` are those of each namespace that has any.
     pub fn limit_slots(&mut self, max: Option<usize>, taken: HashMap<Namespace, usize>) {
         self.slots.limit(max, taken);
         for (index, queue) in self.queues.iter_mut().enumerate() {
-            let namespaces: Vec<Namespace> = queue.ready.keys().cloned().collect();
+            let namespaces: Vec<Namespace> = queue.ready.namespaces().cloned().collect();
             for namespace in namespaces {
                 self.slots.add_queue(&namespace, index);
                 if self.slots.is_full(&namespace) {
@@ -194,7 +202,7 @@ mod tests {
 
     /// Queues of this many handlers, in a pool of which a namespace may have two slots.
     fn queues(count: usize) -> DispatchQueues {
-        let mut queues = DispatchQueues::new(Some(2));
+        let mut queues = DispatchQueues::new(Some(2), Arc::default());
         for number in 0..count {
             queues.add(DispatchQueue::new(Some(HandlerName::parse(&format!("h{number}")).unwrap())));
         }

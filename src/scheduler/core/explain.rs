@@ -11,6 +11,7 @@ use super::key_queue::QueueEntry;
 use super::limit_table::Usage;
 use super::limits::turn;
 use super::pool_state::PoolState;
+use super::ready_queue::Rivals;
 use super::state::Core;
 use super::table::TaskEntry;
 
@@ -67,12 +68,15 @@ pub enum Blocker {
 pub struct Position {
     /// QUEUED tasks of higher priorities.
     pub more_urgent: u64,
-    /// QUEUED tasks of the same priority that are before it. Of its own namespace only, if other namespaces take turns with that.
+    /// QUEUED tasks of the same priority that are before it. Of its own namespace and fairness key only, if others take turns
+    /// with that.
     pub before: u64,
     /// Whether there may be more of these: not all were looked at.
     pub at_least: bool,
     /// Other namespaces that take turns with that of the task.
     pub namespaces: u64,
+    /// Other fairness keys of its namespace that take turns with that of the task.
+    pub keys: u64,
     /// Whether the pool was given the task, which starts when a worker is free.
     pub is_dispatched: bool,
 }
@@ -178,14 +182,15 @@ impl Core {
                 before += u64::from(!found);
                 found
             });
-            return Position { more_urgent, before, at_least: !is_it, namespaces: 0, is_dispatched };
+            return Position { more_urgent, before, at_least: !is_it, namespaces: 0, keys: 0, is_dispatched };
         }
         let entry = QueueEntry { index, stamp: task.stamp };
         let is_live = |entry| Self::is_live(&self.tasks, entry);
-        let (before, is_it) = queue.ready.before(priority, &options.namespace, entry, EXAMINED_MAX, is_live);
+        let (before, is_it) = queue.ready.before(options, entry, EXAMINED_MAX, is_live);
         let before = (before + queue.assigned[p]) as u64;
-        let namespaces = queue.ready.other_keys(priority, &options.namespace) as u64;
-        Position { more_urgent, before, at_least: !is_it, namespaces, is_dispatched }
+        let Rivals { namespaces, keys } = queue.ready.rivals(options);
+        let (namespaces, keys) = (namespaces.into(), keys.into());
+        Position { more_urgent, before, at_least: !is_it, namespaces, keys, is_dispatched }
     }
 }
 
@@ -223,10 +228,11 @@ fn estimated_start(
     pool: &PoolState,
     queue: &DispatchQueue,
 ) -> Option<Estimate> {
-    let Position { more_urgent, before, at_least, namespaces, .. } = position;
-    // Each other namespace has one turn for each of this one, as long as it has tasks.
-    let same_priority = queue.len(task.spec.options.priority).saturating_sub(1) as u64;
-    let ahead = more_urgent + (before + namespaces * (before + 1)).min(same_priority);
+    let Position { more_urgent, before, at_least, is_dispatched, .. } = position;
+    let options = &task.spec.options;
+    let same_priority = queue.len(options.priority).saturating_sub(1) as u64;
+    let of_same = if is_dispatched { before } else { queue.ready.starts_with(options, before + 1) - 1 };
+    let ahead = more_urgent + of_same.min(same_priority);
     if at_least || pool.spec.size == 0 || !has_whole_pool(pool, queue) {
         return None;
     }

@@ -103,7 +103,7 @@ fn the_tasks_before_a_dispatched_one_and_their_run_times_give_its_start() {
     fixture.submit(20, more.collect()).unwrap();
     assert_eq!(fixture.assigned().len(), 11);
     let third = explain(&fixture, 20, "t3");
-    let position = Position { more_urgent: 1, before: 3, at_least: false, namespaces: 0, is_dispatched: true };
+    let position = Position { more_urgent: 1, before: 3, at_least: false, namespaces: 0, keys: 0, is_dispatched: true };
     assert_eq!((&third.blockers[..], third.position), (&[Blocker::PoolFull { slots: 1 }][..], Some(position)));
     assert_eq!(blocked(&fixture), [("pool_slots", 11)]);
     let Some(Estimate::ByRunTimes(Timestamp(at))) = third.estimate else { panic!("{third:?}") };
@@ -131,7 +131,8 @@ fn namespaces_take_turns_before_tasks_that_are_not_dispatched() {
     fixture.submit(0, own.chain([of_team("team/a"), of_team("team/b")]).collect()).unwrap();
     assert_eq!(fixture.assigned().len(), 2, "one of each namespace");
     let last = explain(&fixture, 0, "t3").position.unwrap();
-    let expected = Position { more_urgent: 0, before: 4, at_least: false, namespaces: 1, is_dispatched: false };
+    let expected =
+        Position { more_urgent: 0, before: 4, at_least: false, namespaces: 1, keys: 0, is_dispatched: false };
     assert_eq!(last, expected);
 }
 

@@ -1,4 +1,4 @@
-//! The queued tasks of one key, such as a namespace, that have the same priority.
+//! The queued tasks of one fairness key that have the same priority.
 
 use std::collections::VecDeque;
 
@@ -17,23 +17,20 @@ pub struct KeyQueue {
     pub others: VecDeque<QueueEntry>,
     /// Entries that are not stale.
     pub live: usize,
-    /// Whether the key has all the slots that it may have, so that none of its tasks can start.
-    pub is_held: bool,
-    /// Whether the rotation contains the key. One that is held leaves it when its turn comes.
-    pub in_rotation: bool,
 }
 
+/// Entries for which an empty lane keeps its memory.
+const CAPACITY_KEPT: usize = 64;
+
 impl KeyQueue {
-    pub fn is_empty(&self) -> bool {
-        self.interrupted.is_empty() && self.others.is_empty()
+    /// Live and stale entries, in the order in which they start.
+    pub fn iter(&self) -> impl Iterator<Item = QueueEntry> {
+        self.interrupted.iter().chain(&self.others).copied()
     }
 
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.interrupted.len() + self.others.len()
-    }
-
-    pub fn front(&self) -> Option<&QueueEntry> {
-        self.interrupted.front().or(self.others.front())
     }
 
     pub fn pop_front(&mut self) -> Option<QueueEntry> {
@@ -52,6 +49,9 @@ fn remove_stale_front(queue: &mut VecDeque<QueueEntry>, is_live: impl Fn(QueueEn
     while queue.front().is_some_and(|entry| !is_live(*entry)) {
         queue.pop_front();
         removed += 1;
+    }
+    if queue.is_empty() && queue.capacity() > CAPACITY_KEPT {
+        *queue = VecDeque::new();
     }
     removed
 }

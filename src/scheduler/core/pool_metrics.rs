@@ -103,8 +103,8 @@ impl Core {
     fn oldest_wait(&mut self, now: Timestamp, pool: usize, queue: usize, priority: Priority) -> Duration {
         let assigned = self.oldest_assigned(pool, queue, priority).map(|ticket| ticket.index);
         let tasks = &self.tasks;
-        let queue = self.pools[pool].queues.get(queue);
-        let ready = queue.into_iter().flat_map(|queue| queue.ready.fronts(priority));
+        let queue = self.pools[pool].queues.get_mut(queue);
+        let ready = queue.into_iter().flat_map(|queue| queue.ready.oldest(priority));
         let oldest = ready.map(|entry| entry.index).chain(assigned);
         let eligible_at = oldest.filter_map(|index| Some(tasks.get(index)?.since)).min();
         eligible_at.map_or(Duration::ZERO, |since| now.since(since))

@@ -7,6 +7,7 @@ use crate::model::{
     Timestamp,
 };
 
+use super::decision_log::DecisionLog;
 use super::dispatch_queue::DispatchQueue;
 use super::dispatch_queues::DispatchQueues;
 use super::held_tasks::HeldTasks;
@@ -54,6 +55,8 @@ pub struct PoolState {
     pub queued: u64,
     pub running: u64,
     pub counters: Counters,
+    /// Since the start of the server.
+    pub decisions: DecisionLog,
     pub wait_us: Histogram<u64>,
     pub run_us: Histogram<u64>,
     pub counters_since: Timestamp,
@@ -67,7 +70,7 @@ pub struct PoolState {
 
 impl PoolState {
     pub fn new(spec: PoolSpec, configured: bool) -> Self {
-        let mut queues = DispatchQueues::new(spec.max_running_per_namespace);
+        let mut queues = DispatchQueues::new(spec.max_running_per_namespace, spec.weights.clone());
         if spec.kind != PoolKind::Remote {
             queues.add(DispatchQueue::new(None));
         }
@@ -81,6 +84,7 @@ impl PoolState {
             queued: 0,
             running: 0,
             counters: Counters::default(),
+            decisions: DecisionLog::default(),
             wait_us: histogram(),
             run_us: histogram(),
             counters_since: Timestamp::ZERO,

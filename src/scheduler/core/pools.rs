@@ -3,6 +3,7 @@
 use crate::model::{Event, PoolChange, PoolEvent, PoolName, PoolSettings, PoolSpec, Timestamp};
 use crate::scheduler::refusal::{BadField, EtagMismatch, Refusal, UnknownPool};
 
+use super::decision_log::{DecisionFilter, DecisionPage};
 use super::decisions::Decisions;
 use super::pool_override::settings_after;
 use super::pool_state::{PoolState, PoolView};
@@ -50,6 +51,21 @@ impl Core {
     /// Index of a pool that is configured, or was or has tasks from a time when it was.
     pub fn index_of_pool(&self, name: &PoolName) -> Option<u16> {
         self.pool_names.get(name).copied()
+    }
+
+    /// The newest dispatches of a pool that match, before `before` if it is given.
+    ///
+    /// # Errors
+    /// `UnknownPool`.
+    pub fn decisions(
+        &self,
+        pool: &PoolName,
+        filter: &DecisionFilter,
+        before: Option<u64>,
+        count: usize,
+    ) -> Result<DecisionPage, Refusal> {
+        let pool = &self.pools[usize::from(self.pool_index(pool)?)];
+        Ok(pool.decisions.page(filter, before.unwrap_or(u64::MAX), count))
     }
 
     /// By index; `None` for a pool that is not configured any more.

@@ -1,103 +1,137 @@
 //! The ready queue of a pool: the order in which its QUEUED tasks are dispatched.
 //!
-//! Four bands by priority; inside a band round robin over fairness keys (the namespace); inside a key first in,
-//! first out, interrupted tasks before all others. This is deficit round robin (Shreedhar & Varghese, 1995) with unit
-//! cost. A key that has all the slots it may have is held: the others are served as if it had no tasks.
+//! Four bands by priority. In a band the namespaces share the slots by their weights, and in a namespace its fairness keys do (see
+//! [`super::flows`]). So a namespace gets no larger share by using many keys. Inside a key first in, first out, interrupted
+//! tasks before all others. A namespace that has all the slots it may have is held: the others are served as if it had no tasks.
 //!
 //! When a task leaves the queue other than by `pop`, its entry becomes stale. Stale entries at the front of a lane
 //! are removed at once, and compaction keeps the number of others within a constant factor of the live ones.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 
-use hashbrown::HashMap;
-use hashbrown::hash_map::EntryRef;
+use crate::model::{FairnessKey, Namespace, Priority, TaskOptions, Weights};
 
-use crate::model::{Namespace, Priority};
-
+use super::flows::{FlowTasks, Flows};
 use super::key_queue::{KeyQueue, QueueEntry};
 
 #[derive(Debug, Default)]
 pub struct ReadyQueue {
     bands: [Band; Priority::COUNT],
+    weights: Arc<Weights>,
 }
 
-/// Stale entries and empty keys that a band may have in addition to as many as live entries.
+/// Stale entries that a band may have in addition to as many as live entries.
 const STALE_MAX: usize = 1024;
+/// Cost of a task.
+const TASK: u64 = 1_000_000;
 
 #[derive(Debug, Default)]
 struct Band {
-    keys: HashMap<Namespace, KeyQueue>,
-    /// The same keys in the order in which they are served, except those that are held.
-    rotation: VecDeque<Namespace>,
-    /// Keys whose entries have all become stale.
-    empty_keys: usize,
+    namespaces: Flows<Namespace, NamespaceTasks>,
     live: usize,
-    /// Live entries of keys that are held.
+    /// Live entries of namespaces that are held.
     held: usize,
     /// Live and stale entries.
     entries: usize,
 }
 
+#[derive(Debug, Default)]
+struct NamespaceTasks {
+    /// Tasks without a key are one of the flows.
+    keys: Flows<Option<FairnessKey>, KeyQueue>,
+    live: usize,
+}
+
+impl FlowTasks for KeyQueue {
+    fn count(&self) -> usize {
+        self.live
+    }
+
+    fn oldest(&mut self) -> Option<QueueEntry> {
+        let fronts = [self.interrupted.front(), self.others.front()];
+        fronts.into_iter().flatten().min_by_key(|entry| entry.stamp).copied()
+    }
+}
+
+impl FlowTasks for NamespaceTasks {
+    fn count(&self) -> usize {
+        self.live
+    }
+
+    fn oldest(&mut self) -> Option<QueueEntry> {
+        let key = self.keys.oldest()?;
+        self.keys.get_mut(key)?.tasks.oldest()
+    }
+}
+
+/// What a task shares the slots with, of those with the same priority.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rivals {
+    /// Other namespaces with tasks.
+    pub namespaces: u32,
+    /// Other fairness keys of the namespace with tasks.
+    pub keys: u32,
+}
+
+impl Rivals {
+    /// Of so many namespaces and keys with tasks, one is that of the task itself.
+    fn of(namespaces: usize, keys: usize) -> Self {
+        let others = |count: usize| u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX);
+        Self { namespaces: others(namespaces), keys: others(keys) }
+    }
+}
+
 impl ReadyQueue {
-    /// From now on no task of the key can start, since it has all the slots that it may have. Returns whether there are some.
-    pub fn hold(&mut self, key: &Namespace) -> bool {
-        self.bands.iter_mut().map(|band| usize::from(band.hold(key))).sum::<usize>() > 0
+    pub fn set_weights(&mut self, weights: Arc<Weights>) {
+        for band in &mut self.bands {
+            band.namespaces.set_weights(|namespace| weights.of_namespace(namespace));
+            for flow in band.namespaces.iter_mut() {
+                flow.tasks.keys.set_weights(|key| weights.of_key(&flow.key, key.as_ref()));
+            }
+        }
+        self.weights = weights;
     }
 
-    /// Tasks of the key can start again. Returns whether there are some.
-    pub fn release(&mut self, key: &Namespace) -> bool {
-        self.bands.iter_mut().map(|band| usize::from(band.release(key))).sum::<usize>() > 0
+    /// From now on no task of the namespace can start, since it has all the slots that it may have. Returns whether there are some.
+    pub fn hold(&mut self, namespace: &Namespace) -> bool {
+        self.bands.iter_mut().map(|band| usize::from(band.hold(namespace))).sum::<usize>() > 0
     }
 
-    /// Whether there are entries of the key, live or stale.
-    pub fn has(&self, key: &Namespace) -> bool {
-        self.bands.iter().any(|band| band.keys.contains_key(key))
+    /// Tasks of the namespace can start again. Returns whether there are some.
+    pub fn release(&mut self, namespace: &Namespace) -> bool {
+        self.bands.iter_mut().map(|band| usize::from(band.release(namespace))).sum::<usize>() > 0
     }
 
-    /// The keys, those with entries of several priorities more than once.
-    pub fn keys(&self) -> impl Iterator<Item = &Namespace> {
-        self.bands.iter().flat_map(|band| band.keys.keys())
+    /// Whether there are tasks of the namespace.
+    pub fn has(&self, namespace: &Namespace) -> bool {
+        self.bands.iter().any(|band| band.tasks_of(namespace).is_some_and(|tasks| tasks.live > 0))
+    }
+
+    /// The namespaces with tasks, those with tasks of several priorities more than once.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        let flows = self.bands.iter().flat_map(|band| band.namespaces.iter());
+        flows.filter(|flow| flow.tasks.live > 0).map(|flow| &flow.key)
     }
 
     /// Adds a task behind those with the same priority and key, except that an interrupted task goes before all that were
-    /// not interrupted. Returns whether the key is new in its band. `is_held` is whether the key is.
-    pub fn push(
-        &mut self,
-        priority: Priority,
-        key: &Namespace,
-        entry: QueueEntry,
-        interrupted: bool,
-        is_held: bool,
-    ) -> bool {
-        let (lanes, is_new) = self.bands[priority.index()].lanes(key, is_held);
-        if interrupted { &mut lanes.interrupted } else { &mut lanes.others }.push_back(entry);
-        is_new
+    /// not interrupted. Returns whether it is the first of its namespace and priority. `is_held` is whether the namespace is.
+    pub fn push(&mut self, options: &TaskOptions, entry: QueueEntry, interrupted: bool, is_held: bool) -> bool {
+        self.bands[options.priority.index()].push(options, &self.weights, entry, interrupted, is_held)
     }
 
-    /// Orders the entries of each key by their stamps, and the keys by their first entries. Call it when tasks were
+    /// Orders the entries of each key by their stamps, and keys and namespaces by their first entries. Call it when tasks were
     /// restored in another order, and nothing was popped.
     pub fn order_restored(&mut self, is_live: impl Fn(QueueEntry) -> bool) {
         self.bands.iter_mut().for_each(|band| band.order_restored(&is_live));
     }
 
-    /// Records that the entry of a task has become stale.
-    pub fn mark_stale(&mut self, priority: Priority, key: &Namespace, is_live: impl Fn(QueueEntry) -> bool) {
-        let band = &mut self.bands[priority.index()];
-        band.live -= 1;
-        if let Some(lanes) = band.keys.get_mut(key) {
-            lanes.live -= 1;
-            band.held -= usize::from(lanes.is_held);
-            let removed = lanes.remove_stale_fronts(&is_live);
-            band.entries -= removed;
-            band.empty_keys += usize::from(lanes.is_empty() && removed > 0);
-        }
-        if band.entries + band.empty_keys > 2 * band.live + STALE_MAX {
-            band.compact(is_live);
-        }
+    /// Records that the entry of a task with these options has become stale.
+    pub fn mark_stale(&mut self, options: &TaskOptions, is_live: impl Fn(QueueEntry) -> bool) {
+        self.bands[options.priority.index()].mark_stale(options, is_live);
     }
 
-    /// Removes and returns the next task of this priority whose key is not held.
-    pub fn pop(&mut self, priority: Priority, is_live: impl Fn(QueueEntry) -> bool) -> Option<QueueEntry> {
+    /// Removes and returns the next task of this priority whose namespace is not held, and what it shared the slots with.
+    pub fn pop(&mut self, priority: Priority, is_live: impl Fn(QueueEntry) -> bool) -> Option<(QueueEntry, Rivals)> {
         self.bands[priority.index()].pop(is_live)
     }
 
@@ -106,271 +140,421 @@ impl ReadyQueue {
         self.bands[priority.index()].live
     }
 
-    /// Number of queued tasks of this priority whose key is not held.
+    /// Number of queued tasks of this priority whose namespace is not held.
     pub fn startable(&self, priority: Priority) -> usize {
         let band = &self.bands[priority.index()];
         band.live - band.held
     }
 
-    /// Number of live entries of the key before `entry`, and whether `entry` was found. Looks at no more than `max` entries.
+    /// Number of live entries of the same key before `entry`, and whether `entry` was found. Looks at no more than `max` entries.
     pub fn before(
         &self,
-        priority: Priority,
-        key: &Namespace,
+        options: &TaskOptions,
         entry: QueueEntry,
         max: usize,
         is_live: impl Fn(QueueEntry) -> bool,
     ) -> (usize, bool) {
-        let lanes = self.bands[priority.index()].keys.get(key);
-        let entries = lanes.into_iter().flat_map(|lanes| lanes.interrupted.iter().chain(&lanes.others)).take(max);
+        let tasks = self.bands[options.priority.index()].tasks_of_key(options);
         let mut before = 0;
-        for other in entries {
-            if *other == entry {
+        for other in tasks.into_iter().flat_map(KeyQueue::iter).take(max) {
+            if other == entry {
                 return (before, true);
             }
-            before += usize::from(is_live(*other));
+            before += usize::from(is_live(other));
         }
         (before, false)
     }
 
-    /// Number of other keys with entries of this priority.
-    pub fn other_keys(&self, priority: Priority, key: &Namespace) -> usize {
-        let band = &self.bands[priority.index()];
-        let is_own = band.keys.get(key).is_some_and(|lanes| !lanes.is_empty());
-        band.keys.len() - band.empty_keys - usize::from(is_own)
+    /// What a queued task with these options shares the slots with.
+    pub fn rivals(&self, options: &TaskOptions) -> Rivals {
+        let band = &self.bands[options.priority.index()];
+        let keys = band.tasks_of(&options.namespace).map_or(0, |tasks| tasks.keys.active());
+        Rivals::of(band.namespaces.active(), keys)
     }
 
-    /// The entries of this priority with their keys, those of each key in order. Some may be stale.
+    /// Number of tasks of this priority that start while `count` tasks with these options do, if the others have enough tasks.
+    pub fn starts_with(&self, options: &TaskOptions, count: u64) -> u64 {
+        let band = &self.bands[options.priority.index()];
+        let namespace = self.weights.of_namespace(&options.namespace);
+        let key = self.weights.of_key(&options.namespace, options.fairness_key.as_ref());
+        let keys = band.tasks_of(&options.namespace).map_or(0, |tasks| tasks.keys.weights());
+        let of_namespace = u128::from(count) * u128::from(keys.max(key.thousandths())) / u128::from(key.thousandths());
+        let weights = band.namespaces.weights().max(namespace.thousandths());
+        let all = of_namespace * u128::from(weights) / u128::from(namespace.thousandths());
+        u64::try_from(all).unwrap_or(u64::MAX)
+    }
+
+    /// The entries of this priority with their namespaces and keys, those of each key in order. Some may be stale.
     #[cfg(test)]
-    pub fn entries(&self, priority: Priority) -> impl Iterator<Item = (&Namespace, QueueEntry)> {
-        let keys = self.bands[priority.index()].keys.iter();
-        keys.flat_map(|(key, lanes)| lanes.interrupted.iter().chain(&lanes.others).map(move |entry| (key, *entry)))
+    pub fn entries(
+        &self,
+        priority: Priority,
+    ) -> impl Iterator<Item = ((&Namespace, Option<&FairnessKey>), QueueEntry)> {
+        let namespaces = self.bands[priority.index()].namespaces.iter();
+        let keys = namespaces.flat_map(|flow| flow.tasks.keys.iter().map(move |key| (&flow.key, key)));
+        keys.flat_map(|(namespace, flow)| flow.tasks.iter().map(move |entry| ((namespace, flow.key.as_ref()), entry)))
     }
 
-    /// Compares all counts with the entries, and which keys are held.
+    /// Namespaces and keys with tasks of this priority that can start, in the order of their next turns.
+    #[cfg(test)]
+    pub fn turns(&self, priority: Priority) -> Vec<(Namespace, Option<FairnessKey>)> {
+        let namespaces = self.bands[priority.index()].namespaces.turns();
+        let keys = namespaces.flat_map(|flow| flow.tasks.keys.turns().map(|key| (flow.key.clone(), key.key.clone())));
+        keys.collect()
+    }
+
+    /// Compares all counts with the entries, and which namespaces are held.
     #[cfg(test)]
     pub fn check(&self, is_held: impl Fn(&Namespace) -> bool, is_live: impl Fn(QueueEntry) -> bool) {
         for band in &self.bands {
-            let (mut live, mut held, mut in_rotation) = (0, 0, 0);
-            for (key, lanes) in &band.keys {
-                let entries = lanes.interrupted.iter().chain(&lanes.others);
-                assert_eq!(lanes.live, entries.filter(|entry| is_live(**entry)).count(), "live entries of {key}");
-                assert_eq!(lanes.is_held, is_held(key), "whether {key} is held");
-                assert!(lanes.in_rotation || lanes.is_held, "{key} has its turn");
-                live += lanes.live;
-                held += if lanes.is_held { lanes.live } else { 0 };
-                in_rotation += usize::from(lanes.in_rotation);
+            let (mut live, mut held, mut entries) = (0, 0, 0);
+            band.namespaces.check();
+            for flow in band.namespaces.iter() {
+                flow.tasks.keys.check();
+                for key in flow.tasks.keys.iter() {
+                    let found = key.tasks.iter().filter(|entry| is_live(*entry)).count();
+                    assert_eq!(key.tasks.live, found, "live entries of {:?} in {}", key.key, flow.key);
+                    entries += key.tasks.len();
+                }
+                let of_keys: usize = flow.tasks.keys.iter().map(|key| key.tasks.live).sum();
+                assert_eq!(flow.tasks.live, of_keys, "live entries of {}", flow.key);
+                assert!(of_keys == 0 || flow.is_held == is_held(&flow.key), "whether {} is held", flow.key);
+                live += of_keys;
+                held += if flow.is_held { of_keys } else { 0 };
             }
-            assert_eq!((band.live, band.held, band.rotation.len()), (live, held, in_rotation));
+            assert_eq!((band.live, band.held, band.entries), (live, held, entries));
         }
     }
 
-    /// The first entries of this priority, among which is the one that has waited longest. They are live.
-    pub fn fronts(&self, priority: Priority) -> impl Iterator<Item = QueueEntry> {
-        let lanes = self.bands[priority.index()].keys.values();
-        lanes.flat_map(|lanes| [lanes.interrupted.front(), lanes.others.front()].into_iter().flatten().copied())
+    /// The first entries of this priority, among which is the one that has waited longest: the oldest of each namespace. They are live.
+    pub fn oldest(&mut self, priority: Priority) -> impl Iterator<Item = QueueEntry> {
+        self.bands[priority.index()].namespaces.iter_mut().filter_map(|flow| flow.tasks.oldest())
     }
 }
 
 impl Band {
-    /// The lanes to which an entry is added, and whether their key is new.
-    fn lanes(&mut self, key: &Namespace, is_held: bool) -> (&mut KeyQueue, bool) {
+    fn tasks_of(&self, namespace: &Namespace) -> Option<&NamespaceTasks> {
+        Some(&self.namespaces.get(self.namespaces.find(namespace)?)?.tasks)
+    }
+
+    fn tasks_of_key(&self, options: &TaskOptions) -> Option<&KeyQueue> {
+        let keys = &self.tasks_of(&options.namespace)?.keys;
+        Some(&keys.get(keys.find(&options.fairness_key)?)?.tasks)
+    }
+
+    fn push(
+        &mut self,
+        options: &TaskOptions,
+        weights: &Weights,
+        entry: QueueEntry,
+        interrupted: bool,
+        is_held: bool,
+    ) -> bool {
+        let TaskOptions { namespace, fairness_key, .. } = options;
         self.live += 1;
         self.held += usize::from(is_held);
         self.entries += 1;
-        let (lanes, is_new) = match self.keys.entry_ref(key) {
-            EntryRef::Occupied(found) => (found.into_mut(), false),
-            EntryRef::Vacant(vacant) => {
-                self.empty_keys += 1;
-                if !is_held {
-                    self.rotation.push_back(key.clone());
-                }
-                (vacant.insert(KeyQueue { is_held, in_rotation: !is_held, ..KeyQueue::default() }), true)
+        let index = self.namespaces.find_or_add(namespace, || weights.of_namespace(namespace));
+        let Some(flow) = self.namespaces.get_mut(index) else { return false };
+        let keys = &mut flow.tasks.keys;
+        let key = keys.find_or_add(fairness_key, || weights.of_key(namespace, fairness_key.as_ref()));
+        if let Some(of_key) = keys.get_mut(key) {
+            let tasks = &mut of_key.tasks;
+            if interrupted { &mut tasks.interrupted } else { &mut tasks.others }.push_back(entry);
+            tasks.live += 1;
+            if tasks.live == 1 {
+                keys.wake(key, false);
             }
-        };
-        self.empty_keys -= usize::from(lanes.is_empty());
-        lanes.live += 1;
-        (lanes, is_new)
-    }
-
-    /// Returns whether the band has tasks of the key that could start.
-    fn hold(&mut self, key: &Namespace) -> bool {
-        let Some(lanes) = self.keys.get_mut(key).filter(|lanes| !lanes.is_held) else { return false };
-        lanes.is_held = true;
-        self.held += lanes.live;
-        lanes.live > 0
-    }
-
-    /// Returns whether the band has tasks of the key that were held.
-    fn release(&mut self, key: &Namespace) -> bool {
-        let Some(lanes) = self.keys.get_mut(key).filter(|lanes| lanes.is_held) else { return false };
-        lanes.is_held = false;
-        self.held -= lanes.live;
-        let has_tasks = lanes.live > 0;
-        if !std::mem::replace(&mut lanes.in_rotation, true) {
-            self.rotation.push_back(key.clone());
         }
-        has_tasks
+        flow.tasks.live += 1;
+        let is_first = flow.tasks.live == 1;
+        if is_first {
+            flow.is_held = is_held;
+            self.namespaces.wake(index, false);
+        }
+        is_first
     }
 
-    fn pop(&mut self, is_live: impl Fn(QueueEntry) -> bool) -> Option<QueueEntry> {
-        while self.live > self.held
-            && let Some(key) = self.rotation.pop_front()
-        {
-            let Some(lanes) = self.keys.get_mut(&key) else { continue };
-            if lanes.is_held {
-                lanes.in_rotation = false;
-                continue;
-            }
-            let Some(entry) = lanes.pop_front() else {
-                self.keys.remove(&key);
-                self.empty_keys -= 1;
-                continue;
-            };
-            self.live -= 1;
-            lanes.live -= 1;
-            self.entries -= 1 + lanes.remove_stale_fronts(&is_live);
-            if lanes.is_empty() {
-                self.keys.remove(&key);
-            } else {
-                self.rotation.push_back(key);
-            }
-            return Some(entry);
+    /// Returns whether the band has tasks of the namespace that could start.
+    fn hold(&mut self, namespace: &Namespace) -> bool {
+        let found = self.namespaces.find(namespace).and_then(|index| self.namespaces.get_mut(index));
+        let Some(flow) = found.filter(|flow| !flow.is_held) else { return false };
+        flow.is_held = true;
+        self.held += flow.tasks.live;
+        flow.tasks.live > 0
+    }
+
+    /// Returns whether the band has tasks of the namespace that were held.
+    fn release(&mut self, namespace: &Namespace) -> bool {
+        let Some(index) = self.namespaces.find(namespace) else { return false };
+        let Some(flow) = self.namespaces.get_mut(index).filter(|flow| flow.is_held) else { return false };
+        flow.is_held = false;
+        let live = flow.tasks.live;
+        self.held -= live;
+        if live > 0 {
+            self.namespaces.wake(index, true);
         }
-        None
+        live > 0
+    }
+
+    fn pop(&mut self, is_live: impl Fn(QueueEntry) -> bool) -> Option<(QueueEntry, Rivals)> {
+        if self.live == self.held {
+            return None;
+        }
+        let index = self.namespaces.next()?;
+        let namespaces = self.namespaces.active();
+        let flow = self.namespaces.get_mut(index)?;
+        let keys = &mut flow.tasks.keys;
+        let rivals = Rivals::of(namespaces, keys.active());
+        let key = keys.next()?;
+        let tasks = &mut keys.get_mut(key)?.tasks;
+        let entry = tasks.pop_front()?;
+        tasks.live -= 1;
+        self.entries -= 1 + tasks.remove_stale_fronts(&is_live);
+        let is_last_of_key = tasks.live == 0;
+        keys.charge(key, TASK);
+        if is_last_of_key {
+            keys.sleep(key);
+        }
+        flow.tasks.live -= 1;
+        let is_last = flow.tasks.live == 0;
+        self.namespaces.charge(index, TASK);
+        if is_last {
+            self.namespaces.sleep(index);
+        }
+        self.live -= 1;
+        Some((entry, rivals))
+    }
+
+    fn mark_stale(&mut self, options: &TaskOptions, is_live: impl Fn(QueueEntry) -> bool) {
+        let Some(index) = self.namespaces.find(&options.namespace) else { return };
+        let Some(flow) = self.namespaces.get_mut(index) else { return };
+        let keys = &mut flow.tasks.keys;
+        let Some(key) = keys.find(&options.fairness_key) else { return };
+        let Some(of_key) = keys.get_mut(key) else { return };
+        of_key.tasks.live -= 1;
+        self.entries -= of_key.tasks.remove_stale_fronts(&is_live);
+        if of_key.tasks.live == 0 {
+            keys.sleep(key);
+        }
+        flow.tasks.live -= 1;
+        self.live -= 1;
+        self.held -= usize::from(flow.is_held);
+        if flow.tasks.live == 0 {
+            self.namespaces.sleep(index);
+        }
+        if self.entries > 2 * self.live + STALE_MAX {
+            self.compact(is_live);
+        }
     }
 
     fn compact(&mut self, is_live: impl Fn(QueueEntry) -> bool) {
-        self.keys.retain(|_, lanes| {
-            lanes.interrupted.retain(|entry| is_live(*entry));
-            lanes.others.retain(|entry| is_live(*entry));
-            !lanes.is_empty()
-        });
-        self.rotation.retain(|key| self.keys.contains_key(key));
-        self.entries = self.keys.values().map(KeyQueue::len).sum();
-        self.empty_keys = 0;
+        for key in self.namespaces.iter_mut().flat_map(|flow| flow.tasks.keys.iter_mut()) {
+            for lane in [&mut key.tasks.interrupted, &mut key.tasks.others] {
+                lane.retain(|entry| is_live(*entry));
+            }
+        }
+        self.entries = self.live;
     }
 
     fn order_restored(&mut self, is_live: impl Fn(QueueEntry) -> bool) {
-        for lanes in self.keys.values_mut() {
-            for lane in [&mut lanes.interrupted, &mut lanes.others] {
-                lane.make_contiguous().sort_unstable_by_key(|entry| entry.stamp);
+        for flow in self.namespaces.iter_mut() {
+            for key in flow.tasks.keys.iter_mut() {
+                for lane in [&mut key.tasks.interrupted, &mut key.tasks.others] {
+                    lane.make_contiguous().sort_unstable_by_key(|entry| entry.stamp);
+                }
+                self.entries -= key.tasks.remove_stale_fronts(&is_live);
             }
-            let removed = lanes.remove_stale_fronts(&is_live);
-            self.entries -= removed;
-            self.empty_keys += usize::from(lanes.is_empty() && removed > 0);
+            flow.tasks.keys.start_anew();
         }
-        let first = |key: &Namespace| self.keys.get(key).and_then(KeyQueue::front).map(|entry| entry.stamp);
-        self.rotation.make_contiguous().sort_by_key(first);
+        self.namespaces.start_anew();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{KeyPattern, Weight, WeightRule};
 
-    fn key(name: &str) -> Namespace {
+    fn namespace(name: &str) -> Namespace {
         Namespace::parse(name).unwrap()
     }
 
+    fn task(name: &str, priority: Priority) -> TaskOptions {
+        TaskOptions { namespace: namespace(name), priority, ..TaskOptions::sample() }
+    }
+
+    fn with_key(name: &str, key: &str) -> TaskOptions {
+        TaskOptions { fairness_key: FairnessKey::parse(key).ok(), ..task(name, Priority::Normal) }
+    }
+
     fn entry(index: u32) -> QueueEntry {
-        QueueEntry { index, stamp: 0 }
+        QueueEntry { index, stamp: index.into() }
+    }
+
+    fn pop_all(queue: &mut ReadyQueue, priority: Priority) -> Vec<u32> {
+        std::iter::from_fn(|| pop(queue, priority)).map(|entry| entry.index).collect()
+    }
+
+    fn pop(queue: &mut ReadyQueue, priority: Priority) -> Option<QueueEntry> {
+        queue.pop(priority, |_| true).map(|(entry, _)| entry)
     }
 
     #[test]
-    fn keys_are_served_in_turn_and_each_key_is_first_in_first_out() {
+    fn namespaces_are_served_in_turn_and_each_is_first_in_first_out() {
         let mut queue = ReadyQueue::default();
         for index in 0..4 {
-            queue.push(Priority::Normal, &key("loud"), entry(index), false, false);
+            queue.push(&task("loud", Priority::Normal), entry(index), false, false);
         }
-        queue.push(Priority::Normal, &key("quiet"), entry(9), false, false);
-        let order: Vec<u32> =
-            std::iter::from_fn(|| queue.pop(Priority::Normal, |_| true)).map(|entry| entry.index).collect();
-        assert_eq!(order, [0, 9, 1, 2, 3]);
+        queue.push(&task("quiet", Priority::Normal), entry(9), false, false);
+        assert_eq!(pop_all(&mut queue, Priority::Normal), [0, 9, 1, 2, 3]);
         assert_eq!(queue.len(Priority::Normal), 0);
     }
 
     #[test]
-    fn a_key_that_is_held_is_passed_over_until_it_is_released() {
+    fn a_namespace_gets_no_larger_share_by_using_many_keys() {
         let mut queue = ReadyQueue::default();
-        let (loud, quiet) = (key("loud"), key("quiet"));
-        for index in 0..4 {
-            queue.push(Priority::High, &loud, entry(index), false, false);
+        for index in 0..100 {
+            queue.push(&with_key("loud", &format!("k{index}")), entry(index), false, false);
+            queue.push(&task("quiet", Priority::Normal), entry(100 + index), false, false);
         }
-        queue.push(Priority::Normal, &quiet, entry(9), false, false);
+        let first = &pop_all(&mut queue, Priority::Normal)[..100];
+        assert_eq!(first.iter().filter(|index| **index >= 100).count(), 50);
+    }
+
+    #[test]
+    fn keys_of_a_namespace_share_its_part_by_their_weights() {
+        let mut queue = ReadyQueue::default();
+        let gold = WeightRule {
+            namespace: namespace("a"),
+            key: Some(KeyPattern::parse("gold*").unwrap()),
+            weight: Weight::new(3.0).unwrap(),
+        };
+        queue.set_weights(Arc::new(Weights([gold].into())));
+        for index in 0..100 {
+            queue.push(&with_key("a", "gold1"), entry(index), false, false);
+            queue.push(&with_key("a", "free"), entry(100 + index), false, false);
+            queue.push(&task("b", Priority::Normal), entry(200 + index), false, false);
+        }
+        let rivals = queue.rivals(&with_key("a", "free"));
+        assert_eq!(rivals, Rivals { namespaces: 1, keys: 1 });
+        assert_eq!(queue.starts_with(&with_key("a", "free"), 5), 40, "an eighth of all");
+        let first = &pop_all(&mut queue, Priority::Normal)[..80];
+        let count = |range: std::ops::Range<u32>| first.iter().filter(|index| range.contains(index)).count();
+        assert_eq!([count(0..100), count(100..200), count(200..300)], [30, 10, 40]);
+    }
+
+    #[test]
+    fn new_weights_apply_to_tasks_that_wait() {
+        let mut queue = ReadyQueue::default();
+        for index in 0..100 {
+            queue.push(&task("a", Priority::Normal), entry(index), false, false);
+            queue.push(&task("b", Priority::Normal), entry(100 + index), false, false);
+        }
+        let weight = Weight::new(0.25).unwrap();
+        queue.set_weights(Arc::new(Weights([WeightRule { namespace: namespace("a"), key: None, weight }].into())));
+        let first = &pop_all(&mut queue, Priority::Normal)[..50];
+        assert_eq!(first.iter().filter(|index| **index < 100).count(), 10);
+    }
+
+    #[test]
+    fn a_namespace_that_is_held_is_passed_over_until_it_is_released() {
+        let mut queue = ReadyQueue::default();
+        let (loud, quiet) = (namespace("loud"), namespace("quiet"));
+        for index in 0..4 {
+            queue.push(&task("loud", Priority::High), entry(index), false, false);
+        }
+        queue.push(&task("quiet", Priority::Normal), entry(9), false, false);
         for index in 0..2 {
-            assert_eq!(queue.pop(Priority::High, |_| true), Some(entry(index)));
+            assert_eq!(pop(&mut queue, Priority::High), Some(entry(index)));
         }
         assert!(queue.hold(&loud));
-        assert_eq!(queue.pop(Priority::High, |_| true), None);
+        assert_eq!(pop(&mut queue, Priority::High), None);
         assert_eq!((queue.startable(Priority::High), queue.len(Priority::High)), (0, 2));
-        assert_eq!(queue.pop(Priority::Normal, |_| true), Some(entry(9)));
-        assert!(queue.push(Priority::Low, &loud, entry(7), false, true), "new in its band");
+        assert_eq!(pop(&mut queue, Priority::Normal), Some(entry(9)));
+        assert!(queue.push(&task("loud", Priority::Low), entry(7), false, true), "new in its band");
         assert_eq!(queue.startable(Priority::Low), 0, "in no band");
         assert!(queue.release(&loud));
         assert_eq!((queue.startable(Priority::High), queue.startable(Priority::Low)), (2, 1));
-        assert_eq!(queue.pop(Priority::High, |_| true), Some(entry(2)));
+        assert_eq!(pop(&mut queue, Priority::High), Some(entry(2)));
         assert!(!queue.release(&quiet) && !queue.has(&quiet) && queue.has(&loud));
     }
 
-    /// The rotation is read once for each turn, however many keys are held.
+    /// Each is looked at once, however many are held.
     #[test]
-    fn keys_that_are_held_leave_the_rotation() {
+    fn namespaces_that_are_held_leave_the_order() {
         let mut queue = ReadyQueue::default();
-        let keys: Vec<_> = (0..10_000).map(|index| key(&format!("k{index}"))).collect();
-        for key in &keys {
-            queue.push(Priority::Low, key, entry(0), false, false);
-            queue.push(Priority::Low, key, entry(1), false, false);
-            queue.hold(key);
+        let names: Vec<_> = (0..10_000).map(|index| format!("k{index}")).collect();
+        for name in &names {
+            queue.push(&task(name, Priority::Low), entry(0), false, false);
+            queue.push(&task(name, Priority::Low), entry(1), false, false);
+            queue.hold(&namespace(name));
         }
-        assert_eq!(queue.pop(Priority::Low, |_| true), None);
-        queue.release(&keys[5_000]);
-        assert_eq!(queue.pop(Priority::Low, |_| true), Some(entry(0)));
-        queue.hold(&keys[5_000]);
-        queue.release(&keys[9_999]);
-        assert_eq!(queue.pop(Priority::Low, |_| true), Some(entry(0)));
-        assert_eq!(queue.bands[0].rotation, [keys[5_000].clone(), keys[9_999].clone()]);
+        assert_eq!(pop(&mut queue, Priority::Low), None);
+        queue.release(&namespace(&names[5_000]));
+        assert_eq!(pop(&mut queue, Priority::Low), Some(entry(0)));
+        queue.hold(&namespace(&names[5_000]));
+        queue.release(&namespace(&names[9_999]));
+        assert_eq!(pop(&mut queue, Priority::Low), Some(entry(0)));
+        assert_eq!((queue.startable(Priority::Low), queue.len(Priority::Low)), (1, 19_998));
     }
 
     #[test]
     fn stale_entries_are_skipped_and_compacted() {
         let mut queue = ReadyQueue::default();
+        let options = task("a", Priority::Low);
         for index in 0..10_000 {
-            queue.push(Priority::Low, &key("a"), entry(index), false, false);
-            queue.mark_stale(Priority::Low, &key("a"), |_| false);
+            queue.push(&options, entry(index), false, false);
         }
-        assert_eq!(queue.len(Priority::Low), 0);
-        assert!(queue.bands[0].entries <= 1025, "{} entries are kept", queue.bands[0].entries);
-        assert_eq!(queue.pop(Priority::Low, |_| false), None);
+        // The first one stays live, so that no stale entry is at the front.
+        for last in 1..10_000 {
+            queue.mark_stale(&options, |entry| entry.index == 0 || entry.index > last);
+        }
+        assert_eq!(queue.len(Priority::Low), 1);
+        assert!(queue.bands[0].entries <= 1_026, "{} entries are kept", queue.bands[0].entries);
+        assert_eq!(pop_all(&mut queue, Priority::Low)[0], 0);
     }
 
     #[test]
     fn the_first_entry_of_a_key_is_always_live() {
         let mut queue = ReadyQueue::default();
+        let options = task("a", Priority::Low);
         for index in 0..6 {
-            queue.push(Priority::Low, &key("a"), entry(index), false, false);
+            queue.push(&options, entry(index), false, false);
         }
         let is_live = |entry: QueueEntry| ![1, 2, 4, 5].contains(&entry.index);
         for _ in 0..4 {
-            queue.mark_stale(Priority::Low, &key("a"), is_live);
+            queue.mark_stale(&options, is_live);
         }
-        assert_eq!(queue.pop(Priority::Low, is_live), Some(entry(0)));
-        assert_eq!(queue.fronts(Priority::Low).collect::<Vec<_>>(), [entry(3)]);
+        assert_eq!(queue.pop(Priority::Low, is_live).map(|(entry, _)| entry), Some(entry(0)));
+        assert_eq!(queue.oldest(Priority::Low).collect::<Vec<_>>(), [entry(3)]);
         assert_eq!(queue.bands[0].entries, 3);
+    }
+
+    #[test]
+    fn the_oldest_task_is_found_among_all_keys() {
+        let mut queue = ReadyQueue::default();
+        for index in [7, 3, 9] {
+            queue.push(&with_key("a", &format!("k{index}")), entry(index), false, false);
+        }
+        assert_eq!(queue.oldest(Priority::Normal).collect::<Vec<_>>(), [entry(3)]);
+        queue.mark_stale(&with_key("a", "k3"), |entry| entry.index != 3);
+        queue.push(&with_key("a", "k3"), entry(11), false, false);
+        assert_eq!(queue.oldest(Priority::Normal).collect::<Vec<_>>(), [entry(7)]);
     }
 
     #[test]
     fn keys_without_live_entries_are_bounded() {
         let mut queue = ReadyQueue::default();
         for index in 0..10_000 {
-            let key = key(&format!("k{index}"));
-            queue.push(Priority::Low, &key, entry(index), false, false);
-            queue.mark_stale(Priority::Low, &key, |_| false);
+            let options = with_key("a", &format!("k{index}"));
+            queue.push(&options, entry(index), false, false);
+            queue.mark_stale(&options, |_| false);
         }
-        assert!(queue.bands[0].keys.len() <= 1025, "{} keys are kept", queue.bands[0].keys.len());
-        assert_eq!(queue.bands[0].keys.len(), queue.bands[0].rotation.len());
-        queue.push(Priority::Low, &key("k9999"), entry(1), false, false);
-        assert_eq!(queue.pop(Priority::Low, |_| true), Some(entry(1)));
-        assert_eq!((queue.bands[0].keys.len(), queue.bands[0].empty_keys), (0, 0));
+        let keys = queue.bands[Priority::Normal.index()].tasks_of(&namespace("a")).unwrap().keys.iter().count();
+        assert!(keys <= 100, "{keys} keys are kept");
+        queue.push(&with_key("a", "k9999"), entry(1), false, false);
+        assert_eq!(pop(&mut queue, Priority::Normal), Some(entry(1)));
+        queue.check(|_| false, |_| true);
     }
 }

@@ -164,10 +164,6 @@ impl Core {
         self.limit_waits(now);
         self.limits.begin(now);
         self.schedules.begin(now);
-        let tasks = &self.tasks;
-        for queue in self.pools.iter_mut().flat_map(|pool| pool.queues.iter_mut()) {
-            queue.ready.order_restored(|entry| Self::is_live(tasks, entry));
-        }
         self.adopt_remote_attempts(out);
         let had_attempt = |task: &TaskEntry| {
             !task.has_attempt && task.state == TaskState::Running
@@ -198,6 +194,11 @@ impl Core {
         self.settle_batches(now, out);
         out.ended_batches.clear();
         self.recover_schedules(now, out);
+        // Without the tasks that have just been cancelled: what is known of their places depends on what was restored.
+        let tasks = &self.tasks;
+        for queue in self.pools.iter_mut().flat_map(|pool| pool.queues.iter_mut()) {
+            queue.ready.order_restored(|entry| Self::is_live(tasks, entry));
+        }
     }
 
     /// Shortens what is left of delays, back-offs and expiries to their durations. It is longer if the clock is behind the

@@ -106,6 +106,10 @@ impl Service {
                 let page = self.core.list_limits(now, &filter, from, count);
                 send(reply, Ok((page, self.shared.hub.revision())));
             }
+            Request::Decisions { pool, filter, before, count, reply } => {
+                let page = self.core.decisions(&pool, &filter, before, count);
+                send(reply, page.map(|page| (page, self.shared.hub.revision())));
+            }
             Request::RunningCount { reply } => send(reply, Ok(self.core.running())),
             Request::StoreFault { reply } => send(reply, Ok(self.fault.as_ref().map(|(error, _)| error.to_string()))),
             Request::Drain { limit } => self.drain(limit),

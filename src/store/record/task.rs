@@ -16,9 +16,9 @@ use super::values::{
 };
 use crate::model::limits::OUTPUT_KEPT_BYTES;
 use crate::model::{
-    BatchId, Durability, HandlerName, Namespace, OnUniqueConflict, PoolName, Priority, RequestKey, RetryPolicy,
-    Revision, RunKind, ScheduleId, Scheduled, SubmissionDigest, TaskExtras, TaskId, TaskOptions, TaskSpec, TaskState,
-    TaskStatus, Timestamp, UniqueKey,
+    BatchId, Durability, FairnessKey, HandlerName, Namespace, OnUniqueConflict, PoolName, Priority, RequestKey,
+    RetryPolicy, Revision, RunKind, ScheduleId, Scheduled, SubmissionDigest, TaskExtras, TaskId, TaskOptions, TaskSpec,
+    TaskState, TaskStatus, Timestamp, UniqueKey,
 };
 
 #[derive(Clone, PartialEq, Message)]
@@ -83,6 +83,8 @@ pub struct OptionsRecord {
     schedule: Option<String>,
     #[prost(message, repeated, tag = "20")]
     limits: Vec<TaskLimitRecord>,
+    #[prost(string, optional, tag = "21")]
+    fairness_key: Option<String>,
 }
 
 impl From<&TaskOptions> for OptionsRecord {
@@ -107,6 +109,7 @@ impl From<&TaskOptions> for OptionsRecord {
             submitted_by: options.submitted_by.to_string(),
             schedule: options.schedule.as_ref().map(ToString::to_string),
             limits: options.limits.iter().map(Into::into).collect(),
+            fairness_key: options.fairness_key.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -118,6 +121,7 @@ impl OptionsRecord {
             handler: name(&self.handler, HandlerName::parse)?,
             pool: name(&self.pool, PoolName::parse)?,
             priority: variant("priority", self.priority, |number| Priority::from_index(number.into()))?,
+            fairness_key: self.fairness_key.as_deref().map(|key| name(key, FairnessKey::parse)).transpose()?,
             display_name: self.display_name.into(),
             labels: self.labels.into_iter().map(LabelRecord::into_model).collect(),
             batch: self.batch.as_deref().map(|batch| name(batch, BatchId::parse)).transpose()?,

@@ -7,12 +7,12 @@ use hashbrown::HashMap;
 
 use crate::model::{
     Artifact, ArtifactName, Artifacts, BatchId, CancelMode, CancelReceipt, CancelRequest, Captured, Dependencies,
-    Durability, Event, Failure, FailureReason, HandlerChange, HandlerEvent, HandlerName, Hold, Holds, InterruptCause,
-    Lease, LimitCause, LimitCharge, LimitHold, LimitName, LimitRule, LimitSource, Namespace, OnParentFailure,
-    OnUniqueConflict, Output, Parent, Payload, PoolChange, PoolEvent, PoolName, PoolSettings, Priority, Registration,
-    RequestKey, ResourceUsage, RetryPolicy, Revision, RunKind, ScheduleId, Scheduled, StartRate, StopMethod,
-    SubmissionDigest, TaskChange, TaskEvent, TaskExtras, TaskId, TaskLimit, TaskOptions, TaskSpec, TaskState,
-    Timestamp, TraceContext, TraceMode, UniqueKey,
+    Durability, Event, Failure, FailureReason, FairnessKey, HandlerChange, HandlerEvent, HandlerName, Hold, Holds,
+    InterruptCause, Lease, LimitCause, LimitCharge, LimitHold, LimitName, LimitRule, LimitSource, Namespace,
+    OnParentFailure, OnUniqueConflict, Output, Parent, Payload, PoolChange, PoolEvent, PoolName, PoolSettings,
+    Priority, Registration, RequestKey, ResourceUsage, RetryPolicy, Revision, RunKind, ScheduleId, Scheduled,
+    StartRate, StopMethod, SubmissionDigest, TaskChange, TaskEvent, TaskExtras, TaskId, TaskLimit, TaskOptions,
+    TaskSpec, TaskState, Timestamp, TraceContext, TraceMode, UniqueKey,
 };
 use crate::store::traits::Commit;
 
@@ -45,6 +45,7 @@ pub fn options(kind: u8) -> TaskOptions {
         handler: HandlerName::parse(&format!("handler-{}", kind % 3)).unwrap(),
         pool: PoolName::parse(&format!("pool-{}", kind % 2)).unwrap(),
         priority: Priority::from_index(usize::from(kind % 4)).unwrap(),
+        fairness_key: kind.is_multiple_of(4).then(|| FairnessKey::parse(&format!("key-{}", kind % 3)).unwrap()),
         display_name: format!("kind {kind}").into(),
         labels: [label("a", kind % 2), label("b", kind % 3)].into(),
         batch: (kind % 3 == 1).then(|| BatchId::parse("batch-1").unwrap()),

@@ -377,3 +377,33 @@ async fn a_tenant_sees_its_own_keys_and_the_limits_that_all_share() {
     assert_eq!(list(&all, "team-b").await.unwrap(), [shared]);
     assert_eq!(list(&b, "team-a").await.unwrap_err().code(), Code::PermissionDenied);
 }
+
+#[tokio::test]
+async fn a_tenant_sees_the_decisions_about_its_own_tasks() {
+    let tokens = Tokens::new();
+    let a = tokens.create("a", "operator", "team-a", &[]);
+    let b = tokens.create("b", "viewer", "team-b", &[]);
+    let all = tokens.create("all", "viewer", "*", &[]);
+    let server = tokens.serve("");
+    let [a, b, all] = [a, b, all].map(|token| Caller::new(&server, &token));
+    let id =
+        submit(&a, v1::SubmitTaskRequest { fairness_key: "secret-customer".into(), ..task("io", "0") }).await.unwrap();
+    let wait = v1::WaitTaskRequest { task_id: id.clone(), timeout: seconds(60) };
+    a.tasks().wait_task(wait).await.unwrap();
+    let list = async |caller: &Caller, namespace: &str, task_id: &str| {
+        let request = v1::ListDecisionsRequest {
+            pool: "default".to_owned(),
+            namespace: namespace.to_owned(),
+            task_id: task_id.to_owned(),
+            ..Default::default()
+        };
+        let decisions = caller.pools().list_decisions(request).await?.into_inner().decisions;
+        Ok::<_, Status>(decisions.into_iter().map(|decision| decision.task_id).collect::<Vec<_>>())
+    };
+    for caller in [&a, &all] {
+        assert_eq!(list(caller, "", "").await.unwrap(), std::slice::from_ref(&id));
+        assert_eq!(list(caller, "team-a", &id).await.unwrap(), std::slice::from_ref(&id));
+    }
+    assert!(list(&b, "", "").await.unwrap().is_empty() && list(&b, "", &id).await.unwrap().is_empty());
+    assert_eq!(list(&b, "team-a", "").await.unwrap_err().code(), Code::PermissionDenied);
+}

@@ -72,7 +72,7 @@ async fn every_rpc_requires_a_valid_token() {
 }
 
 /// The calls that each role may make. A copy of the permission table, so that a change of the table is noticed.
-const VIEWER: [&str; 21] = [
+const VIEWER: [&str; 22] = [
     "ListArtifacts",
     "ReadArtifact",
     "GetTask",
@@ -80,6 +80,7 @@ const VIEWER: [&str; 21] = [
     "ListTasks",
     "ListFailureGroups",
     "ListLimits",
+    "ListDecisions",
     "WaitTask",
     "WatchTasks",
     "ReadOutput",

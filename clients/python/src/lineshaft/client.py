@@ -110,6 +110,7 @@ class Client:
         after: Sequence[str] = (),
         on_parent_failure: str | None = None,
         limits: Sequence[model.Limit] = (),
+        fairness_key: str = "",
         unique_key: str = "",
         on_unique_conflict: str | None = None,
         reuse_result_within: model.Seconds | None = None,
@@ -123,7 +124,8 @@ class Client:
         or the number of attempts, `delay` the least time before the start, `expires_after` the longest. All times are in
         seconds, or a `timedelta`. `batch_id` is the batch that the task joins; it is created unless it exists. `after`: IDs of
         tasks that have to end first; `on_parent_failure`, "fail", "run" or "cancel", is what happens when one of these has
-        failed or was cancelled. `limits`: the limits that the task shares with others.
+        failed or was cancelled. `limits`: the limits that the task shares with others. `fairness_key`: such as the customer for
+        whom the task is; tasks with different keys take turns.
         `unique_key`: at most one task with this key waits for its first start; `on_unique_conflict`, "fail", "use_existing" or
         "replace_queued", is what happens when a task with the same key has not ended. `reuse_result_within`: returns the newest
         completed task with the key instead, if it was submitted with this option as well and ended at most this long ago.
@@ -149,6 +151,7 @@ class Client:
                 or trace_mode
                 or after
                 or limits
+                or fairness_key
                 or unique_key
                 or reuse_result_within is not None
             )
@@ -157,7 +160,7 @@ class Client:
                 handler, payload, pool=pool, priority=priority, labels=labels, timeout=timeout, retry=retry, delay=delay,
                 expires_after=expires_after, name=name, args=args, task_id=task_id, request_id=request_id,
                 at_most_once=at_most_once, durability=durability, trace_mode=trace_mode, after=after,
-                on_parent_failure=on_parent_failure, limits=limits, unique_key=unique_key,
+                on_parent_failure=on_parent_failure, limits=limits, fairness_key=fairness_key, unique_key=unique_key,
                 on_unique_conflict=on_unique_conflict, reuse_result_within=reuse_result_within,
             )  # fmt: skip
         else:
@@ -254,7 +257,8 @@ class Client:
         expires_after: model.Seconds | None = None, name: str = "", args: Sequence[str] = (), task_id: str = "",
         request_id: str = "", at_most_once: bool = False, durability: str | None = None, trace_mode: str | None = None,
         after: Sequence[str] = (), on_parent_failure: str | None = None, limits: Sequence[model.Limit] = (),
-        unique_key: str = "", on_unique_conflict: str | None = None, reuse_result_within: model.Seconds | None = None,
+        fairness_key: str = "", unique_key: str = "", on_unique_conflict: str | None = None,
+        reuse_result_within: model.Seconds | None = None,
     ) -> task_service_pb2.SubmitTaskRequest:  # fmt: skip
         rule = model.enum_number(task_pb2.OnParentFailure, "ON_PARENT_FAILURE_", on_parent_failure, "on_parent_failure")
         parents = task_service_pb2.Dependencies(task_ids=after, on_parent_failure=rule) if after else None
@@ -278,6 +282,7 @@ class Client:
             trace_mode=model.enum_number(task_pb2.TraceMode, "TRACE_MODE_", trace_mode, "trace_mode"),
             dependencies=parents,
             limits=[model.task_limit(limit) for limit in limits],
+            fairness_key=fairness_key,
             unique_key=unique_key,
             on_unique_conflict=model.enum_number(
                 task_pb2.OnUniqueConflict, "ON_UNIQUE_CONFLICT_", on_unique_conflict, "on_unique_conflict"

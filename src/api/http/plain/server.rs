@@ -177,6 +177,10 @@ fn queued(pool: &v1::PoolMetrics, priority: u8) -> i64 {
     pool.priorities.iter().filter(|depth| priority_number(depth.priority()) == priority).map(|depth| depth.queued).sum()
 }
 
+fn weight_json(weight: &v1::PoolWeight) -> Value {
+    json!({ "namespace": weight.namespace, "fairness_key": weight.fairness_key, "weight": weight.weight })
+}
+
 fn pool_json(configured: Option<&v1::Pool>, metrics: &v1::PoolMetrics) -> Value {
     json!({
         "name": metrics.pool,
@@ -186,6 +190,7 @@ fn pool_json(configured: Option<&v1::Pool>, metrics: &v1::PoolMetrics) -> Value 
             "queue_limit": pool.queue_limit,
             "namespaces": pool.namespaces,
             "max_running_per_namespace": pool.max_running_per_namespace,
+            "weights": pool.weights.iter().map(weight_json).collect::<Vec<_>>(),
             "paused": pool.paused,
             "timeout_seconds": pool.default_timeout.as_ref().map(seconds),
             "durability": lower_case_name(pool.durability().as_str_name(), "DURABILITY_"),

@@ -51,6 +51,7 @@ fn once_more(ended: v1::Task, expires_after: Option<Duration>, request: v1::Retr
         namespace: ended.namespace,
         limits: ended.limits,
         unique_key: ended.unique_key,
+        fairness_key: ended.fairness_key,
         on_unique_conflict: 0,
         // It is to run.
         reuse_result_within: None,

@@ -4,16 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::{
-    Batch, CancelRequest, HandlerName, Holds, LimitId, Namespace, PoolName, PoolSettings, Priority, Registration,
-    Revision, Schedule, TaskId, TaskState, Timestamp, Upload,
+    Batch, CancelRequest, FairnessKey, HandlerName, Holds, LimitId, Namespace, PoolName, PoolSettings, Priority,
+    Registration, Revision, Schedule, TaskId, TaskState, Timestamp, Upload,
 };
 
-use super::super::limit_table::Turn;
+use super::super::limit_table;
 use super::super::state::Core;
 use super::super::timers::Purpose;
 
 /// By what tasks that are dispatched in order have in common. Only a remote pool has a queue for each handler.
-type Queues = BTreeMap<(PoolName, Option<HandlerName>, Priority, Namespace), Vec<TaskId>>;
+type Queues = BTreeMap<QueueName, (Vec<Turn>, BTreeMap<Turn, Vec<TaskId>>)>;
+type QueueName = (PoolName, Option<HandlerName>, Priority);
+/// A namespace and a fairness key.
+type Turn = (Namespace, Option<FairnessKey>);
 
 #[derive(Debug, PartialEq)]
 pub struct Answers {
@@ -21,7 +24,7 @@ pub struct Answers {
     tasks: BTreeMap<TaskId, TaskAnswer>,
     /// Settings, etag, and numbers of WAITING, QUEUED and RUNNING tasks of each configured pool.
     pools: BTreeMap<PoolName, (PoolSettings, String, [u64; 3])>,
-    /// QUEUED tasks that are not dispatched, in the order of their dispatch.
+    /// QUEUED tasks that are not dispatched: whose turn it is, and the tasks of each in the order of their dispatch.
     queues: Queues,
     /// Deadlines in order, and whether each is an expiry.
     timers: Vec<(Timestamp, TaskId, bool)>,
@@ -136,10 +139,14 @@ fn queues(core: &Core) -> Queues {
     for (pool, queue) in core.pools.iter().flat_map(|pool| pool.queues.iter().map(move |queue| (pool, queue))) {
         for priority in Priority::DESCENDING {
             let live = queue.ready.entries(priority).filter(|(_, entry)| Core::is_live(&core.tasks, *entry));
-            for (namespace, entry) in live {
+            let mut tasks: BTreeMap<Turn, Vec<TaskId>> = BTreeMap::new();
+            for ((namespace, key), entry) in live {
                 let task = core.tasks.get(entry.index).expect("a live entry");
-                let key = (pool.spec.name.clone(), queue.handler.clone(), priority, namespace.clone());
-                queues.entry(key).or_default().push(task.spec.id.clone());
+                tasks.entry((namespace.clone(), key.cloned())).or_default().push(task.spec.id.clone());
+            }
+            let name = (pool.spec.name.clone(), queue.handler.clone(), priority);
+            if !tasks.is_empty() {
+                queues.insert(name, (queue.ready.turns(priority), tasks));
             }
         }
     }
@@ -150,8 +157,8 @@ fn queues(core: &Core) -> Queues {
 type LimitAnswer = ([usize; 3], u64, Vec<TaskId>);
 
 fn limits(core: &Core) -> BTreeMap<LimitId, LimitAnswer> {
-    let id = |turn: &Turn| core.tasks.get(turn.index).expect("a waiting task").spec.id.clone();
-    let answer = |(limit, counts, full_at, waiting): (&LimitId, _, u64, &BTreeSet<Turn>)| {
+    let id = |turn: &limit_table::Turn| core.tasks.get(turn.index).expect("a waiting task").spec.id.clone();
+    let answer = |(limit, counts, full_at, waiting): (&LimitId, _, u64, &BTreeSet<limit_table::Turn>)| {
         let full_at = if full_at > core.now.0 * 1_000 { full_at } else { 0 };
         (limit.clone(), (counts, full_at, waiting.iter().map(id).collect()))
     };

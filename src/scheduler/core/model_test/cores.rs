@@ -12,6 +12,7 @@ use crate::model::{
 use crate::store::fold;
 
 use super::super::{Core, CoreOptions};
+use super::fairness::weights;
 use super::history::RETENTION;
 use super::limits::{LIMIT_MAX, buckets, limit_name};
 
@@ -45,8 +46,11 @@ pub fn handler_name(number: u8) -> HandlerName {
 
 fn options() -> CoreOptions {
     let pool = |index: usize| {
-        let pool =
-            PoolSpec { max_running_per_namespace: MAX_RUNNING[index], ..PoolSpec::with_defaults(pool_name(index), 2) };
+        let pool = PoolSpec {
+            max_running_per_namespace: MAX_RUNNING[index],
+            weights: weights(),
+            ..PoolSpec::with_defaults(pool_name(index), 2)
+        };
         if is_remote(index) {
             PoolSpec { kind: PoolKind::Remote, size: 0, ..pool }
         } else {

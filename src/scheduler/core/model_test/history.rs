@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    BatchKey, Event, FailureReason, HandlerName, InterruptCause, Lease, Namespace, Output, PoolChange, PoolName,
-    PoolSettings, Priority, RequestRetention, Retention, Revision, ScheduleKey, TaskChange, TaskEvent, TaskFilter,
-    TaskId, TaskSpec, TaskState, Timestamp,
+    BatchKey, Event, FailureReason, FairnessKey, HandlerName, InterruptCause, Lease, Namespace, Output, PoolChange,
+    PoolName, PoolSettings, Priority, RequestRetention, Retention, Revision, ScheduleKey, TaskChange, TaskEvent,
+    TaskFilter, TaskId, TaskSpec, TaskState, Timestamp,
 };
 
 use super::batches::KnownBatch;
@@ -104,9 +104,9 @@ impl Known {
     }
 
     /// What tasks that are started in order have in common.
-    pub fn key(&self) -> (&PoolName, &HandlerName, Priority, &Namespace) {
+    pub fn key(&self) -> (&PoolName, &HandlerName, Priority, &Namespace, Option<&FairnessKey>) {
         let options = &self.spec.options;
-        (&options.pool, &options.handler, options.priority, &options.namespace)
+        (&options.pool, &options.handler, options.priority, &options.namespace, options.fairness_key.as_ref())
     }
 
     pub fn is_remote(&self) -> bool {

@@ -8,6 +8,7 @@ mod answers;
 mod batches;
 mod cores;
 mod dependencies;
+mod fairness;
 mod history;
 mod invariants;
 mod limits;

@@ -39,6 +39,7 @@ impl World {
         self.lost.extend(self.pools.iter_mut().flat_map(|pool| pool.assigned.drain(..)).map(|a| a.ticket));
         (self.pending, self.out, self.deletion) = (Pending::default(), Decisions::default(), None);
         (self.given, self.unstarted_trial) = (Vec::new(), None);
+        self.fairness.forget();
         self.live = self.durable.clone();
         self.tasks_keep_their_places();
         self.now = self.now.saturating_add_signed(restart.clock_ms * 1_000);

@@ -120,6 +120,8 @@ pub struct NewTask {
     pub id: u8,
     pub batch: Option<u8>,
     pub namespace: usize,
+    /// Number of a fairness key.
+    pub fairness_key: Option<u8>,
     pub pool: usize,
     /// In a remote pool.
     pub handler: u8,
@@ -219,17 +221,20 @@ fn new_task() -> impl Strategy<Value = NewTask> + Clone + 'static {
             proptest::option::weighted(0.2, 0..4_u8),
             proptest::option::weighted(0.2, (0..2_u8, 1..4_u8, proptest::option::of(1..60_u64))),
         ),
-        (payload, prop_oneof![4 => Just(0_usize), 1 => 200..600_usize], 0..3_u64),
+        (payload, prop_oneof![4 => Just(0_usize), 1 => 200..600_usize], 0..3_u64, proptest::option::of(0..3_u8)),
         (parents, 0..3_usize, prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(0..LIMITS, 1..4)]),
     );
     new.prop_map(|(named, (delay_ms, expires_ms), (once, request_id, unique), rest, dependencies)| {
         let (parents, on_parent_failure, limits) = dependencies;
-        let (((id, batch), namespace, pool, priority, handler), (payload_bytes, argument_bytes, back_off_s)) =
-            (named, rest);
+        let (
+            ((id, batch), namespace, pool, priority, handler),
+            (payload_bytes, argument_bytes, back_off_s, fairness_key),
+        ) = (named, rest);
         NewTask {
             id,
             batch,
             namespace,
+            fairness_key,
             pool,
             handler,
             priority,

@@ -13,6 +13,7 @@ use super::super::tests::spec;
 use super::super::{StoredIds, Submission, Submitted, Undecided, Verdict};
 use super::batches::batch_id;
 use super::cores::{handler_name, is_remote, pool_name};
+use super::fairness::fairness_key;
 use super::history::Cause;
 use super::limits::task_limits;
 use super::steps::NewTask;
@@ -30,6 +31,7 @@ impl World {
             at_most_once: task.once,
             batch: task.batch.map(batch_id),
             limits: task_limits(&task.limits),
+            fairness_key: fairness_key(task.fairness_key),
             retry: RetryPolicy { delay: Duration::from_secs(task.back_off_s), ..basis.options.retry.clone() },
             ..(*basis.options).clone()
         };

@@ -9,6 +9,7 @@ use crate::pool::Ticket;
 use super::super::{BatchCancel, Core, Decisions, Deletion, Dispatch, PoolUpdate, ScheduleUpdate};
 use super::batches::batch_key;
 use super::cores::{POOLS, handler_name, is_remote, new_core, pool_name};
+use super::fairness::Fairness;
 use super::history::{Cause, History};
 use super::limits::Limits;
 use super::pools::{
@@ -39,6 +40,7 @@ pub struct World {
     pub batch_cancels: VecDeque<BatchCancel>,
     pub epoch: u64,
     pub limits: Limits,
+    pub fairness: Fairness,
     /// Attempts that were live when a server ended.
     pub lost: Vec<Ticket>,
     /// Attempts of remote workers whose end is not durable. The workers still have them.
@@ -77,6 +79,7 @@ impl World {
             batch_cancels: VecDeque::new(),
             epoch: 1,
             limits: Limits::default(),
+            fairness: Fairness::default(),
             lost: Vec::new(),
             unsettled: Vec::new(),
             ran: BTreeMap::new(),
@@ -196,6 +199,12 @@ impl World {
         self.out.stops.clear();
         self.out.unattempted.clear();
         self.pending.confirms.append(&mut self.out.confirms);
+        let assigned = self.out.dispatches.iter().flat_map(|dispatch| &dispatch.assignments);
+        if assigned.clone().any(|assignment| self.core.is_on_trial(assignment.ticket)) {
+            // It goes before all others.
+            self.fairness.forget();
+        }
+        self.fairness.observe(&self.core, &self.live, assigned.map(|assignment| &*assignment.spec.options));
         for dispatch in self.out.dispatches.drain(..) {
             let index = usize::from(dispatch.pool);
             let settings = self.live.pools.get(&pool_name(index));

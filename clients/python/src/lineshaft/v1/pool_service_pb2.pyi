@@ -16,13 +16,22 @@ class PoolKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     POOL_KIND_THREADS: _ClassVar[PoolKind]
     POOL_KIND_ASYNC: _ClassVar[PoolKind]
     POOL_KIND_REMOTE: _ClassVar[PoolKind]
+
+class DecisionReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DECISION_REASON_UNSPECIFIED: _ClassVar[DecisionReason]
+    DECISION_REASON_TURN: _ClassVar[DecisionReason]
+    DECISION_REASON_TRIAL: _ClassVar[DecisionReason]
 POOL_KIND_UNSPECIFIED: PoolKind
 POOL_KIND_THREADS: PoolKind
 POOL_KIND_ASYNC: PoolKind
 POOL_KIND_REMOTE: PoolKind
+DECISION_REASON_UNSPECIFIED: DecisionReason
+DECISION_REASON_TURN: DecisionReason
+DECISION_REASON_TRIAL: DecisionReason
 
 class Pool(_message.Message):
-    __slots__ = ("name", "description", "kind", "size", "paused", "queue_limit", "default_timeout", "durability", "etag", "max_running_per_namespace", "namespaces")
+    __slots__ = ("name", "description", "kind", "size", "paused", "queue_limit", "default_timeout", "durability", "etag", "max_running_per_namespace", "namespaces", "weights")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +43,7 @@ class Pool(_message.Message):
     ETAG_FIELD_NUMBER: _ClassVar[int]
     MAX_RUNNING_PER_NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAMESPACES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     kind: PoolKind
@@ -45,7 +55,18 @@ class Pool(_message.Message):
     etag: str
     max_running_per_namespace: int
     namespaces: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., kind: _Optional[_Union[PoolKind, str]] = ..., size: _Optional[int] = ..., paused: bool = ..., queue_limit: _Optional[int] = ..., default_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., durability: _Optional[_Union[_task_pb2.Durability, str]] = ..., etag: _Optional[str] = ..., max_running_per_namespace: _Optional[int] = ..., namespaces: _Optional[_Iterable[str]] = ...) -> None: ...
+    weights: _containers.RepeatedCompositeFieldContainer[PoolWeight]
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., kind: _Optional[_Union[PoolKind, str]] = ..., size: _Optional[int] = ..., paused: bool = ..., queue_limit: _Optional[int] = ..., default_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., durability: _Optional[_Union[_task_pb2.Durability, str]] = ..., etag: _Optional[str] = ..., max_running_per_namespace: _Optional[int] = ..., namespaces: _Optional[_Iterable[str]] = ..., weights: _Optional[_Iterable[_Union[PoolWeight, _Mapping]]] = ...) -> None: ...
+
+class PoolWeight(_message.Message):
+    __slots__ = ("namespace", "fairness_key", "weight")
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    FAIRNESS_KEY_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    namespace: str
+    fairness_key: str
+    weight: float
+    def __init__(self, namespace: _Optional[str] = ..., fairness_key: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
 
 class PriorityDepth(_message.Message):
     __slots__ = ("priority", "queued", "oldest_wait")
@@ -325,6 +346,64 @@ class ListWorkersResponse(_message.Message):
     revision: int
     next_page_token: str
     def __init__(self, workers: _Optional[_Iterable[_Union[Worker, _Mapping]]] = ..., revision: _Optional[int] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class ListDecisionsRequest(_message.Message):
+    __slots__ = ("pool", "namespace", "task_id", "handler", "fairness_key", "page_size", "page_token")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    HANDLER_FIELD_NUMBER: _ClassVar[int]
+    FAIRNESS_KEY_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    pool: str
+    namespace: str
+    task_id: str
+    handler: str
+    fairness_key: str
+    page_size: int
+    page_token: str
+    def __init__(self, pool: _Optional[str] = ..., namespace: _Optional[str] = ..., task_id: _Optional[str] = ..., handler: _Optional[str] = ..., fairness_key: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListDecisionsResponse(_message.Message):
+    __slots__ = ("decisions", "next_page_token", "revision")
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    decisions: _containers.RepeatedCompositeFieldContainer[Decision]
+    next_page_token: str
+    revision: int
+    def __init__(self, decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class Decision(_message.Message):
+    __slots__ = ("time", "task_id", "attempt", "handler", "priority", "namespace", "fairness_key", "wait", "reason", "other_namespaces", "other_fairness_keys", "started_at", "worker")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    HANDLER_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    NAMESPACE_FIELD_NUMBER: _ClassVar[int]
+    FAIRNESS_KEY_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    OTHER_NAMESPACES_FIELD_NUMBER: _ClassVar[int]
+    OTHER_FAIRNESS_KEYS_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    time: _timestamp_pb2.Timestamp
+    task_id: str
+    attempt: int
+    handler: str
+    priority: _task_pb2.Priority
+    namespace: str
+    fairness_key: str
+    wait: _duration_pb2.Duration
+    reason: DecisionReason
+    other_namespaces: int
+    other_fairness_keys: int
+    started_at: _timestamp_pb2.Timestamp
+    worker: str
+    def __init__(self, time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., task_id: _Optional[str] = ..., attempt: _Optional[int] = ..., handler: _Optional[str] = ..., priority: _Optional[_Union[_task_pb2.Priority, str]] = ..., namespace: _Optional[str] = ..., fairness_key: _Optional[str] = ..., wait: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., reason: _Optional[_Union[DecisionReason, str]] = ..., other_namespaces: _Optional[int] = ..., other_fairness_keys: _Optional[int] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., worker: _Optional[str] = ...) -> None: ...
 
 class ResetPoolCountersRequest(_message.Message):
     __slots__ = ("name",)

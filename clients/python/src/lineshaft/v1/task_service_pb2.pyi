@@ -21,7 +21,7 @@ ESTIMATE_BASIS_DELAY: EstimateBasis
 ESTIMATE_BASIS_RUN_TIMES: EstimateBasis
 
 class SubmitTaskRequest(_message.Message):
-    __slots__ = ("handler", "payload", "priority", "task_id", "request_id", "pool", "display_name", "labels", "timeout", "retry", "args", "delay", "at_most_once", "durability", "namespace", "expires_after", "trace_mode", "batch_id", "traceparent", "tracestate", "dependencies", "limits", "unique_key", "on_unique_conflict", "reuse_result_within")
+    __slots__ = ("handler", "payload", "priority", "task_id", "request_id", "pool", "display_name", "labels", "timeout", "retry", "args", "delay", "at_most_once", "durability", "namespace", "expires_after", "trace_mode", "batch_id", "traceparent", "tracestate", "dependencies", "limits", "unique_key", "on_unique_conflict", "reuse_result_within", "fairness_key")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +54,7 @@ class SubmitTaskRequest(_message.Message):
     UNIQUE_KEY_FIELD_NUMBER: _ClassVar[int]
     ON_UNIQUE_CONFLICT_FIELD_NUMBER: _ClassVar[int]
     REUSE_RESULT_WITHIN_FIELD_NUMBER: _ClassVar[int]
+    FAIRNESS_KEY_FIELD_NUMBER: _ClassVar[int]
     handler: str
     payload: _task_pb2.Payload
     priority: _task_pb2.Priority
@@ -79,7 +80,8 @@ class SubmitTaskRequest(_message.Message):
     unique_key: str
     on_unique_conflict: _task_pb2.OnUniqueConflict
     reuse_result_within: _duration_pb2.Duration
-    def __init__(self, handler: _Optional[str] = ..., payload: _Optional[_Union[_task_pb2.Payload, _Mapping]] = ..., priority: _Optional[_Union[_task_pb2.Priority, str]] = ..., task_id: _Optional[str] = ..., request_id: _Optional[str] = ..., pool: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., retry: _Optional[_Union[_task_pb2.RetryPolicy, _Mapping]] = ..., args: _Optional[_Iterable[str]] = ..., delay: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., at_most_once: bool = ..., durability: _Optional[_Union[_task_pb2.Durability, str]] = ..., namespace: _Optional[str] = ..., expires_after: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., trace_mode: _Optional[_Union[_task_pb2.TraceMode, str]] = ..., batch_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ..., dependencies: _Optional[_Union[Dependencies, _Mapping]] = ..., limits: _Optional[_Iterable[_Union[_task_pb2.TaskLimit, _Mapping]]] = ..., unique_key: _Optional[str] = ..., on_unique_conflict: _Optional[_Union[_task_pb2.OnUniqueConflict, str]] = ..., reuse_result_within: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    fairness_key: str
+    def __init__(self, handler: _Optional[str] = ..., payload: _Optional[_Union[_task_pb2.Payload, _Mapping]] = ..., priority: _Optional[_Union[_task_pb2.Priority, str]] = ..., task_id: _Optional[str] = ..., request_id: _Optional[str] = ..., pool: _Optional[str] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., retry: _Optional[_Union[_task_pb2.RetryPolicy, _Mapping]] = ..., args: _Optional[_Iterable[str]] = ..., delay: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., at_most_once: bool = ..., durability: _Optional[_Union[_task_pb2.Durability, str]] = ..., namespace: _Optional[str] = ..., expires_after: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., trace_mode: _Optional[_Union[_task_pb2.TraceMode, str]] = ..., batch_id: _Optional[str] = ..., traceparent: _Optional[str] = ..., tracestate: _Optional[str] = ..., dependencies: _Optional[_Union[Dependencies, _Mapping]] = ..., limits: _Optional[_Iterable[_Union[_task_pb2.TaskLimit, _Mapping]]] = ..., unique_key: _Optional[str] = ..., on_unique_conflict: _Optional[_Union[_task_pb2.OnUniqueConflict, str]] = ..., reuse_result_within: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., fairness_key: _Optional[str] = ...) -> None: ...
 
 class Dependencies(_message.Message):
     __slots__ = ("task_ids", "batch_indices", "on_parent_failure")
@@ -279,18 +281,20 @@ class TakenSlots(_message.Message):
     def __init__(self, slots: _Optional[int] = ...) -> None: ...
 
 class QueuePosition(_message.Message):
-    __slots__ = ("more_urgent", "before", "at_least", "other_namespaces", "dispatched")
+    __slots__ = ("more_urgent", "before", "at_least", "other_namespaces", "dispatched", "other_fairness_keys")
     MORE_URGENT_FIELD_NUMBER: _ClassVar[int]
     BEFORE_FIELD_NUMBER: _ClassVar[int]
     AT_LEAST_FIELD_NUMBER: _ClassVar[int]
     OTHER_NAMESPACES_FIELD_NUMBER: _ClassVar[int]
     DISPATCHED_FIELD_NUMBER: _ClassVar[int]
+    OTHER_FAIRNESS_KEYS_FIELD_NUMBER: _ClassVar[int]
     more_urgent: int
     before: int
     at_least: bool
     other_namespaces: int
     dispatched: bool
-    def __init__(self, more_urgent: _Optional[int] = ..., before: _Optional[int] = ..., at_least: bool = ..., other_namespaces: _Optional[int] = ..., dispatched: bool = ...) -> None: ...
+    other_fairness_keys: int
+    def __init__(self, more_urgent: _Optional[int] = ..., before: _Optional[int] = ..., at_least: bool = ..., other_namespaces: _Optional[int] = ..., dispatched: bool = ..., other_fairness_keys: _Optional[int] = ...) -> None: ...
 
 class ListTasksRequest(_message.Message):
     __slots__ = ("filter", "page_size", "page_token", "include_results")

@@ -225,6 +225,7 @@ export interface Task {
   traceId: string;
   uniqueKey: string;
   artifacts: Artifact[];
+  fairnessKey: string;
 }
 
 export interface Task_LabelsEntry {
@@ -1448,6 +1449,7 @@ function createBaseTask(): Task {
     traceId: "",
     uniqueKey: "",
     artifacts: [],
+    fairnessKey: "",
   };
 }
 
@@ -1581,6 +1583,9 @@ export const Task: MessageFns<Task> = {
     }
     for (const v of message.artifacts) {
       Artifact.encode(v!, writer.uint32(338).fork()).join();
+    }
+    if (message.fairnessKey !== "") {
+      writer.uint32(346).string(message.fairnessKey);
     }
     return writer;
   },
@@ -1921,6 +1926,14 @@ export const Task: MessageFns<Task> = {
             message.artifacts.push(Artifact.decode(reader, reader.uint32()));
             continue;
           }
+          case 43: {
+            if (tag !== 346) {
+              break;
+            }
+
+            message.fairnessKey = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2008,6 +2021,7 @@ export const Task: MessageFns<Task> = {
     message.traceId = object.traceId ?? "";
     message.uniqueKey = object.uniqueKey ?? "";
     message.artifacts = object.artifacts?.map((e) => Artifact.fromPartial(e)) || [];
+    message.fairnessKey = object.fairnessKey ?? "";
     return message;
   },
 };

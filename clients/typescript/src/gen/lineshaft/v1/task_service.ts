@@ -65,6 +65,7 @@ export interface SubmitTaskRequest {
   uniqueKey: string;
   onUniqueConflict: OnUniqueConflict;
   reuseResultWithin: Duration | undefined;
+  fairnessKey: string;
 }
 
 export interface SubmitTaskRequest_LabelsEntry {
@@ -197,6 +198,7 @@ export interface QueuePosition {
   atLeast: boolean;
   otherNamespaces: bigint;
   dispatched: boolean;
+  otherFairnessKeys: bigint;
 }
 
 export interface ListTasksRequest {
@@ -428,6 +430,7 @@ function createBaseSubmitTaskRequest(): SubmitTaskRequest {
     uniqueKey: "",
     onUniqueConflict: 0,
     reuseResultWithin: undefined,
+    fairnessKey: "",
   };
 }
 
@@ -507,6 +510,9 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
     }
     if (message.reuseResultWithin !== undefined) {
       Duration.encode(message.reuseResultWithin, writer.uint32(202).fork()).join();
+    }
+    if (message.fairnessKey !== "") {
+      writer.uint32(210).string(message.fairnessKey);
     }
     return writer;
   },
@@ -727,6 +733,14 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
             message.reuseResultWithin = Duration.decode(reader, reader.uint32());
             continue;
           }
+          case 26: {
+            if (tag !== 210) {
+              break;
+            }
+
+            message.fairnessKey = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -791,6 +805,7 @@ export const SubmitTaskRequest: MessageFns<SubmitTaskRequest> = {
     message.reuseResultWithin = (object.reuseResultWithin !== undefined && object.reuseResultWithin !== null)
       ? Duration.fromPartial(object.reuseResultWithin)
       : undefined;
+    message.fairnessKey = object.fairnessKey ?? "";
     return message;
   },
 };
@@ -2563,7 +2578,7 @@ export const TakenSlots: MessageFns<TakenSlots> = {
 };
 
 function createBaseQueuePosition(): QueuePosition {
-  return { moreUrgent: 0n, before: 0n, atLeast: false, otherNamespaces: 0n, dispatched: false };
+  return { moreUrgent: 0n, before: 0n, atLeast: false, otherNamespaces: 0n, dispatched: false, otherFairnessKeys: 0n };
 }
 
 export const QueuePosition: MessageFns<QueuePosition> = {
@@ -2591,6 +2606,12 @@ export const QueuePosition: MessageFns<QueuePosition> = {
     }
     if (message.dispatched !== false) {
       writer.uint32(40).bool(message.dispatched);
+    }
+    if (message.otherFairnessKeys !== 0n) {
+      if (BigInt.asIntN(64, message.otherFairnessKeys) !== message.otherFairnessKeys) {
+        throw new globalThis.Error("value provided for field message.otherFairnessKeys of type int64 too large");
+      }
+      writer.uint32(48).int64(message.otherFairnessKeys);
     }
     return writer;
   },
@@ -2648,6 +2669,14 @@ export const QueuePosition: MessageFns<QueuePosition> = {
             message.dispatched = reader.bool();
             continue;
           }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.otherFairnessKeys = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2674,6 +2703,9 @@ export const QueuePosition: MessageFns<QueuePosition> = {
       ? BigInt(object.otherNamespaces)
       : 0n;
     message.dispatched = object.dispatched ?? false;
+    message.otherFairnessKeys = (object.otherFairnessKeys !== undefined && object.otherFairnessKeys !== null)
+      ? BigInt(object.otherFairnessKeys)
+      : 0n;
     return message;
   },
 };
