@@ -196,6 +196,13 @@ pub fn busy(metrics: &v1::PoolMetrics) -> Cell {
     Cell::from(format!("{}/{}", metrics.busy, metrics.size)).ordered_by(metrics.busy)
 }
 
+fn charge(pool: &v1::Pool) -> &'static str {
+    match pool.charge() {
+        v1::PoolCharge::SlotTime => "slot time",
+        v1::PoolCharge::Tasks | v1::PoolCharge::Unspecified => "tasks",
+    }
+}
+
 /// `NAMESPACE=WEIGHT` or `NAMESPACE/KEY=WEIGHT`.
 fn weight(weight: &v1::PoolWeight) -> String {
     let v1::PoolWeight { namespace, fairness_key, weight } = weight;
@@ -220,6 +227,8 @@ fn details(pool: &v1::Pool, view: &View) -> Text {
             ("default timeout", format::duration(pool.default_timeout.as_ref()).into()),
             ("running per namespace", limit.unwrap_or_default().into()),
             ("namespaces", pool.namespaces.join(" ").into()),
+            ("charge", charge(pool).into()),
+            ("max wait", format::duration(pool.max_wait.as_ref()).into()),
             ("weights", pool.weights.iter().map(weight).collect::<Vec<_>>().join(" ").into()),
             ("etag", pool.etag.as_str().into()),
         ],

@@ -15,13 +15,14 @@ use super::printer::Printer;
 use super::table::{Column, Table, TableArgs};
 use super::view::Cell;
 
-static COLUMNS: [Column<v1::Decision>; 10] = [
+static COLUMNS: [Column<v1::Decision>; 11] = [
     Column::new("TIME", 0, |decision, view| view.time(decision.time.as_ref())),
     Column::new("TASK", 0, |decision, _| decision.task_id.as_str().into()),
     Column::new("PRIORITY", 1, |decision, _| format::priority(decision.priority).into()),
     Column::new("NAMESPACE", 2, |decision, _| decision.namespace.as_str().into()),
     Column::new("KEY", 1, |decision, _| decision.fairness_key.as_str().into()),
     Column::new("WAIT", 0, |decision, _| Cell::duration(decision.wait.as_ref())),
+    Column::new("EXPECTED", 3, |decision, _| Cell::duration(decision.expected_time.as_ref())),
     Column::text("WHY", 0, |decision, _| why(decision).into()),
     Column::new("HANDLER", 3, |decision, _| decision.handler.as_str().into()),
     Column::new("STARTED", 4, |decision, view| view.time(decision.started_at.as_ref())),
@@ -89,6 +90,7 @@ fn why(decision: &v1::Decision) -> String {
     match decision.reason() {
         DecisionReason::Turn if others.is_empty() => "next of the highest priority".to_owned(),
         DecisionReason::Turn => format!("its turn among {}", others.join(" and ")),
+        DecisionReason::Promoted => "its priority had waited too long".to_owned(),
         DecisionReason::Trial => "runs alone after crashes".to_owned(),
         DecisionReason::Unspecified => String::new(),
     }

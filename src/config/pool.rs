@@ -52,6 +52,15 @@ pub struct Pool {
     /// Default: equal parts.
     #[serde(default)]
     pub weights: Vec<PoolWeight>,
+    /// What namespaces and fairness keys are charged for a task: "tasks", the same for each, or "slot_time", the time for which it has
+    /// a worker, so that a key whose tasks run long gets fewer of them. Default: "tasks".
+    #[serde(default)]
+    pub charge: Charge,
+    /// Time after which tasks that wait behind those of higher priorities are promoted, 1ms to 365d: while the oldest task of a priority
+    /// has waited longer, one of four tasks that are given to the pool is of that priority. Default: never, a priority waits as long as
+    /// there are tasks of higher ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_wait: Option<HumanDuration>,
     /// Timeout of an attempt if neither the task nor its handler sets one, 1ms to 24h. Default: 5m.
     #[serde(default = "default_timeout")]
     pub timeout: HumanDuration,
@@ -91,6 +100,17 @@ pub enum PoolKind {
     Remote,
 }
 
+/// What namespaces and fairness keys are charged for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Charge {
+    /// Each attempt costs the same.
+    #[default]
+    Tasks,
+    /// An attempt costs the time for which it has a worker.
+    SlotTime,
+}
+
 /// When a submission is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -114,6 +134,8 @@ impl Pool {
             namespaces: Vec::new(),
             max_running_per_namespace: None,
             weights: Vec::new(),
+            charge: Charge::Tasks,
+            max_wait: None,
             timeout: default_timeout(),
             durability: Durability::Fsync,
             paused: false,
@@ -150,6 +172,11 @@ impl Pool {
             namespaces: self.namespaces.iter().map(|name| Namespace::parse(name).ok()).collect::<Option<_>>()?,
             max_running_per_namespace: self.max_running_per_namespace,
             weights: Arc::new(Weights(self.weights.iter().map(PoolWeight::rule).collect::<Option<_>>()?)),
+            charge: match self.charge {
+                Charge::Tasks => model::Charge::Tasks,
+                Charge::SlotTime => model::Charge::SlotTime,
+            },
+            max_wait: self.max_wait.map(|wait| wait.0),
             timeout: self.timeout.0,
             durability: match self.durability {
                 Durability::Fsync => model::Durability::Fsync,
@@ -193,6 +220,10 @@ impl Pool {
             if self.weights[..index].iter().any(is_same) {
                 problems.add(path, "", "repeats the namespace and the fairness key of another weight");
             }
+        }
+        if let Some(wait) = self.max_wait {
+            let (min, max) = (HumanDuration(limits::TIMEOUT_MIN), HumanDuration(limits::DELAY_MAX));
+            problems.check_range(format!("{path}.max_wait"), wait, min, max);
         }
         let (min, max) = (HumanDuration(limits::TIMEOUT_MIN), HumanDuration(limits::TIMEOUT_MAX));
         problems.check_range(format!("{path}.timeout"), self.timeout, min, max);

@@ -40,6 +40,16 @@ pub enum Durability {
     Memory = 2,
 }
 
+/// What namespaces and fairness keys are charged for a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Charge {
+    /// The same for each attempt.
+    #[default]
+    Tasks,
+    /// The time for which it has a slot.
+    SlotTime,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolSpec {
     pub name: PoolName,
@@ -55,6 +65,9 @@ pub struct PoolSpec {
     pub max_running_per_namespace: Option<usize>,
     /// What part of the slots namespaces and fairness keys get.
     pub weights: Arc<Weights>,
+    pub charge: Charge,
+    /// Time after which tasks that wait behind those of higher priorities start before some of these; `None`: never.
+    pub max_wait: Option<Duration>,
     /// Timeout of an attempt if neither the task nor the handler sets one.
     pub timeout: Duration,
     /// Durability of tasks that do not set one.
@@ -94,6 +107,8 @@ impl PoolSpec {
             namespaces: Vec::new(),
             max_running_per_namespace: None,
             weights: Arc::default(),
+            charge: Charge::Tasks,
+            max_wait: None,
             timeout: super::limits::TIMEOUT_DEFAULT,
             durability: Durability::Fsync,
             paused: false,

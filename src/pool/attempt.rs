@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::model::{OutputStream, Revision, TaskEvent, TaskSpec, Timestamp, TraceContext};
+use crate::model::{OutputStream, Priority, Revision, TaskEvent, TaskSpec, Timestamp, TraceContext};
 use crate::runners::{OutputBuffer, StopCause, StopSignal};
 use crate::telemetry::metrics::SampledSpan;
 use crate::telemetry::scope::{ActiveContext, AttemptName, Scope};
@@ -39,6 +39,8 @@ pub struct Assignment {
     pub confirm: bool,
     /// `spec` lacks the payload; the worker has to read it from the store.
     pub payload_stored: bool,
+    /// The priority with which it starts: that of the task, or a higher one if the task was promoted.
+    pub urgency: Priority,
 }
 
 const ASSIGNED: u8 = 0;
@@ -91,6 +93,11 @@ impl Attempt {
 
     pub fn spec(&self) -> &Arc<TaskSpec> {
         &self.assignment.spec
+    }
+
+    /// The priority with which it starts.
+    pub(super) fn urgency(&self) -> Priority {
+        self.assignment.urgency
     }
 
     /// Revision of the submission.
@@ -265,7 +272,7 @@ impl Assignment {
         fence: u64,
         handler: &str,
         id: &str,
-        priority: crate::model::Priority,
+        priority: Priority,
         payload: &'static [u8],
         confirm: bool,
     ) -> Self {
@@ -286,6 +293,7 @@ impl Assignment {
             eligible_at: Timestamp::ZERO,
             confirm,
             payload_stored: false,
+            urgency: priority,
         }
     }
 }

@@ -43,7 +43,7 @@ impl LocalWorkers {
     }
 
     pub fn remove_attempt(&self, attempt: &Attempt, ticket: Ticket) {
-        self.state.run_queue.remove(attempt.spec().options.priority, ticket);
+        self.state.run_queue.remove(attempt.urgency(), ticket);
     }
 
     /// After a pause has returned, no attempt starts, and every earlier start has been reported.

@@ -81,7 +81,7 @@ impl RunQueue {
         self.change(|state| {
             state.held_back = held_back;
             for attempt in attempts.into_iter().filter(|attempt| !attempt.is_recalled()) {
-                state.attempts[attempt.spec().options.priority.index()].push_back(attempt);
+                state.attempts[attempt.urgency().index()].push_back(attempt);
             }
         });
     }
@@ -152,7 +152,7 @@ impl RunQueue {
 
     /// Lists the driver of an attempt that waits for a slot. The driver must park.
     pub(super) fn resume(&self, parker: &Arc<Parker>, attempt: &Attempt) {
-        let p = attempt.spec().options.priority.index();
+        let p = attempt.urgency().index();
         self.change(|state| {
             parker.set(ParkState::Waiting);
             state.resuming[p].insert(attempt.ticket().fence, parker.clone());

@@ -80,6 +80,59 @@ func (PoolKind) EnumDescriptor() ([]byte, []int) {
 	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{0}
 }
 
+// What namespaces and fairness keys are charged for a task.
+type PoolCharge int32
+
+const (
+	// Never sent.
+	PoolCharge_POOL_CHARGE_UNSPECIFIED PoolCharge = 0
+	// The same for each attempt.
+	PoolCharge_POOL_CHARGE_TASKS PoolCharge = 1
+	// The time for which it has a slot. Until it has ended, the average of the last attempts of its key counts.
+	PoolCharge_POOL_CHARGE_SLOT_TIME PoolCharge = 2
+)
+
+// Enum value maps for PoolCharge.
+var (
+	PoolCharge_name = map[int32]string{
+		0: "POOL_CHARGE_UNSPECIFIED",
+		1: "POOL_CHARGE_TASKS",
+		2: "POOL_CHARGE_SLOT_TIME",
+	}
+	PoolCharge_value = map[string]int32{
+		"POOL_CHARGE_UNSPECIFIED": 0,
+		"POOL_CHARGE_TASKS":       1,
+		"POOL_CHARGE_SLOT_TIME":   2,
+	}
+)
+
+func (x PoolCharge) Enum() *PoolCharge {
+	p := new(PoolCharge)
+	*p = x
+	return p
+}
+
+func (x PoolCharge) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PoolCharge) Descriptor() protoreflect.EnumDescriptor {
+	return file_lineshaft_v1_pool_service_proto_enumTypes[1].Descriptor()
+}
+
+func (PoolCharge) Type() protoreflect.EnumType {
+	return &file_lineshaft_v1_pool_service_proto_enumTypes[1]
+}
+
+func (x PoolCharge) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PoolCharge.Descriptor instead.
+func (PoolCharge) EnumDescriptor() ([]byte, []int) {
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{1}
+}
+
 // Why a task was given to a pool.
 type DecisionReason int32
 
@@ -90,6 +143,9 @@ const (
 	DecisionReason_DECISION_REASON_TURN DecisionReason = 1
 	// It was suspected of having crashed the server, and runs alone.
 	DecisionReason_DECISION_REASON_TRIAL DecisionReason = 2
+	// Tasks of its priority had waited longer than `max_wait` of the pool, and it was the turn of its namespace and fairness key. It starts
+	// before those of higher priorities that have not started.
+	DecisionReason_DECISION_REASON_PROMOTED DecisionReason = 3
 )
 
 // Enum value maps for DecisionReason.
@@ -98,11 +154,13 @@ var (
 		0: "DECISION_REASON_UNSPECIFIED",
 		1: "DECISION_REASON_TURN",
 		2: "DECISION_REASON_TRIAL",
+		3: "DECISION_REASON_PROMOTED",
 	}
 	DecisionReason_value = map[string]int32{
 		"DECISION_REASON_UNSPECIFIED": 0,
 		"DECISION_REASON_TURN":        1,
 		"DECISION_REASON_TRIAL":       2,
+		"DECISION_REASON_PROMOTED":    3,
 	}
 )
 
@@ -117,11 +175,11 @@ func (x DecisionReason) String() string {
 }
 
 func (DecisionReason) Descriptor() protoreflect.EnumDescriptor {
-	return file_lineshaft_v1_pool_service_proto_enumTypes[1].Descriptor()
+	return file_lineshaft_v1_pool_service_proto_enumTypes[2].Descriptor()
 }
 
 func (DecisionReason) Type() protoreflect.EnumType {
-	return &file_lineshaft_v1_pool_service_proto_enumTypes[1]
+	return &file_lineshaft_v1_pool_service_proto_enumTypes[2]
 }
 
 func (x DecisionReason) Number() protoreflect.EnumNumber {
@@ -130,7 +188,7 @@ func (x DecisionReason) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DecisionReason.Descriptor instead.
 func (DecisionReason) EnumDescriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{1}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{2}
 }
 
 // A named set of workers.
@@ -159,7 +217,12 @@ type Pool struct {
 	// Namespaces whose tasks it takes; empty: all.
 	Namespaces []string `protobuf:"bytes,11,rep,name=namespaces,proto3" json:"namespaces,omitempty"`
 	// Weights of the configuration. What none of them matches has weight 1.
-	Weights       []*PoolWeight `protobuf:"bytes,12,rep,name=weights,proto3" json:"weights,omitempty"`
+	Weights []*PoolWeight `protobuf:"bytes,12,rep,name=weights,proto3" json:"weights,omitempty"`
+	// What namespaces and fairness keys are charged for a task.
+	Charge PoolCharge `protobuf:"varint,13,opt,name=charge,proto3,enum=lineshaft.v1.PoolCharge" json:"charge,omitempty"`
+	// Time after which tasks that wait behind those of higher priorities are promoted: while the oldest task of a priority has waited
+	// longer, one of four tasks that are given to the pool is of that priority. Unset: never.
+	MaxWait       *durationpb.Duration `protobuf:"bytes,14,opt,name=max_wait,json=maxWait,proto3" json:"max_wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -274,6 +337,20 @@ func (x *Pool) GetNamespaces() []string {
 func (x *Pool) GetWeights() []*PoolWeight {
 	if x != nil {
 		return x.Weights
+	}
+	return nil
+}
+
+func (x *Pool) GetCharge() PoolCharge {
+	if x != nil {
+		return x.Charge
+	}
+	return PoolCharge_POOL_CHARGE_UNSPECIFIED
+}
+
+func (x *Pool) GetMaxWait() *durationpb.Duration {
+	if x != nil {
+		return x.MaxWait
 	}
 	return nil
 }
@@ -2134,14 +2211,16 @@ type Decision struct {
 	Wait *durationpb.Duration `protobuf:"bytes,8,opt,name=wait,proto3" json:"wait,omitempty"`
 	// Why it was chosen.
 	Reason DecisionReason `protobuf:"varint,9,opt,name=reason,proto3,enum=lineshaft.v1.DecisionReason" json:"reason,omitempty"`
-	// With TURN: other namespaces that had tasks of the same priority waiting.
+	// With TURN and PROMOTED: other namespaces that had tasks of the same priority waiting.
 	OtherNamespaces int64 `protobuf:"varint,10,opt,name=other_namespaces,json=otherNamespaces,proto3" json:"other_namespaces,omitempty"`
-	// With TURN: other fairness keys of its namespace that had tasks of the same priority waiting.
+	// With TURN and PROMOTED: other fairness keys of its namespace that had tasks of the same priority waiting.
 	OtherFairnessKeys int64 `protobuf:"varint,11,opt,name=other_fairness_keys,json=otherFairnessKeys,proto3" json:"other_fairness_keys,omitempty"`
 	// When the attempt has started; unset if it has not, or was recalled.
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	// Worker that has started the attempt, such as `default/PoolWorker-0`; empty before.
-	Worker        string `protobuf:"bytes,13,opt,name=worker,proto3" json:"worker,omitempty"`
+	Worker string `protobuf:"bytes,13,opt,name=worker,proto3" json:"worker,omitempty"`
+	// In a pool that charges slot time: the time that its namespace and key were charged until the attempt has ended.
+	ExpectedTime  *durationpb.Duration `protobuf:"bytes,14,opt,name=expected_time,json=expectedTime,proto3" json:"expected_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2267,6 +2346,13 @@ func (x *Decision) GetWorker() string {
 	return ""
 }
 
+func (x *Decision) GetExpectedTime() *durationpb.Duration {
+	if x != nil {
+		return x.ExpectedTime
+	}
+	return nil
+}
+
 // Request of ResetPoolCounters.
 type ResetPoolCountersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2363,7 +2449,7 @@ var File_lineshaft_v1_pool_service_proto protoreflect.FileDescriptor
 
 const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1flineshaft/v1/pool_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!lineshaft/v1/system_service.proto\x1a\x17lineshaft/v1/task.proto\"\xd6\x03\n" +
+	"\x1flineshaft/v1/pool_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!lineshaft/v1/system_service.proto\x1a\x17lineshaft/v1/task.proto\"\xbe\x04\n" +
 	"\x04Pool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12*\n" +
@@ -2382,7 +2468,9 @@ const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	"\n" +
 	"namespaces\x18\v \x03(\tR\n" +
 	"namespaces\x122\n" +
-	"\aweights\x18\f \x03(\v2\x18.lineshaft.v1.PoolWeightR\aweights\"e\n" +
+	"\aweights\x18\f \x03(\v2\x18.lineshaft.v1.PoolWeightR\aweights\x120\n" +
+	"\x06charge\x18\r \x01(\x0e2\x18.lineshaft.v1.PoolChargeR\x06charge\x124\n" +
+	"\bmax_wait\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\amaxWait\"e\n" +
 	"\n" +
 	"PoolWeight\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12!\n" +
@@ -2538,7 +2626,7 @@ const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	"\x15ListDecisionsResponse\x124\n" +
 	"\tdecisions\x18\x01 \x03(\v2\x16.lineshaft.v1.DecisionR\tdecisions\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision\"\x8f\x04\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\"\xcf\x04\n" +
 	"\bDecision\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x17\n" +
 	"\atask_id\x18\x02 \x01(\tR\x06taskId\x12\x18\n" +
@@ -2554,7 +2642,8 @@ const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	"\x13other_fairness_keys\x18\v \x01(\x03R\x11otherFairnessKeys\x129\n" +
 	"\n" +
 	"started_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x16\n" +
-	"\x06worker\x18\r \x01(\tR\x06worker\".\n" +
+	"\x06worker\x18\r \x01(\tR\x06worker\x12>\n" +
+	"\rexpected_time\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\fexpectedTime\".\n" +
 	"\x18ResetPoolCountersRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"7\n" +
 	"\x19ResetPoolCountersResponse\x12\x1a\n" +
@@ -2563,11 +2652,17 @@ const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	"\x15POOL_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11POOL_KIND_THREADS\x10\x01\x12\x13\n" +
 	"\x0fPOOL_KIND_ASYNC\x10\x02\x12\x14\n" +
-	"\x10POOL_KIND_REMOTE\x10\x03*f\n" +
+	"\x10POOL_KIND_REMOTE\x10\x03*[\n" +
+	"\n" +
+	"PoolCharge\x12\x1b\n" +
+	"\x17POOL_CHARGE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11POOL_CHARGE_TASKS\x10\x01\x12\x19\n" +
+	"\x15POOL_CHARGE_SLOT_TIME\x10\x02*\x84\x01\n" +
 	"\x0eDecisionReason\x12\x1f\n" +
 	"\x1bDECISION_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14DECISION_REASON_TURN\x10\x01\x12\x19\n" +
-	"\x15DECISION_REASON_TRIAL\x10\x022\xaa\x06\n" +
+	"\x15DECISION_REASON_TRIAL\x10\x02\x12\x1c\n" +
+	"\x18DECISION_REASON_PROMOTED\x10\x032\xaa\x06\n" +
 	"\vPoolService\x12L\n" +
 	"\tListPools\x12\x1e.lineshaft.v1.ListPoolsRequest\x1a\x1f.lineshaft.v1.ListPoolsResponse\x12F\n" +
 	"\aGetPool\x12\x1c.lineshaft.v1.GetPoolRequest\x1a\x1d.lineshaft.v1.GetPoolResponse\x12O\n" +
@@ -2593,110 +2688,114 @@ func file_lineshaft_v1_pool_service_proto_rawDescGZIP() []byte {
 	return file_lineshaft_v1_pool_service_proto_rawDescData
 }
 
-var file_lineshaft_v1_pool_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_lineshaft_v1_pool_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_lineshaft_v1_pool_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_lineshaft_v1_pool_service_proto_goTypes = []any{
 	(PoolKind)(0),                     // 0: lineshaft.v1.PoolKind
-	(DecisionReason)(0),               // 1: lineshaft.v1.DecisionReason
-	(*Pool)(nil),                      // 2: lineshaft.v1.Pool
-	(*PoolWeight)(nil),                // 3: lineshaft.v1.PoolWeight
-	(*PriorityDepth)(nil),             // 4: lineshaft.v1.PriorityDepth
-	(*Percentiles)(nil),               // 5: lineshaft.v1.Percentiles
-	(*Worker)(nil),                    // 6: lineshaft.v1.Worker
-	(*RemoteWorker)(nil),              // 7: lineshaft.v1.RemoteWorker
-	(*PoolMetrics)(nil),               // 8: lineshaft.v1.PoolMetrics
-	(*ListPoolsRequest)(nil),          // 9: lineshaft.v1.ListPoolsRequest
-	(*ListPoolsResponse)(nil),         // 10: lineshaft.v1.ListPoolsResponse
-	(*GetPoolRequest)(nil),            // 11: lineshaft.v1.GetPoolRequest
-	(*GetPoolResponse)(nil),           // 12: lineshaft.v1.GetPoolResponse
-	(*UpdatePoolRequest)(nil),         // 13: lineshaft.v1.UpdatePoolRequest
-	(*UpdatePoolResponse)(nil),        // 14: lineshaft.v1.UpdatePoolResponse
-	(*GetPoolMetricsRequest)(nil),     // 15: lineshaft.v1.GetPoolMetricsRequest
-	(*GetPoolMetricsResponse)(nil),    // 16: lineshaft.v1.GetPoolMetricsResponse
-	(*StreamPoolMetricsRequest)(nil),  // 17: lineshaft.v1.StreamPoolMetricsRequest
-	(*StreamPoolMetricsResponse)(nil), // 18: lineshaft.v1.StreamPoolMetricsResponse
-	(*GetPoolHistoryRequest)(nil),     // 19: lineshaft.v1.GetPoolHistoryRequest
-	(*PoolSample)(nil),                // 20: lineshaft.v1.PoolSample
-	(*GetPoolHistoryResponse)(nil),    // 21: lineshaft.v1.GetPoolHistoryResponse
-	(*ListWorkersRequest)(nil),        // 22: lineshaft.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),       // 23: lineshaft.v1.ListWorkersResponse
-	(*ListDecisionsRequest)(nil),      // 24: lineshaft.v1.ListDecisionsRequest
-	(*ListDecisionsResponse)(nil),     // 25: lineshaft.v1.ListDecisionsResponse
-	(*Decision)(nil),                  // 26: lineshaft.v1.Decision
-	(*ResetPoolCountersRequest)(nil),  // 27: lineshaft.v1.ResetPoolCountersRequest
-	(*ResetPoolCountersResponse)(nil), // 28: lineshaft.v1.ResetPoolCountersResponse
-	nil,                               // 29: lineshaft.v1.RemoteWorker.LabelsEntry
-	(*durationpb.Duration)(nil),       // 30: google.protobuf.Duration
-	(Durability)(0),                   // 31: lineshaft.v1.Durability
-	(Priority)(0),                     // 32: lineshaft.v1.Priority
-	(*timestamppb.Timestamp)(nil),     // 33: google.protobuf.Timestamp
-	(*SystemHealth)(nil),              // 34: lineshaft.v1.SystemHealth
+	(PoolCharge)(0),                   // 1: lineshaft.v1.PoolCharge
+	(DecisionReason)(0),               // 2: lineshaft.v1.DecisionReason
+	(*Pool)(nil),                      // 3: lineshaft.v1.Pool
+	(*PoolWeight)(nil),                // 4: lineshaft.v1.PoolWeight
+	(*PriorityDepth)(nil),             // 5: lineshaft.v1.PriorityDepth
+	(*Percentiles)(nil),               // 6: lineshaft.v1.Percentiles
+	(*Worker)(nil),                    // 7: lineshaft.v1.Worker
+	(*RemoteWorker)(nil),              // 8: lineshaft.v1.RemoteWorker
+	(*PoolMetrics)(nil),               // 9: lineshaft.v1.PoolMetrics
+	(*ListPoolsRequest)(nil),          // 10: lineshaft.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),         // 11: lineshaft.v1.ListPoolsResponse
+	(*GetPoolRequest)(nil),            // 12: lineshaft.v1.GetPoolRequest
+	(*GetPoolResponse)(nil),           // 13: lineshaft.v1.GetPoolResponse
+	(*UpdatePoolRequest)(nil),         // 14: lineshaft.v1.UpdatePoolRequest
+	(*UpdatePoolResponse)(nil),        // 15: lineshaft.v1.UpdatePoolResponse
+	(*GetPoolMetricsRequest)(nil),     // 16: lineshaft.v1.GetPoolMetricsRequest
+	(*GetPoolMetricsResponse)(nil),    // 17: lineshaft.v1.GetPoolMetricsResponse
+	(*StreamPoolMetricsRequest)(nil),  // 18: lineshaft.v1.StreamPoolMetricsRequest
+	(*StreamPoolMetricsResponse)(nil), // 19: lineshaft.v1.StreamPoolMetricsResponse
+	(*GetPoolHistoryRequest)(nil),     // 20: lineshaft.v1.GetPoolHistoryRequest
+	(*PoolSample)(nil),                // 21: lineshaft.v1.PoolSample
+	(*GetPoolHistoryResponse)(nil),    // 22: lineshaft.v1.GetPoolHistoryResponse
+	(*ListWorkersRequest)(nil),        // 23: lineshaft.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),       // 24: lineshaft.v1.ListWorkersResponse
+	(*ListDecisionsRequest)(nil),      // 25: lineshaft.v1.ListDecisionsRequest
+	(*ListDecisionsResponse)(nil),     // 26: lineshaft.v1.ListDecisionsResponse
+	(*Decision)(nil),                  // 27: lineshaft.v1.Decision
+	(*ResetPoolCountersRequest)(nil),  // 28: lineshaft.v1.ResetPoolCountersRequest
+	(*ResetPoolCountersResponse)(nil), // 29: lineshaft.v1.ResetPoolCountersResponse
+	nil,                               // 30: lineshaft.v1.RemoteWorker.LabelsEntry
+	(*durationpb.Duration)(nil),       // 31: google.protobuf.Duration
+	(Durability)(0),                   // 32: lineshaft.v1.Durability
+	(Priority)(0),                     // 33: lineshaft.v1.Priority
+	(*timestamppb.Timestamp)(nil),     // 34: google.protobuf.Timestamp
+	(*SystemHealth)(nil),              // 35: lineshaft.v1.SystemHealth
 }
 var file_lineshaft_v1_pool_service_proto_depIdxs = []int32{
 	0,  // 0: lineshaft.v1.Pool.kind:type_name -> lineshaft.v1.PoolKind
-	30, // 1: lineshaft.v1.Pool.default_timeout:type_name -> google.protobuf.Duration
-	31, // 2: lineshaft.v1.Pool.durability:type_name -> lineshaft.v1.Durability
-	3,  // 3: lineshaft.v1.Pool.weights:type_name -> lineshaft.v1.PoolWeight
-	32, // 4: lineshaft.v1.PriorityDepth.priority:type_name -> lineshaft.v1.Priority
-	30, // 5: lineshaft.v1.PriorityDepth.oldest_wait:type_name -> google.protobuf.Duration
-	30, // 6: lineshaft.v1.Percentiles.p50:type_name -> google.protobuf.Duration
-	30, // 7: lineshaft.v1.Percentiles.p90:type_name -> google.protobuf.Duration
-	30, // 8: lineshaft.v1.Percentiles.p99:type_name -> google.protobuf.Duration
-	30, // 9: lineshaft.v1.Percentiles.max:type_name -> google.protobuf.Duration
-	30, // 10: lineshaft.v1.Worker.busy_time:type_name -> google.protobuf.Duration
-	30, // 11: lineshaft.v1.Worker.idle_time:type_name -> google.protobuf.Duration
-	7,  // 12: lineshaft.v1.Worker.remote:type_name -> lineshaft.v1.RemoteWorker
-	29, // 13: lineshaft.v1.RemoteWorker.labels:type_name -> lineshaft.v1.RemoteWorker.LabelsEntry
-	33, // 14: lineshaft.v1.PoolMetrics.time:type_name -> google.protobuf.Timestamp
-	4,  // 15: lineshaft.v1.PoolMetrics.priorities:type_name -> lineshaft.v1.PriorityDepth
-	30, // 16: lineshaft.v1.PoolMetrics.oldest_wait:type_name -> google.protobuf.Duration
-	33, // 17: lineshaft.v1.PoolMetrics.counters_since:type_name -> google.protobuf.Timestamp
-	5,  // 18: lineshaft.v1.PoolMetrics.wait_time:type_name -> lineshaft.v1.Percentiles
-	5,  // 19: lineshaft.v1.PoolMetrics.run_time:type_name -> lineshaft.v1.Percentiles
-	6,  // 20: lineshaft.v1.PoolMetrics.workers:type_name -> lineshaft.v1.Worker
-	2,  // 21: lineshaft.v1.ListPoolsResponse.pools:type_name -> lineshaft.v1.Pool
-	2,  // 22: lineshaft.v1.GetPoolResponse.pool:type_name -> lineshaft.v1.Pool
-	2,  // 23: lineshaft.v1.UpdatePoolResponse.pool:type_name -> lineshaft.v1.Pool
-	8,  // 24: lineshaft.v1.GetPoolMetricsResponse.metrics:type_name -> lineshaft.v1.PoolMetrics
-	30, // 25: lineshaft.v1.StreamPoolMetricsRequest.interval:type_name -> google.protobuf.Duration
-	8,  // 26: lineshaft.v1.StreamPoolMetricsResponse.pools:type_name -> lineshaft.v1.PoolMetrics
-	34, // 27: lineshaft.v1.StreamPoolMetricsResponse.system:type_name -> lineshaft.v1.SystemHealth
-	5,  // 28: lineshaft.v1.StreamPoolMetricsResponse.commit_time:type_name -> lineshaft.v1.Percentiles
-	33, // 29: lineshaft.v1.GetPoolHistoryRequest.after:type_name -> google.protobuf.Timestamp
-	33, // 30: lineshaft.v1.PoolSample.time:type_name -> google.protobuf.Timestamp
-	30, // 31: lineshaft.v1.PoolSample.oldest_wait:type_name -> google.protobuf.Duration
-	20, // 32: lineshaft.v1.GetPoolHistoryResponse.samples:type_name -> lineshaft.v1.PoolSample
-	30, // 33: lineshaft.v1.GetPoolHistoryResponse.interval:type_name -> google.protobuf.Duration
-	6,  // 34: lineshaft.v1.ListWorkersResponse.workers:type_name -> lineshaft.v1.Worker
-	26, // 35: lineshaft.v1.ListDecisionsResponse.decisions:type_name -> lineshaft.v1.Decision
-	33, // 36: lineshaft.v1.Decision.time:type_name -> google.protobuf.Timestamp
-	32, // 37: lineshaft.v1.Decision.priority:type_name -> lineshaft.v1.Priority
-	30, // 38: lineshaft.v1.Decision.wait:type_name -> google.protobuf.Duration
-	1,  // 39: lineshaft.v1.Decision.reason:type_name -> lineshaft.v1.DecisionReason
-	33, // 40: lineshaft.v1.Decision.started_at:type_name -> google.protobuf.Timestamp
-	9,  // 41: lineshaft.v1.PoolService.ListPools:input_type -> lineshaft.v1.ListPoolsRequest
-	11, // 42: lineshaft.v1.PoolService.GetPool:input_type -> lineshaft.v1.GetPoolRequest
-	13, // 43: lineshaft.v1.PoolService.UpdatePool:input_type -> lineshaft.v1.UpdatePoolRequest
-	15, // 44: lineshaft.v1.PoolService.GetPoolMetrics:input_type -> lineshaft.v1.GetPoolMetricsRequest
-	17, // 45: lineshaft.v1.PoolService.StreamPoolMetrics:input_type -> lineshaft.v1.StreamPoolMetricsRequest
-	19, // 46: lineshaft.v1.PoolService.GetPoolHistory:input_type -> lineshaft.v1.GetPoolHistoryRequest
-	22, // 47: lineshaft.v1.PoolService.ListWorkers:input_type -> lineshaft.v1.ListWorkersRequest
-	24, // 48: lineshaft.v1.PoolService.ListDecisions:input_type -> lineshaft.v1.ListDecisionsRequest
-	27, // 49: lineshaft.v1.PoolService.ResetPoolCounters:input_type -> lineshaft.v1.ResetPoolCountersRequest
-	10, // 50: lineshaft.v1.PoolService.ListPools:output_type -> lineshaft.v1.ListPoolsResponse
-	12, // 51: lineshaft.v1.PoolService.GetPool:output_type -> lineshaft.v1.GetPoolResponse
-	14, // 52: lineshaft.v1.PoolService.UpdatePool:output_type -> lineshaft.v1.UpdatePoolResponse
-	16, // 53: lineshaft.v1.PoolService.GetPoolMetrics:output_type -> lineshaft.v1.GetPoolMetricsResponse
-	18, // 54: lineshaft.v1.PoolService.StreamPoolMetrics:output_type -> lineshaft.v1.StreamPoolMetricsResponse
-	21, // 55: lineshaft.v1.PoolService.GetPoolHistory:output_type -> lineshaft.v1.GetPoolHistoryResponse
-	23, // 56: lineshaft.v1.PoolService.ListWorkers:output_type -> lineshaft.v1.ListWorkersResponse
-	25, // 57: lineshaft.v1.PoolService.ListDecisions:output_type -> lineshaft.v1.ListDecisionsResponse
-	28, // 58: lineshaft.v1.PoolService.ResetPoolCounters:output_type -> lineshaft.v1.ResetPoolCountersResponse
-	50, // [50:59] is the sub-list for method output_type
-	41, // [41:50] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	31, // 1: lineshaft.v1.Pool.default_timeout:type_name -> google.protobuf.Duration
+	32, // 2: lineshaft.v1.Pool.durability:type_name -> lineshaft.v1.Durability
+	4,  // 3: lineshaft.v1.Pool.weights:type_name -> lineshaft.v1.PoolWeight
+	1,  // 4: lineshaft.v1.Pool.charge:type_name -> lineshaft.v1.PoolCharge
+	31, // 5: lineshaft.v1.Pool.max_wait:type_name -> google.protobuf.Duration
+	33, // 6: lineshaft.v1.PriorityDepth.priority:type_name -> lineshaft.v1.Priority
+	31, // 7: lineshaft.v1.PriorityDepth.oldest_wait:type_name -> google.protobuf.Duration
+	31, // 8: lineshaft.v1.Percentiles.p50:type_name -> google.protobuf.Duration
+	31, // 9: lineshaft.v1.Percentiles.p90:type_name -> google.protobuf.Duration
+	31, // 10: lineshaft.v1.Percentiles.p99:type_name -> google.protobuf.Duration
+	31, // 11: lineshaft.v1.Percentiles.max:type_name -> google.protobuf.Duration
+	31, // 12: lineshaft.v1.Worker.busy_time:type_name -> google.protobuf.Duration
+	31, // 13: lineshaft.v1.Worker.idle_time:type_name -> google.protobuf.Duration
+	8,  // 14: lineshaft.v1.Worker.remote:type_name -> lineshaft.v1.RemoteWorker
+	30, // 15: lineshaft.v1.RemoteWorker.labels:type_name -> lineshaft.v1.RemoteWorker.LabelsEntry
+	34, // 16: lineshaft.v1.PoolMetrics.time:type_name -> google.protobuf.Timestamp
+	5,  // 17: lineshaft.v1.PoolMetrics.priorities:type_name -> lineshaft.v1.PriorityDepth
+	31, // 18: lineshaft.v1.PoolMetrics.oldest_wait:type_name -> google.protobuf.Duration
+	34, // 19: lineshaft.v1.PoolMetrics.counters_since:type_name -> google.protobuf.Timestamp
+	6,  // 20: lineshaft.v1.PoolMetrics.wait_time:type_name -> lineshaft.v1.Percentiles
+	6,  // 21: lineshaft.v1.PoolMetrics.run_time:type_name -> lineshaft.v1.Percentiles
+	7,  // 22: lineshaft.v1.PoolMetrics.workers:type_name -> lineshaft.v1.Worker
+	3,  // 23: lineshaft.v1.ListPoolsResponse.pools:type_name -> lineshaft.v1.Pool
+	3,  // 24: lineshaft.v1.GetPoolResponse.pool:type_name -> lineshaft.v1.Pool
+	3,  // 25: lineshaft.v1.UpdatePoolResponse.pool:type_name -> lineshaft.v1.Pool
+	9,  // 26: lineshaft.v1.GetPoolMetricsResponse.metrics:type_name -> lineshaft.v1.PoolMetrics
+	31, // 27: lineshaft.v1.StreamPoolMetricsRequest.interval:type_name -> google.protobuf.Duration
+	9,  // 28: lineshaft.v1.StreamPoolMetricsResponse.pools:type_name -> lineshaft.v1.PoolMetrics
+	35, // 29: lineshaft.v1.StreamPoolMetricsResponse.system:type_name -> lineshaft.v1.SystemHealth
+	6,  // 30: lineshaft.v1.StreamPoolMetricsResponse.commit_time:type_name -> lineshaft.v1.Percentiles
+	34, // 31: lineshaft.v1.GetPoolHistoryRequest.after:type_name -> google.protobuf.Timestamp
+	34, // 32: lineshaft.v1.PoolSample.time:type_name -> google.protobuf.Timestamp
+	31, // 33: lineshaft.v1.PoolSample.oldest_wait:type_name -> google.protobuf.Duration
+	21, // 34: lineshaft.v1.GetPoolHistoryResponse.samples:type_name -> lineshaft.v1.PoolSample
+	31, // 35: lineshaft.v1.GetPoolHistoryResponse.interval:type_name -> google.protobuf.Duration
+	7,  // 36: lineshaft.v1.ListWorkersResponse.workers:type_name -> lineshaft.v1.Worker
+	27, // 37: lineshaft.v1.ListDecisionsResponse.decisions:type_name -> lineshaft.v1.Decision
+	34, // 38: lineshaft.v1.Decision.time:type_name -> google.protobuf.Timestamp
+	33, // 39: lineshaft.v1.Decision.priority:type_name -> lineshaft.v1.Priority
+	31, // 40: lineshaft.v1.Decision.wait:type_name -> google.protobuf.Duration
+	2,  // 41: lineshaft.v1.Decision.reason:type_name -> lineshaft.v1.DecisionReason
+	34, // 42: lineshaft.v1.Decision.started_at:type_name -> google.protobuf.Timestamp
+	31, // 43: lineshaft.v1.Decision.expected_time:type_name -> google.protobuf.Duration
+	10, // 44: lineshaft.v1.PoolService.ListPools:input_type -> lineshaft.v1.ListPoolsRequest
+	12, // 45: lineshaft.v1.PoolService.GetPool:input_type -> lineshaft.v1.GetPoolRequest
+	14, // 46: lineshaft.v1.PoolService.UpdatePool:input_type -> lineshaft.v1.UpdatePoolRequest
+	16, // 47: lineshaft.v1.PoolService.GetPoolMetrics:input_type -> lineshaft.v1.GetPoolMetricsRequest
+	18, // 48: lineshaft.v1.PoolService.StreamPoolMetrics:input_type -> lineshaft.v1.StreamPoolMetricsRequest
+	20, // 49: lineshaft.v1.PoolService.GetPoolHistory:input_type -> lineshaft.v1.GetPoolHistoryRequest
+	23, // 50: lineshaft.v1.PoolService.ListWorkers:input_type -> lineshaft.v1.ListWorkersRequest
+	25, // 51: lineshaft.v1.PoolService.ListDecisions:input_type -> lineshaft.v1.ListDecisionsRequest
+	28, // 52: lineshaft.v1.PoolService.ResetPoolCounters:input_type -> lineshaft.v1.ResetPoolCountersRequest
+	11, // 53: lineshaft.v1.PoolService.ListPools:output_type -> lineshaft.v1.ListPoolsResponse
+	13, // 54: lineshaft.v1.PoolService.GetPool:output_type -> lineshaft.v1.GetPoolResponse
+	15, // 55: lineshaft.v1.PoolService.UpdatePool:output_type -> lineshaft.v1.UpdatePoolResponse
+	17, // 56: lineshaft.v1.PoolService.GetPoolMetrics:output_type -> lineshaft.v1.GetPoolMetricsResponse
+	19, // 57: lineshaft.v1.PoolService.StreamPoolMetrics:output_type -> lineshaft.v1.StreamPoolMetricsResponse
+	22, // 58: lineshaft.v1.PoolService.GetPoolHistory:output_type -> lineshaft.v1.GetPoolHistoryResponse
+	24, // 59: lineshaft.v1.PoolService.ListWorkers:output_type -> lineshaft.v1.ListWorkersResponse
+	26, // 60: lineshaft.v1.PoolService.ListDecisions:output_type -> lineshaft.v1.ListDecisionsResponse
+	29, // 61: lineshaft.v1.PoolService.ResetPoolCounters:output_type -> lineshaft.v1.ResetPoolCountersResponse
+	53, // [53:62] is the sub-list for method output_type
+	44, // [44:53] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_pool_service_proto_init() }
@@ -2712,7 +2811,7 @@ func file_lineshaft_v1_pool_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_pool_service_proto_rawDesc), len(file_lineshaft_v1_pool_service_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,

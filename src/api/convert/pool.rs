@@ -1,6 +1,6 @@
 //! Pools, their metrics, and pool updates.
 
-use crate::model::{DurationStats, PoolKind, PoolName, Priority, WeightRule, limits};
+use crate::model::{Charge, DurationStats, PoolKind, PoolName, Priority, WeightRule, limits};
 use crate::proto::v1;
 use crate::scheduler::{
     Decision, DecisionReason, PoolMetrics, PoolSnapshot, PoolUpdate, PoolView, Rivals, WorkerStats,
@@ -58,6 +58,12 @@ pub fn pool(view: PoolView) -> v1::Pool {
         namespaces: spec.namespaces.iter().map(ToString::to_string).collect(),
         max_running_per_namespace: spec.max_running_per_namespace.map_or(0, to_i32),
         weights: spec.weights.0.iter().map(weight).collect(),
+        charge: match spec.charge {
+            Charge::Tasks => v1::PoolCharge::Tasks,
+            Charge::SlotTime => v1::PoolCharge::SlotTime,
+        }
+        .into(),
+        max_wait: spec.max_wait.map(duration),
     }
 }
 
@@ -72,6 +78,7 @@ fn weight(rule: &WeightRule) -> v1::PoolWeight {
 pub fn decision(decision: &Decision) -> v1::Decision {
     let (reason, rivals) = match decision.reason {
         DecisionReason::Turn(rivals) => (v1::DecisionReason::Turn, rivals),
+        DecisionReason::Promoted(rivals) => (v1::DecisionReason::Promoted, rivals),
         DecisionReason::Trial => (v1::DecisionReason::Trial, Rivals::default()),
     };
     let (started_at, worker) = decision.start.as_ref().map(|(at, worker)| (timestamp(*at), worker.to_string())).unzip();
@@ -89,6 +96,7 @@ pub fn decision(decision: &Decision) -> v1::Decision {
         other_fairness_keys: rivals.keys.into(),
         started_at,
         worker: worker.unwrap_or_default(),
+        expected_time: decision.expected_time().map(duration),
     }
 }
 

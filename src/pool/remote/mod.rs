@@ -181,8 +181,7 @@ impl RemoteWorkers {
     }
 
     pub(super) fn remove_attempt(&self, attempt: &Attempt, ticket: Ticket) {
-        let options = &attempt.spec().options;
-        self.inner.attempts.queue.remove(&options.handler, options.priority, ticket);
+        self.inner.attempts.queue.remove(&attempt.spec().options.handler, attempt.urgency(), ticket);
     }
 
     pub(super) fn set_paused(&self, paused: bool) {

@@ -129,7 +129,7 @@ impl RemoteQueue {
         state.change_queue(handler, |queue| {
             queue.held_back = held_back;
             for attempt in attempts.into_iter().filter(|attempt| !attempt.is_recalled()) {
-                queue.attempts[attempt.spec().options.priority.index()].push_back(attempt);
+                queue.attempts[attempt.urgency().index()].push_back(attempt);
             }
         });
         state.pushed.push(handler.clone());
@@ -378,7 +378,7 @@ impl WorkerSlots {
 
     /// A change that comes after the end of the attempt, or a second time, has no effect.
     fn change_slot(&mut self, attempt: Arc<Attempt>, change: SlotChange, granted: &mut Granted) {
-        let (slot, p) = (attempt.slot(), attempt.spec().options.priority.index());
+        let (slot, p) = (attempt.slot(), attempt.urgency().index());
         let fence = attempt.ticket().fence;
         match change {
             SlotChange::Returned => {

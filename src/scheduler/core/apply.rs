@@ -99,7 +99,7 @@ impl Core {
         self.count(index, event);
         let Some(task) = self.tasks.get_mut(index) else { return };
         let (previous, was_dispatched, held) = (task.state, task.is_dispatched(), task.holds);
-        let had_attempt = task.has_attempt;
+        let (had_attempt, began) = (task.has_attempt, task.since);
         task.attempt = u16::try_from(event.attempt).unwrap_or(u16::MAX);
         task.add_stored(event.content_bytes() as u64);
         match &event.change {
@@ -132,7 +132,8 @@ impl Core {
             self.pools[usize::from(task.pool)].take_slot(&task.spec.options.namespace);
         }
         if had_attempt && !task.has_attempt {
-            self.pools[usize::from(task.pool)].return_slot(&task.spec.options.namespace);
+            let taken = (previous == TaskState::Running).then(|| event.at.since(began));
+            self.pools[usize::from(task.pool)].return_slot(index, &task.spec.options, taken);
         }
         self.leave_state(index, previous, was_dispatched, held);
         if event.state == TaskState::Running || event.state.is_terminal() {

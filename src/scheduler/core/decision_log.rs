@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::{FairnessKey, HandlerName, Namespace, Priority, TaskId, Timestamp};
 use crate::pool::{Assignment, Ticket};
@@ -28,6 +29,8 @@ pub struct Decision {
     /// When the task could have been dispatched first.
     pub eligible_at: Timestamp,
     pub reason: DecisionReason,
+    /// Microseconds that its key was charged, if that is charged for slot time; 0 otherwise.
+    expected_us: u64,
     /// When the attempt has started, and its worker.
     pub start: Option<(Timestamp, Arc<str>)>,
 }
@@ -36,11 +39,15 @@ pub struct Decision {
 pub enum DecisionReason {
     /// No task of higher priority could start, and of the namespaces and keys with this priority it was the turn of these.
     Turn(Rivals),
+    /// Tasks of its priority had waited longer than [`PoolSpec::max_wait`], and it was the turn of these.
+    ///
+    /// [`PoolSpec::max_wait`]: crate::model::PoolSpec::max_wait
+    Promoted(Rivals),
     /// It was suspected of having crashed the server, and runs alone.
     Trial,
 }
 
-const _: () = assert!(size_of::<Decision>() <= 144, "10,000 of them are kept for each pool");
+const _: () = assert!(size_of::<Decision>() <= 152, "10,000 of them are kept for each pool");
 
 /// Which decisions to list; an empty list means all.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +75,7 @@ pub struct DecisionLog {
 }
 
 impl DecisionLog {
-    pub fn add(&mut self, at: Timestamp, assignment: &Assignment, reason: DecisionReason) {
+    pub fn add(&mut self, at: Timestamp, assignment: &Assignment, reason: DecisionReason, expected_us: Option<u64>) {
         if self.entries.len() == DECISIONS_MAX {
             self.entries.pop_front();
             self.cursor = self.cursor.saturating_sub(1);
@@ -85,6 +92,7 @@ impl DecisionLog {
             attempt: assignment.attempt,
             eligible_at: assignment.eligible_at,
             reason,
+            expected_us: expected_us.unwrap_or(0),
             start: None,
         });
     }
@@ -112,6 +120,13 @@ impl DecisionLog {
             page.decisions.push(entry.clone());
         }
         page
+    }
+}
+
+impl Decision {
+    /// What its key was charged until the attempt has ended, if that is charged for slot time.
+    pub fn expected_time(&self) -> Option<Duration> {
+        (self.expected_us > 0).then(|| Duration::from_micros(self.expected_us))
     }
 }
 

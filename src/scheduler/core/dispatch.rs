@@ -1,13 +1,18 @@
 //! Dispatch: which attempts the pools are given, and in what order.
 
-use crate::model::Priority;
+use std::cmp::Reverse;
+
+use crate::model::{Charge, Priority};
 use crate::pool::{Assignment, Ticket};
 
 use super::decision_log::DecisionReason;
 use super::decisions::{Decisions, Dispatch};
+use super::ready_queue::Popped;
 use super::state::Core;
 use super::table::TaskTable;
 
+/// Of so many dispatches of a queue, one is of a priority whose tasks have waited too long.
+const PROMOTION_INTERVAL: u32 = 4;
 /// Stale entries of dispatched attempts that are kept in addition to as many as there are live ones.
 const STALE_MAX: usize = 64;
 
@@ -63,15 +68,36 @@ impl Core {
         if !self.pools[pool].has_room(queue, priority) {
             return false;
         }
-        let tasks = &self.tasks;
-        let next = self.pools[pool].queues.get_mut(queue);
-        let entry = next.and_then(|queue| queue.ready.pop(priority, |entry| Self::is_live(tasks, entry)));
-        let Some((entry, rivals)) = entry else { return false };
-        let Some(assignment) = self.assign(entry.index, DecisionReason::Turn(rivals)) else { return false };
+        let promoted = self.overdue(pool, queue, priority);
+        let (tasks, charge) = (&self.tasks, self.pools[pool].spec.charge);
+        let (next, from) = (self.pools[pool].queues.get_mut(queue), promoted.unwrap_or(priority));
+        let popped = next.and_then(|queue| queue.ready.pop(from, charge, |entry| Self::is_live(tasks, entry)));
+        let Some(Popped { entry, rivals, cost }) = popped else { return false };
+        let reason = if promoted.is_some() { DecisionReason::Promoted(rivals) } else { DecisionReason::Turn(rivals) };
+        let expected_us = (charge == Charge::SlotTime).then_some(cost);
+        let Some(assignment) = self.assign(entry.index, reason, expected_us) else { return false };
         if let Some(queue) = self.pools[pool].queues.get_mut(queue) {
+            queue.since_promotion = if promoted.is_some() { 0 } else { queue.since_promotion.saturating_add(1) };
             queue.begun.push(assignment);
         }
         true
+    }
+
+    /// The lower priority of which the oldest task has waited too long, if tasks of this priority can start and enough others
+    /// were dispatched since a task was promoted.
+    fn overdue(&mut self, pool: usize, queue: usize, priority: Priority) -> Option<Priority> {
+        let max_wait = self.pools[pool].spec.max_wait?;
+        let queue = self.pools[pool].queues.get_mut(queue)?;
+        if queue.since_promotion < PROMOTION_INTERVAL - 1 || queue.ready.startable(priority) == 0 {
+            return None;
+        }
+        let lower = Priority::DESCENDING.into_iter().filter(|lower| *lower < priority);
+        let oldest = lower.filter_map(|lower| {
+            let oldest = queue.ready.oldest_startable(lower)?;
+            Some((self.tasks.get(oldest.index)?.since, lower))
+        });
+        let (since, lower) = oldest.min_by_key(|(since, lower)| (*since, Reverse(*lower)))?;
+        (self.now.since(since) > max_wait).then_some(lower)
     }
 
     /// Dispatches the attempts that have begun. What is held back is only known when all queues have theirs.
@@ -91,7 +117,12 @@ impl Core {
     }
 
     /// Begins an attempt of a QUEUED task.
-    pub(super) fn assign(&mut self, index: u32, reason: DecisionReason) -> Option<Assignment> {
+    pub(super) fn assign(
+        &mut self,
+        index: u32,
+        reason: DecisionReason,
+        expected_us: Option<u64>,
+    ) -> Option<Assignment> {
         let (is_careful, fence) = (self.confirms_starts(), self.draw_stamp());
         let task = self.tasks.get_mut(index)?;
         task.stamp = fence;
@@ -105,14 +136,22 @@ impl Core {
             eligible_at: task.since,
             confirm: is_careful || task.spec.options.confirms_start(),
             payload_stored: task.payload_stored,
+            urgency: match reason {
+                DecisionReason::Promoted(_) => Priority::Critical,
+                DecisionReason::Turn(_) | DecisionReason::Trial => task.spec.options.priority,
+            },
         };
-        let (priority, options) = (task.spec.options.priority.index(), &task.spec.options);
+        let (priority, options) = (assignment.urgency.index(), &task.spec.options);
         let pool = &mut self.pools[usize::from(ticket.pool)];
         pool.take_slot(&options.namespace);
         let queue = pool.queue_for(&options.handler);
         queue.assigned[priority] += 1;
         queue.assigned_order[priority].push_back(ticket);
-        pool.decisions.add(self.now, &assignment, reason);
+        pool.decisions.add(self.now, &assignment, reason, expected_us);
+        if assignment.urgency != assignment.spec.options.priority {
+            pool.promoted.insert(index);
+        }
+        pool.expected_us.extend(expected_us.map(|us| (index, us)));
         if is_careful {
             self.note_confirmation(ticket);
         }
@@ -123,8 +162,9 @@ impl Core {
     pub(super) fn unassign(&mut self, index: u32) {
         let (tasks, pools) = (&self.tasks, &mut self.pools);
         let Some(task) = tasks.get(index) else { return };
-        let (options, priority) = (&task.spec.options, task.spec.options.priority.index());
-        let Some(queue) = pools[usize::from(task.pool)].queue_mut(options) else { return };
+        let (options, pool) = (&task.spec.options, &mut pools[usize::from(task.pool)]);
+        let priority = if pool.promoted.remove(&index) { Priority::Critical } else { options.priority }.index();
+        let Some(queue) = pool.queue_mut(options) else { return };
         let assigned = &mut queue.assigned[priority];
         *assigned -= 1;
         let order = &mut queue.assigned_order[priority];

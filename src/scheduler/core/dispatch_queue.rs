@@ -15,7 +15,9 @@ pub struct DispatchQueue {
     pub ready: ReadyQueue,
     /// Slots of the connected workers that offer the handler. Only of a remote pool.
     pub slots: usize,
-    /// Number of dispatched attempts that have not started, by priority index.
+    /// Attempts that were dispatched since one was promoted.
+    pub since_promotion: u32,
+    /// Number of dispatched attempts that have not started, by priority index. A promoted one has the highest priority.
     pub assigned: [usize; Priority::COUNT],
     /// The same attempts in the order of their dispatch; others are stale, and bounded by the number of these.
     pub assigned_order: [VecDeque<Ticket>; Priority::COUNT],
@@ -33,6 +35,7 @@ impl DispatchQueue {
             handler,
             ready: ReadyQueue::default(),
             slots: 0,
+            since_promotion: 0,
             assigned: [0; Priority::COUNT],
             assigned_order: Default::default(),
             begun: Vec::new(),

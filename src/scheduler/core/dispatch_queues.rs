@@ -197,6 +197,7 @@ impl DispatchQueues {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Charge;
 
     const ENTRY: QueueEntry = QueueEntry { index: 0, stamp: 0 };
 
@@ -255,8 +256,8 @@ mod tests {
             queues.visits, 300,
             "queue 7 when the last slot is taken, when it is returned, and when there are none"
         );
-        let popped = queues.get_mut(7).unwrap().ready.pop(loud.priority, |_| true);
-        assert!(popped.is_some() && queues.get_mut(7).unwrap().ready.pop(loud.priority, |_| true).is_some());
+        let mut pop = || queues.get_mut(7).unwrap().ready.pop(loud.priority, Charge::Tasks, |_| true);
+        assert!(pop().is_some() && pop().is_some());
         queues.take_slot(&loud.namespace);
         queues.return_slot(&loud.namespace);
         assert_eq!(queues.slots.len(), 1, "a namespace without slots and tasks needs no memory");

@@ -171,7 +171,9 @@ impl Core {
 
     fn position(&self, index: u32, task: &TaskEntry, queue: &DispatchQueue) -> Position {
         let (options, is_dispatched) = (&task.spec.options, task.has_attempt);
-        let (priority, p) = (options.priority, options.priority.index());
+        let is_promoted = self.pools[usize::from(task.pool)].promoted.contains(&index);
+        let priority = if is_promoted { Priority::Critical } else { options.priority };
+        let p = priority.index();
         let more_urgent = more_urgent(queue, priority);
         if is_dispatched {
             // The stale ones are bounded by the number of attempts that a pool is given.

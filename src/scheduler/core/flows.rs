@@ -286,6 +286,17 @@ impl<K: Clone + Eq + Hash, T: FlowTasks> Flows<K, T> {
         }
     }
 
+    /// Replaces what a flow was charged for a task by another cost.
+    pub fn recharge(&mut self, flow: u32, charged: u64, cost: u64) {
+        let count = self.len();
+        let Some(found) = self.entries.get_mut(flow as usize).and_then(Option::as_deref_mut) else { return };
+        let before = found.start;
+        found.start = before.saturating_add(found.weight.charge(cost)).saturating_sub(found.weight.charge(charged));
+        if found.start < before && found.in_order {
+            self.order.add(flow, found.start, count);
+        }
+    }
+
     /// Sets the weights of all flows.
     pub fn set_weights(&mut self, weight_of: impl Fn(&K) -> Weight) {
         self.weights = 0;

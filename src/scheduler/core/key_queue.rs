@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use super::mean::Mean;
+
 /// A queued task. The entry is stale if the stamp of the task has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueEntry {
@@ -17,6 +19,8 @@ pub struct KeyQueue {
     pub others: VecDeque<QueueEntry>,
     /// Entries that are not stale.
     pub live: usize,
+    /// Average time for which its attempts had their slots, if it was measured.
+    pub mean: Mean,
 }
 
 /// Entries for which an empty lane keeps its memory.

@@ -29,6 +29,7 @@ mod key_queue;
 mod limit_list;
 mod limit_table;
 mod limits;
+mod mean;
 mod namespace_slots;
 mod pool_metrics;
 mod pool_override;
@@ -72,6 +73,8 @@ mod model_test;
 #[cfg(test)]
 mod pools_tests;
 #[cfg(test)]
+mod promotion_tests;
+#[cfg(test)]
 mod quarantine_tests;
 #[cfg(test)]
 mod remote_tests;
@@ -79,6 +82,8 @@ mod remote_tests;
 mod requests_tests;
 #[cfg(test)]
 mod retention_tests;
+#[cfg(test)]
+mod slot_time_tests;
 #[cfg(test)]
 mod staleness_tests;
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! What the core stores for each pool.
 
+use std::time::Duration;
+
+use hashbrown::{HashMap, HashSet};
 use hdrhistogram::Histogram;
 
 use crate::model::{
@@ -55,6 +58,10 @@ pub struct PoolState {
     pub queued: u64,
     pub running: u64,
     pub counters: Counters,
+    /// Indexes of tasks that were promoted and have not started.
+    pub promoted: HashSet<u32>,
+    /// By index of the task: what its key was charged for the slot time of its attempt.
+    pub expected_us: HashMap<u32, u64>,
     /// Since the start of the server.
     pub decisions: DecisionLog,
     pub wait_us: Histogram<u64>,
@@ -84,6 +91,8 @@ impl PoolState {
             queued: 0,
             running: 0,
             counters: Counters::default(),
+            promoted: HashSet::new(),
+            expected_us: HashMap::new(),
             decisions: DecisionLog::default(),
             wait_us: histogram(),
             run_us: histogram(),
@@ -166,9 +175,13 @@ impl PoolState {
         self.queues.take_slot(namespace);
     }
 
-    /// Records that an attempt of the namespace has lost its slot.
-    pub fn return_slot(&mut self, namespace: &Namespace) {
-        self.queues.return_slot(namespace);
+    /// Records that the attempt of a task with these options has lost its slot, after a time, or without having started.
+    pub fn return_slot(&mut self, index: u32, options: &TaskOptions, taken: Option<Duration>) {
+        self.queues.return_slot(&options.namespace);
+        let Some(charged) = self.expected_us.remove(&index) else { return };
+        if let Some(queue) = self.queue_index(&options.handler).and_then(|queue| self.queues.get_mut(queue)) {
+            queue.ready.settle(options, charged, taken);
+        }
     }
 
     pub fn view(&self) -> PoolView {

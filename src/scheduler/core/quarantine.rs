@@ -114,7 +114,7 @@ impl Core {
         let doublings = (crashes + 1).saturating_sub(self.options.crashes_max).min(DOUBLINGS_MAX);
         let until = self.now.after(TRIAL_TIME * (1 << doublings));
         self.be_careful(until);
-        let Some(assignment) = self.assign(index, DecisionReason::Trial) else { return };
+        let Some(assignment) = self.assign(index, DecisionReason::Trial, None) else { return };
         // It has an ordinary place in the ready queue.
         self.leave_ready_queue(index);
         let ticket = assignment.ticket;

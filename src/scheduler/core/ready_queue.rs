@@ -8,21 +8,25 @@
 //! are removed at once, and compaction keeps the number of others within a constant factor of the live ones.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::model::{FairnessKey, Namespace, Priority, TaskOptions, Weights};
+use crate::model::{Charge, FairnessKey, Namespace, Priority, TaskOptions, Weights};
 
 use super::flows::{FlowTasks, Flows};
 use super::key_queue::{KeyQueue, QueueEntry};
+use super::mean::{Mean, micros};
 
 #[derive(Debug, Default)]
 pub struct ReadyQueue {
     bands: [Band; Priority::COUNT],
     weights: Arc<Weights>,
+    /// Average time for which attempts had their slots, where that is charged.
+    mean: Mean,
 }
 
 /// Stale entries that a band may have in addition to as many as live entries.
 const STALE_MAX: usize = 1024;
-/// Cost of a task.
+/// Cost of a task, and of a second of slot time.
 const TASK: u64 = 1_000_000;
 
 #[derive(Debug, Default)]
@@ -62,6 +66,15 @@ impl FlowTasks for NamespaceTasks {
         let key = self.keys.oldest()?;
         self.keys.get_mut(key)?.tasks.oldest()
     }
+}
+
+/// The next task of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Popped {
+    pub entry: QueueEntry,
+    pub rivals: Rivals,
+    /// What its namespace and its key were charged.
+    pub cost: u64,
 }
 
 /// What a task shares the slots with, of those with the same priority.
@@ -130,9 +143,22 @@ impl ReadyQueue {
         self.bands[options.priority.index()].mark_stale(options, is_live);
     }
 
-    /// Removes and returns the next task of this priority whose namespace is not held, and what it shared the slots with.
-    pub fn pop(&mut self, priority: Priority, is_live: impl Fn(QueueEntry) -> bool) -> Option<(QueueEntry, Rivals)> {
-        self.bands[priority.index()].pop(is_live)
+    /// Removes and returns the next task of this priority whose namespace is not held.
+    pub fn pop(&mut self, priority: Priority, charge: Charge, is_live: impl Fn(QueueEntry) -> bool) -> Option<Popped> {
+        let expected = match charge {
+            Charge::Tasks => None,
+            // Until one is measured, a second.
+            Charge::SlotTime => Some(self.mean.us().unwrap_or(TASK)),
+        };
+        self.bands[priority.index()].pop(expected, is_live)
+    }
+
+    /// The attempt of a task with these options, for which its key was charged, has had its slot for a time, or has not started.
+    pub fn settle(&mut self, options: &TaskOptions, charged: u64, taken: Option<Duration>) {
+        if let Some(taken) = taken {
+            self.mean.add(taken);
+        }
+        self.bands[options.priority.index()].settle(options, charged, taken);
     }
 
     /// Number of queued tasks of this priority.
@@ -226,6 +252,13 @@ impl ReadyQueue {
         }
     }
 
+    /// The oldest task of this priority whose namespace is not held.
+    pub fn oldest_startable(&mut self, priority: Priority) -> Option<QueueEntry> {
+        let namespaces = &mut self.bands[priority.index()].namespaces;
+        let oldest = namespaces.oldest()?;
+        namespaces.get_mut(oldest)?.tasks.oldest()
+    }
+
     /// The first entries of this priority, among which is the one that has waited longest: the oldest of each namespace. They are live.
     pub fn oldest(&mut self, priority: Priority) -> impl Iterator<Item = QueueEntry> {
         self.bands[priority.index()].namespaces.iter_mut().filter_map(|flow| flow.tasks.oldest())
@@ -297,7 +330,8 @@ impl Band {
         live > 0
     }
 
-    fn pop(&mut self, is_live: impl Fn(QueueEntry) -> bool) -> Option<(QueueEntry, Rivals)> {
+    /// `expected`: what a task of a key costs if its slot time is charged and that key has no average.
+    fn pop(&mut self, expected: Option<u64>, is_live: impl Fn(QueueEntry) -> bool) -> Option<Popped> {
         if self.live == self.held {
             return None;
         }
@@ -312,18 +346,32 @@ impl Band {
         tasks.live -= 1;
         self.entries -= 1 + tasks.remove_stale_fronts(&is_live);
         let is_last_of_key = tasks.live == 0;
-        keys.charge(key, TASK);
+        let cost = expected.map_or(TASK, |expected| tasks.mean.us().unwrap_or(expected));
+        keys.charge(key, cost);
         if is_last_of_key {
             keys.sleep(key);
         }
         flow.tasks.live -= 1;
         let is_last = flow.tasks.live == 0;
-        self.namespaces.charge(index, TASK);
+        self.namespaces.charge(index, cost);
         if is_last {
             self.namespaces.sleep(index);
         }
         self.live -= 1;
-        Some((entry, rivals))
+        Some(Popped { entry, rivals, cost })
+    }
+
+    fn settle(&mut self, options: &TaskOptions, charged: u64, taken: Option<Duration>) {
+        let cost = taken.map_or(0, micros);
+        let Some(index) = self.namespaces.find(&options.namespace) else { return };
+        self.namespaces.recharge(index, charged, cost);
+        let Some(flow) = self.namespaces.get_mut(index) else { return };
+        let keys = &mut flow.tasks.keys;
+        let Some(key) = keys.find(&options.fairness_key) else { return };
+        keys.recharge(key, charged, cost);
+        if let (Some(of_key), Some(taken)) = (keys.get_mut(key), taken) {
+            of_key.tasks.mean.add(taken);
+        }
     }
 
     fn mark_stale(&mut self, options: &TaskOptions, is_live: impl Fn(QueueEntry) -> bool) {
@@ -397,7 +445,7 @@ mod tests {
     }
 
     fn pop(queue: &mut ReadyQueue, priority: Priority) -> Option<QueueEntry> {
-        queue.pop(priority, |_| true).map(|(entry, _)| entry)
+        queue.pop(priority, Charge::Tasks, |_| true).map(|popped| popped.entry)
     }
 
     #[test]
@@ -526,7 +574,7 @@ mod tests {
         for _ in 0..4 {
             queue.mark_stale(&options, is_live);
         }
-        assert_eq!(queue.pop(Priority::Low, is_live).map(|(entry, _)| entry), Some(entry(0)));
+        assert_eq!(queue.pop(Priority::Low, Charge::Tasks, is_live).map(|popped| popped.entry), Some(entry(0)));
         assert_eq!(queue.oldest(Priority::Low).collect::<Vec<_>>(), [entry(3)]);
         assert_eq!(queue.bands[0].entries, 3);
     }

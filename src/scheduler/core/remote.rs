@@ -27,7 +27,7 @@ impl Core {
             let worker = workers.remove(&task.stamp).filter(|_| pool.is_remote() && pool.configured);
             let Some(worker) = worker else {
                 task.has_attempt = false;
-                pool.return_slot(&task.spec.options.namespace);
+                pool.return_slot(index, &task.spec.options, None);
                 continue;
             };
             let ticket = Ticket { index, pool: task.pool, fence: task.stamp };
@@ -39,6 +39,7 @@ impl Core {
                 eligible_at: task.since,
                 confirm: false,
                 payload_stored: task.payload_stored,
+                urgency: task.spec.options.priority,
             };
             if let Some(request) = &task.cancel {
                 let cause = request.mode.into();

@@ -357,6 +357,10 @@ impl Core {
                 let namespace = &task.spec.options.namespace;
                 assert_eq!(pool.queues.slots_of(namespace), attempts(namespace), "slots of {namespace}");
             }
+            let has_attempt = |index: &u32| self.tasks.get(*index).is_some_and(|task| task.has_attempt);
+            assert!(pool.expected_us.keys().all(has_attempt), "only live attempts are charged for expected time");
+            let is_dispatched = |index: &u32| self.tasks.get(*index).is_some_and(TaskEntry::is_dispatched);
+            assert!(pool.promoted.iter().all(is_dispatched), "only dispatched attempts are promoted");
             for queue in pool.queues.iter() {
                 queue.ready.check(|key| pool.queues.is_full(key), |entry| Self::is_live(&self.tasks, entry));
                 for (order, assigned) in queue.assigned_order.iter().zip(queue.assigned) {

@@ -124,7 +124,7 @@ impl Core {
         task.stamp = stamp;
         task.has_attempt = false;
         if was_dispatched {
-            self.pools[usize::from(task.pool)].return_slot(&task.spec.options.namespace);
+            self.pools[usize::from(task.pool)].return_slot(index, &task.spec.options, None);
         }
         self.leave_state(index, previous, was_dispatched, held);
         self.replace_spec(index, &event.options, delay, expires_after, stamp);

@@ -190,6 +190,8 @@ fn pool_json(configured: Option<&v1::Pool>, metrics: &v1::PoolMetrics) -> Value 
             "queue_limit": pool.queue_limit,
             "namespaces": pool.namespaces,
             "max_running_per_namespace": pool.max_running_per_namespace,
+            "charge": lower_case_name(pool.charge().as_str_name(), "POOL_CHARGE_"),
+            "max_wait_seconds": pool.max_wait.as_ref().map(seconds),
             "weights": pool.weights.iter().map(weight_json).collect::<Vec<_>>(),
             "paused": pool.paused,
             "timeout_seconds": pool.default_timeout.as_ref().map(seconds),

@@ -2,7 +2,7 @@
 
 pub const FILES: [(&str, &[u8]); 4] = [
     ("assets/icon-EmPn01Xn.svg", include_bytes!("dist/assets/icon-EmPn01Xn.svg")),
-    ("assets/index-7p8X6wdY.js", include_bytes!("dist/assets/index-7p8X6wdY.js")),
     ("assets/index-BiaTGns0.css", include_bytes!("dist/assets/index-BiaTGns0.css")),
+    ("assets/index-v4SlrXgo.js", include_bytes!("dist/assets/index-v4SlrXgo.js")),
     ("index.html", include_bytes!("dist/index.html")),
 ];

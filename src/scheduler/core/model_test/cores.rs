@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::batch_state::{batch_of, fold_batch, fold_task_into_batch};
 use crate::model::schedule_state::{fold_schedule, fold_task_into_schedule, schedule_of};
 use crate::model::{
-    Batch, BatchKey, Catalog, Event, HandlerName, LimitRule, PoolKind, PoolName, PoolSpec, Revision, Schedule,
+    Batch, BatchKey, Catalog, Charge, Event, HandlerName, LimitRule, PoolKind, PoolName, PoolSpec, Revision, Schedule,
     ScheduleKey, Task,
 };
 use crate::store::fold;
@@ -22,6 +23,10 @@ pub const POOLS: [&str; 4] = ["default", "other", "far", "farther"];
 pub const LOCAL_POOLS: usize = 2;
 /// Attempts of one namespace that may run at once in each pool.
 pub const MAX_RUNNING: [Option<usize>; POOLS.len()] = [None, Some(2), None, Some(2)];
+/// What each pool charges.
+const CHARGES: [Charge; POOLS.len()] = [Charge::Tasks, Charge::SlotTime, Charge::SlotTime, Charge::Tasks];
+pub const MAX_WAIT: [Option<Duration>; POOLS.len()] =
+    [Some(Duration::from_secs(2)), None, None, Some(Duration::from_millis(500))];
 /// Crashes of the server, or losses of its worker, in a row after which a task fails.
 pub const CRASHES_MAX: u32 = 3;
 pub const PAYLOAD_BYTES_MAX: u64 = 1_000;
@@ -49,6 +54,8 @@ fn options() -> CoreOptions {
         let pool = PoolSpec {
             max_running_per_namespace: MAX_RUNNING[index],
             weights: weights(),
+            charge: CHARGES[index],
+            max_wait: MAX_WAIT[index],
             ..PoolSpec::with_defaults(pool_name(index), 2)
         };
         if is_remote(index) {

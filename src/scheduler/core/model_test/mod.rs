@@ -13,6 +13,7 @@ mod history;
 mod invariants;
 mod limits;
 mod pools;
+mod promotions;
 mod remote;
 mod restarts;
 mod schedules;

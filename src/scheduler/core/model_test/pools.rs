@@ -74,7 +74,7 @@ impl Pool {
 /// A namespace that may not have more slots of a pool has given them to its most urgent tasks.
 pub fn no_slot_of_a_namespace_goes_to_a_lower_priority(live: &History, core: &Core, assignment: &Assignment) {
     let options = &assignment.spec.options;
-    if core.is_on_trial(assignment.ticket) {
+    if core.is_on_trial(assignment.ticket) || assignment.urgency != options.priority {
         return;
     }
     let pool = &core.pools[usize::from(assignment.ticket.pool)];

@@ -9,6 +9,7 @@ use super::answers::Answers;
 use super::cores::{pool_name, read_journal, read_rows};
 use super::history::{Cause, Known, Start};
 use super::pools::{Attempt, Pool};
+use super::promotions::Promotions;
 use super::remote::{adoptions, outlives};
 use super::steps::Restart;
 use super::world::{Pending, World};
@@ -40,6 +41,7 @@ impl World {
         (self.pending, self.out, self.deletion) = (Pending::default(), Decisions::default(), None);
         (self.given, self.unstarted_trial) = (Vec::new(), None);
         self.fairness.forget();
+        self.promotions = Promotions::default();
         self.live = self.durable.clone();
         self.tasks_keep_their_places();
         self.now = self.now.saturating_add_signed(restart.clock_ms * 1_000);

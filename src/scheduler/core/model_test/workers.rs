@@ -54,10 +54,10 @@ impl World {
         }
         let worker = &pool.workers[worker];
         let can_run = |assignment: &Assignment| !is_remote(index) || worker.offers(&assignment.spec.options);
-        let urgency = |a: &Assignment| (a.spec.options.priority, std::cmp::Reverse(a.ticket.fence));
+        let urgency = |a: &Assignment| (a.urgency, std::cmp::Reverse(a.ticket.fence));
         let possible = (0..pool.assigned.len()).filter(|at| can_run(&pool.assigned[*at]));
         let first = possible.max_by_key(|at| urgency(&pool.assigned[*at]))?;
-        let above = pool.assigned[first].spec.options.priority.index() + 1;
+        let above = pool.assigned[first].urgency.index() + 1;
         let concerns =
             |handler: &Option<HandlerName>| handler.as_ref().is_none_or(|name| worker.handlers.contains(name));
         let held_back = pool.held_back.iter().any(|(handler, held)| concerns(handler) && held[above..].contains(&true));
@@ -190,7 +190,7 @@ fn nothing_more_urgent_waits(world: &World, assignment: &Assignment, worker: usi
         // Not only the durable state: it may have started or ended since then.
         let is_same = |now: &Known| now.state == TaskState::Queued && now.place == task.place;
         let is_queued = task.state == TaskState::Queued && world.live.tasks.get(id).is_some_and(is_same);
-        let more_urgent = task.spec.options.pool == options.pool && task.spec.options.priority > options.priority;
+        let more_urgent = task.spec.options.pool == options.pool && task.spec.options.priority > assignment.urgency;
         let can_run = !is_remote(pool) || world.pools[pool].workers[worker].offers(&task.spec.options);
         let may_wait = !can_run || world.is_claimed(id) || world.has_all_slots(pool, &task.spec.options.namespace);
         assert!(!(is_queued && more_urgent) || may_wait, "{id} waits while {} starts", assignment.spec.id);

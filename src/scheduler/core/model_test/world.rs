@@ -15,6 +15,7 @@ use super::limits::Limits;
 use super::pools::{
     Attempt, Pool, Worker, assignments_of_a_key_are_in_order, no_slot_of_a_namespace_goes_to_a_lower_priority,
 };
+use super::promotions::Promotions;
 use super::schedules::schedule_key;
 use super::steps::{Deleted, HANDLERS, Step};
 
@@ -41,6 +42,7 @@ pub struct World {
     pub epoch: u64,
     pub limits: Limits,
     pub fairness: Fairness,
+    pub promotions: Promotions,
     /// Attempts that were live when a server ended.
     pub lost: Vec<Ticket>,
     /// Attempts of remote workers whose end is not durable. The workers still have them.
@@ -80,6 +82,7 @@ impl World {
             epoch: 1,
             limits: Limits::default(),
             fairness: Fairness::default(),
+            promotions: Promotions::default(),
             lost: Vec::new(),
             unsettled: Vec::new(),
             ran: BTreeMap::new(),
@@ -190,6 +193,7 @@ impl World {
         for event in self.out.events.drain(..) {
             self.live.observe(&event, cause);
             self.limits.observe(&event);
+            self.fairness.settle(&event);
             self.pending.events.push(event);
         }
     }
@@ -204,7 +208,8 @@ impl World {
             // It goes before all others.
             self.fairness.forget();
         }
-        self.fairness.observe(&self.core, &self.live, assigned.map(|assignment| &*assignment.spec.options));
+        self.fairness.observe(&self.core, &self.live, assigned.clone());
+        self.promotions.observe(&self.core, &self.live, self.now, assigned);
         for dispatch in self.out.dispatches.drain(..) {
             let index = usize::from(dispatch.pool);
             let settings = self.live.pools.get(&pool_name(index));

@@ -17,21 +17,32 @@ class PoolKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     POOL_KIND_ASYNC: _ClassVar[PoolKind]
     POOL_KIND_REMOTE: _ClassVar[PoolKind]
 
+class PoolCharge(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    POOL_CHARGE_UNSPECIFIED: _ClassVar[PoolCharge]
+    POOL_CHARGE_TASKS: _ClassVar[PoolCharge]
+    POOL_CHARGE_SLOT_TIME: _ClassVar[PoolCharge]
+
 class DecisionReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     DECISION_REASON_UNSPECIFIED: _ClassVar[DecisionReason]
     DECISION_REASON_TURN: _ClassVar[DecisionReason]
     DECISION_REASON_TRIAL: _ClassVar[DecisionReason]
+    DECISION_REASON_PROMOTED: _ClassVar[DecisionReason]
 POOL_KIND_UNSPECIFIED: PoolKind
 POOL_KIND_THREADS: PoolKind
 POOL_KIND_ASYNC: PoolKind
 POOL_KIND_REMOTE: PoolKind
+POOL_CHARGE_UNSPECIFIED: PoolCharge
+POOL_CHARGE_TASKS: PoolCharge
+POOL_CHARGE_SLOT_TIME: PoolCharge
 DECISION_REASON_UNSPECIFIED: DecisionReason
 DECISION_REASON_TURN: DecisionReason
 DECISION_REASON_TRIAL: DecisionReason
+DECISION_REASON_PROMOTED: DecisionReason
 
 class Pool(_message.Message):
-    __slots__ = ("name", "description", "kind", "size", "paused", "queue_limit", "default_timeout", "durability", "etag", "max_running_per_namespace", "namespaces", "weights")
+    __slots__ = ("name", "description", "kind", "size", "paused", "queue_limit", "default_timeout", "durability", "etag", "max_running_per_namespace", "namespaces", "weights", "charge", "max_wait")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -44,6 +55,8 @@ class Pool(_message.Message):
     MAX_RUNNING_PER_NAMESPACE_FIELD_NUMBER: _ClassVar[int]
     NAMESPACES_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    CHARGE_FIELD_NUMBER: _ClassVar[int]
+    MAX_WAIT_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     kind: PoolKind
@@ -56,7 +69,9 @@ class Pool(_message.Message):
     max_running_per_namespace: int
     namespaces: _containers.RepeatedScalarFieldContainer[str]
     weights: _containers.RepeatedCompositeFieldContainer[PoolWeight]
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., kind: _Optional[_Union[PoolKind, str]] = ..., size: _Optional[int] = ..., paused: bool = ..., queue_limit: _Optional[int] = ..., default_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., durability: _Optional[_Union[_task_pb2.Durability, str]] = ..., etag: _Optional[str] = ..., max_running_per_namespace: _Optional[int] = ..., namespaces: _Optional[_Iterable[str]] = ..., weights: _Optional[_Iterable[_Union[PoolWeight, _Mapping]]] = ...) -> None: ...
+    charge: PoolCharge
+    max_wait: _duration_pb2.Duration
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., kind: _Optional[_Union[PoolKind, str]] = ..., size: _Optional[int] = ..., paused: bool = ..., queue_limit: _Optional[int] = ..., default_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., durability: _Optional[_Union[_task_pb2.Durability, str]] = ..., etag: _Optional[str] = ..., max_running_per_namespace: _Optional[int] = ..., namespaces: _Optional[_Iterable[str]] = ..., weights: _Optional[_Iterable[_Union[PoolWeight, _Mapping]]] = ..., charge: _Optional[_Union[PoolCharge, str]] = ..., max_wait: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class PoolWeight(_message.Message):
     __slots__ = ("namespace", "fairness_key", "weight")
@@ -376,7 +391,7 @@ class ListDecisionsResponse(_message.Message):
     def __init__(self, decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("time", "task_id", "attempt", "handler", "priority", "namespace", "fairness_key", "wait", "reason", "other_namespaces", "other_fairness_keys", "started_at", "worker")
+    __slots__ = ("time", "task_id", "attempt", "handler", "priority", "namespace", "fairness_key", "wait", "reason", "other_namespaces", "other_fairness_keys", "started_at", "worker", "expected_time")
     TIME_FIELD_NUMBER: _ClassVar[int]
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
@@ -390,6 +405,7 @@ class Decision(_message.Message):
     OTHER_FAIRNESS_KEYS_FIELD_NUMBER: _ClassVar[int]
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_TIME_FIELD_NUMBER: _ClassVar[int]
     time: _timestamp_pb2.Timestamp
     task_id: str
     attempt: int
@@ -403,7 +419,8 @@ class Decision(_message.Message):
     other_fairness_keys: int
     started_at: _timestamp_pb2.Timestamp
     worker: str
-    def __init__(self, time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., task_id: _Optional[str] = ..., attempt: _Optional[int] = ..., handler: _Optional[str] = ..., priority: _Optional[_Union[_task_pb2.Priority, str]] = ..., namespace: _Optional[str] = ..., fairness_key: _Optional[str] = ..., wait: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., reason: _Optional[_Union[DecisionReason, str]] = ..., other_namespaces: _Optional[int] = ..., other_fairness_keys: _Optional[int] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., worker: _Optional[str] = ...) -> None: ...
+    expected_time: _duration_pb2.Duration
+    def __init__(self, time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., task_id: _Optional[str] = ..., attempt: _Optional[int] = ..., handler: _Optional[str] = ..., priority: _Optional[_Union[_task_pb2.Priority, str]] = ..., namespace: _Optional[str] = ..., fairness_key: _Optional[str] = ..., wait: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., reason: _Optional[_Union[DecisionReason, str]] = ..., other_namespaces: _Optional[int] = ..., other_fairness_keys: _Optional[int] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., worker: _Optional[str] = ..., expected_time: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ResetPoolCountersRequest(_message.Message):
     __slots__ = ("name",)
