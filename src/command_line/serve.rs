@@ -18,6 +18,8 @@ use super::local::fail;
 const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub fn run(args: ServeArgs) -> ExitCode {
+    #[cfg(feature = "wasm")]
+    crate::runners::wasm::before_hiding();
     // Before any thread is started: child processes inherit the attributes of the thread that spawns them.
     if let Err(error) = process::harden_process() {
         return fail(1, &error);

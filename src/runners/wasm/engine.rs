@@ -6,8 +6,8 @@ use std::path::Path;
 
 use wasmtime::component::Linker as ComponentLinker;
 use wasmtime::{
-    Caller, Config, Error, InstanceAllocationStrategy, Linker, PoolingAllocationConfig, Store, StoreContextMut,
-    UpdateDeadline,
+    Caller, Config, Enabled, Error, InstanceAllocationStrategy, Linker, PoolingAllocationConfig, Store,
+    StoreContextMut, UpdateDeadline,
 };
 use wasmtime_wasi::{I32Exit, p1, p2};
 
@@ -27,6 +27,9 @@ const INSTANCE_BYTES_MAX: usize = 8 << 20;
 /// Of memory and of tables, set to zero when an instance is gone instead of given back to the kernel and faulted in again,
 /// which interrupts the other cores. The two pages with which a small program begins.
 const KEPT_BYTES: usize = 128 << 10;
+/// The same when the kernel tells which pages were written, so that only those are set to zero: most of what the runtime
+/// of a language touches.
+const KEPT_BYTES_SCANNED: usize = 1 << 20;
 /// Stack of the calls of a guest.
 pub(super) const STACK_BYTES: usize = 512 << 10;
 /// With the calls of the host that the guest makes.
@@ -110,13 +113,21 @@ fn config(is_pooled: bool) -> Config {
     config
 }
 
+/// Looks whether the kernel tells which pages of this process were written, which Linux does since 6.7. Call it before
+/// [`harden_process`](crate::runners::process::harden_process): a hidden process that is not of root cannot ask for the first
+/// time.
+pub fn before_hiding() {
+    PoolingAllocationConfig::is_pagemap_scan_available();
+}
+
 fn pool() -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(GUESTS_MAX).total_core_instances(INSTANCES_MAX);
     pool.total_memories(POOLED_MEMORIES_MAX).total_tables(INSTANCES_MAX).total_stacks(GUESTS_MAX);
     pool.max_memories_per_module(u32::try_from(MEMORIES_MAX).unwrap_or(1)).max_tables_per_module(10);
     pool.table_elements(TABLE_ELEMENTS_MAX).max_core_instance_size(INSTANCE_BYTES_MAX);
-    pool.linear_memory_keep_resident(KEPT_BYTES).table_keep_resident(KEPT_BYTES);
+    let kept = if PoolingAllocationConfig::is_pagemap_scan_available() { KEPT_BYTES_SCANNED } else { KEPT_BYTES };
+    pool.pagemap_scan(Enabled::Auto).linear_memory_keep_resident(kept).table_keep_resident(kept);
     pool
 }
 

@@ -23,7 +23,7 @@ impl GuestState {
     /// Without files, network, arguments and environment, unless the builder has them.
     pub(super) fn new(mut builder: WasiCtxBuilder, limits: GuestLimits, clock: bool) -> Self {
         if !clock {
-            builder.wall_clock(StoppedClock::now()).monotonic_clock(StoppedClock::now());
+            builder.wall_clock(StoppedWallClock::now()).monotonic_clock(StoppedMonotonicClock);
         }
         builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false).max_random_size(RANDOM_BYTES_MAX);
         let mut wasi = builder.build_p1();
@@ -38,17 +38,16 @@ impl WasiView for GuestState {
     }
 }
 
-/// A clock that shows the time when the guest was started: with a real one, a guest can measure what other work of the server
-/// does.
-struct StoppedClock(Duration);
+/// Shows the time when the guest was started: with a real clock, a guest can measure what other work of the server does.
+struct StoppedWallClock(Duration);
 
-impl StoppedClock {
+impl StoppedWallClock {
     fn now() -> Self {
         Self(Duration::from_micros(SystemClock.now().as_micros()))
     }
 }
 
-impl HostWallClock for StoppedClock {
+impl HostWallClock for StoppedWallClock {
     fn resolution(&self) -> Duration {
         Duration::from_secs(1)
     }
@@ -58,7 +57,9 @@ impl HostWallClock for StoppedClock {
     }
 }
 
-impl HostMonotonicClock for StoppedClock {
+struct StoppedMonotonicClock;
+
+impl HostMonotonicClock for StoppedMonotonicClock {
     fn resolution(&self) -> u64 {
         1_000_000_000
     }

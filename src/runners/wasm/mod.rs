@@ -26,6 +26,6 @@ pub(super) mod test_guests;
 mod tests;
 mod ticker;
 
-pub use engine::{Engine, EngineError};
+pub use engine::{Engine, EngineError, before_hiding};
 pub use options::{OptionsError, WasmOptions};
 pub use runner::WasmRunner;
