@@ -11,13 +11,16 @@ pub fn parse_duration(value: &prost_types::Duration) -> Option<Duration> {
     Some(Duration::new(seconds, nanos))
 }
 
-/// Formats a limit as the documentation does: whole hours as `24h`, more than two whole days as `365d`.
+/// Formats a limit as the documentation does: whole hours as `24h`, more than two whole days as `365d`. Months and years, whose
+/// lengths differ, are not used.
 pub fn format_duration(duration: Duration) -> String {
     let hours = duration.as_secs() / 3_600;
     if hours > 0 && duration == Duration::from_hours(hours) {
         return if hours > 48 && hours.is_multiple_of(24) { format!("{}d", hours / 24) } else { format!("{hours}h") };
     }
-    humantime::format_duration(duration).to_string()
+    let days = if hours > 48 { hours / 24 } else { 0 };
+    let rest = humantime::format_duration(duration.saturating_sub(Duration::from_hours(days * 24)));
+    if days > 0 { format!("{days}d {rest}") } else { rest.to_string() }
 }
 
 pub fn duration(duration: Duration) -> prost_types::Duration {
@@ -60,6 +63,8 @@ mod tests {
             (Duration::from_millis(100), "100ms"),
             (Duration::from_hours(24), "24h"),
             (Duration::from_hours(365 * 24), "365d"),
+            (Duration::from_hours(365 * 24) + Duration::from_secs(1), "365d 1s"),
+            (Duration::from_mins(47 * 60 + 1), "1day 23h 1m"),
             (Duration::from_mins(5), "5m"),
             (Duration::ZERO, "0s"),
         ] {
