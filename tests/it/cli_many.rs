@@ -92,6 +92,13 @@ fn the_exit_code_of_a_wait_is_that_of_the_worst_outcome() {
         (code, &*out) == (Some(5), "0 completed, 1 cancelled\n") || (code, &*out) == (Some(0), "0 completed\n"),
         "{out}"
     );
+    stdout(&server, &["pool", "update", "default", "--pause"]);
+    stdout(&server, &["task", "submit", "compute", "--json", "1", "--id", "moved", "--label", "run=3"]);
+    let waiting = command(&server, &["task", "wait", "--label", "run=3"]).stdout(Stdio::piped()).spawn().unwrap();
+    stdout(&server, &["task", "update", "moved", "--with-label", "run=4"]);
+    stdout(&server, &["pool", "update", "default", "--resume"]);
+    let (code, out, _) = printed(&waiting.wait_with_output().unwrap());
+    assert!(code == Some(0) && ["0 completed\n", "1 completed\n"].contains(&&*out), "it left the filter: {out}");
     assert_eq!(run(&server, &["task", "wait"]).0, Some(2), "all tasks are not meant");
 }
 
@@ -141,7 +148,7 @@ fn failed_tasks_are_retried_by_id_and_by_filter() {
     let (code, _, err) = run(&server, &["task", "retry"]);
     assert!(code == Some(2) && err.contains("retries all failed tasks; pass --yes"), "{err}");
     let (code, _, err) = run(&server, &["task", "retry", "--state", "running"]);
-    assert!(code != Some(0) && err.contains("has none of the states that the call is for"), "{err}");
+    assert!(code != Some(0) && err.contains("selects none of the states that the call is for"), "{err}");
     // `worse`, and the retry of `bad`, which fails again.
     let out = stdout(&server, &["task", "retry", "--label", "team=red"]);
     assert_eq!(out.lines().count(), 2, "{out}");

@@ -1,6 +1,6 @@
 //! `lineshaft task wait`, and `--wait` of other commands.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -78,9 +78,16 @@ pub async fn matching(
         output::status("No unfinished task matches");
     }
     let ids = found.tasks.into_iter().map(|task| task.task_id).collect();
-    // The end has another state and other texts than the task has now.
-    let (states, texts, submitted_after, submitted_before) = (Vec::new(), Vec::new(), None, None);
-    let filter = v1::TaskFilter { states, texts, submitted_after, submitted_before, ..filter };
+    // The end has another state and other texts than the task has now, and an update can change its labels and priority.
+    let filter = v1::TaskFilter {
+        states: Vec::new(),
+        texts: Vec::new(),
+        labels: BTreeMap::default(),
+        priorities: Vec::new(),
+        submitted_after: None,
+        submitted_before: None,
+        ..filter
+    };
     all(Watched { filter, resume_token: found.resume_token, ids }, Vec::new(), timeout, client, printer).await
 }
 

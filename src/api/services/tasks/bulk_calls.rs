@@ -156,12 +156,13 @@ pub async fn delete_found(handle: Handle, filter: TaskFilter, caller: &Caller) -
 
 /// The filter, limited to those states that the action is for; `usual` if it names none.
 fn in_states(filter: TaskFilter, possible: &[TaskState], usual: &[TaskState]) -> Result<TaskFilter, Status> {
+    let field = if filter.failure_group.is_some() { "filter.failure_group" } else { "filter.states" };
     let mut states = if filter.states.is_empty() { usual.to_vec() } else { filter.states };
     states.retain(|state| possible.contains(state));
     if states.is_empty() {
         let names: Vec<_> = possible.iter().map(|state| state.name()).collect();
-        let description = format!("has none of the states that the call is for: {}", names.join(", "));
-        return Err(into_status(InvalidFields::one("filter.states", description)));
+        let description = format!("selects none of the states that the call is for: {}", names.join(", "));
+        return Err(into_status(InvalidFields::one(field, description)));
     }
     Ok(TaskFilter { states, ..filter })
 }
