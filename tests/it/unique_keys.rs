@@ -51,6 +51,10 @@ async fn a_result_is_used_again_also_after_a_crash_and_not_after_its_deletion() 
     server.start_again();
     let second = server.tasks().submit_task(reusing("k", 3600)).await.unwrap().into_inner();
     assert_eq!((&second.task_id, second.state(), second.duplicate), (&first, TaskState::Completed, true));
+    let tasks = vec![reusing("k", 3600)];
+    let batch = v1::BatchSubmitTasksRequest { tasks, batch_id: "night".to_owned() };
+    let batch = server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner();
+    assert_eq!((&batch.task_ids[0], &*batch.batch_id), (&first, ""), "it is in no batch");
     let other = server.submit(reusing("l", 3600)).await;
     assert_ne!(other, first);
     let filter = Some(v1::TaskFilter { task_ids: vec![first.clone()], ..v1::TaskFilter::default() });

@@ -174,11 +174,11 @@ pub async fn batch(
     let key = common_batch(&specs).or_else(|| batch.as_ref().map(ToString::to_string));
     let submitted = submit(handle, specs, MessagePath::Root, caller, true).await?;
     let is_repeated = submitted.accepted.iter().all(|accepted| accepted.duplicate);
-    let batch_id = if is_repeated { first_batch(handle, &submitted.accepted).await.or(key) } else { key };
+    let repeated = if is_repeated { first_batch(handle, &submitted.accepted).await } else { None };
     let duplicates = submitted.accepted.iter().map(|accepted| accepted.duplicate);
     let has_duplicates = duplicates.clone().any(|duplicate| duplicate);
     Ok(v1::BatchSubmitTasksResponse {
-        batch_id: batch_id.unwrap_or_default(),
+        batch_id: repeated.or(key).unwrap_or_default(),
         task_ids: submitted.accepted.iter().map(|accepted| accepted.id.to_string()).collect(),
         revision: submitted.revision.0,
         durability: task::durability(submitted.durability),
@@ -187,11 +187,12 @@ pub async fn batch(
     })
 }
 
-/// The batch of tasks that were all submitted before; `None` if they were deleted, had none, or the store cannot be read.
+/// The batch of tasks that were all submitted before, empty if they have none; `None` if they were deleted, or the store cannot be
+/// read.
 async fn first_batch(handle: &Handle, repeated: &[Accepted]) -> Option<String> {
     let present = repeated.iter().find(|accepted| accepted.state.is_some())?;
     let task = handle.get(&present.id).await.ok()?.task;
-    Some(task::batch_id(&task.spec.options)).filter(|id| !id.is_empty())
+    Some(task::batch_id(&task.spec.options))
 }
 
 /// The batch of the tasks; `None` if they are of several namespaces, each of which has a batch of its own.
