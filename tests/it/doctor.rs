@@ -67,6 +67,18 @@ fn an_invalid_configuration_is_reported_with_every_problem() {
 }
 
 #[test]
+fn a_schedule_that_prevents_a_start_is_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    for (timing, setting) in [("cron = \"0 0 30 2 *\"", "schedule[0].cron"), ("every = \"0.5s\"", "schedule[0].every")]
+    {
+        let output = doctor(&format!("[[schedule]]\nid = \"a\"\nhandler = \"io\"\n{timing}\n"), directory.path(), &[]);
+        let printed = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{printed}");
+        assert!(printed.contains("FAIL  schedules") && printed.contains(setting), "{printed}");
+    }
+}
+
+#[test]
 fn failures_that_prevent_a_start_are_reported() {
     let directory = tempfile::tempdir().unwrap();
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

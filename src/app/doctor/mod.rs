@@ -20,6 +20,8 @@ use crate::telemetry::export::settings::{Settings, environment};
 
 use report::{Finding, Report};
 
+use super::schedules;
+
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Configuration file (TOML) [default: $LINESHAFT_CONFIG, or none]
@@ -52,6 +54,9 @@ async fn check_all(config: &Config, report: &mut Report) {
     let settings = Settings::read(&environment(), config.telemetry.endpoint.reveal(), config.telemetry.protocol.name());
     let prometheus = settings.prometheus.as_ref();
     report.add(configuration(config));
+    if let Err(error) = schedules::configured(config) {
+        report.add(Finding::failure("schedules", error.to_string()).with_advice("correct the schedule"));
+    }
     report.extend(handlers::check(config));
     let disk = disk::check(&config.store);
     report.extend(network::check(config, prometheus, disk.in_use).await);
