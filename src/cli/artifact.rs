@@ -1,12 +1,14 @@
 //! `lineshaft artifact`.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use ring::digest::{Context, SHA256};
+use tonic::Code;
 
 use crate::proto::v1;
 
@@ -65,19 +67,30 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
         Command::Get { task, name, to } => {
             let target = to.unwrap_or_else(|| PathBuf::from(&name));
             let request = v1::ReadArtifactRequest { task_id: task, name, offset: 0, length: 0 };
-            let artifact = if target.as_os_str() == "-" {
-                let mut received = Received { file: None, hash: Context::new(&SHA256) };
-                let artifact = download(request, &mut received, &client).await?;
-                received.verify(&artifact)?;
-                artifact
+            let is_stdout = target.as_os_str() == "-";
+            let device = if is_stdout { None } else { device(&target)? };
+            let artifact = if is_stdout || device.is_some() {
+                download(request, Received::to(device), &client).await?
             } else {
                 get(request, &target, &client).await?
             };
-            if target.as_os_str() != "-" {
+            if !is_stdout {
                 printer.print(&artifact, |artifact| format!("{} bytes in {}", artifact.size_bytes, target.display()));
             }
             Ok(Exit::Success)
         }
+    }
+}
+
+/// A device or a pipe, which is written and not replaced by a file.
+fn device(target: &Path) -> Result<Option<File>, CliError> {
+    let failed = |error: &dyn Display| CliError::Usage(format!("{}: {error}", target.display()));
+    match target.metadata() {
+        Ok(found) if found.is_dir() => Err(failed(&"is a directory; name a file")),
+        Ok(found) if !found.is_file() => {
+            OpenOptions::new().write(true).open(target).map(Some).map_err(|error| failed(&error))
+        }
+        _ => Ok(None),
     }
 }
 
@@ -87,22 +100,24 @@ async fn get(mut request: v1::ReadArtifactRequest, target: &Path, client: &Clien
     part.push(".part");
     let part = PathBuf::from(part);
     let failed = |error: io::Error| CliError::Usage(format!("{}: {error}", part.display()));
-    let (mut received, offset) = Received::resume(&part).map_err(failed)?;
+    let (received, offset) = Received::resume(&part).map_err(failed)?;
     request.offset = offset;
-    let artifact = match download(request.clone(), &mut received, client).await {
-        // The file is longer than the artifact: it is of another one.
-        Err(CliError::Status(status)) if offset > 0 && status.code() == tonic::Code::InvalidArgument => {
-            received = Received::begin(&part).map_err(failed)?;
-            request.offset = 0;
-            download(request, &mut received, client).await?
-        }
-        downloaded => downloaded?,
+    let mut downloaded = download(request.clone(), received, client).await;
+    let is_other = match &downloaded {
+        Ok(_) => false,
+        // It is longer than the artifact.
+        Err(CliError::Status(status)) => status.code() == Code::InvalidArgument,
+        Err(CliError::Usage(_)) => true,
     };
-    if let Err(error) = received.verify(&artifact) {
-        // Another try begins anew.
-        let _ = std::fs::remove_file(&part);
-        return Err(error);
+    if offset > 0 && is_other {
+        // What was there is of another artifact.
+        let received = Received::begin(&part).map_err(failed)?;
+        downloaded = download(v1::ReadArtifactRequest { offset: 0, ..request }, received, client).await;
     }
+    if downloaded.is_err() && part.metadata().is_ok_and(|found| found.len() == 0) {
+        let _ = std::fs::remove_file(&part);
+    }
+    let artifact = downloaded?;
     std::fs::rename(&part, target).map_err(|error| CliError::Usage(format!("{}: {error}", target.display())))?;
     Ok(artifact)
 }
@@ -115,13 +130,18 @@ struct Received {
 }
 
 impl Received {
+    fn to(file: Option<File>) -> Self {
+        Self { file, hash: Context::new(&SHA256) }
+    }
+
     fn begin(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: Some(File::create(path)?), hash: Context::new(&SHA256) })
+        let file = options().write(true).truncate(true).open(path)?;
+        Ok(Self::to(Some(file)))
     }
 
     /// Continues a file, if it exists. Returns its length.
     fn resume(path: &Path) -> io::Result<(Self, i64)> {
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+        let mut file = options().read(true).append(true).open(path)?;
         let (mut hash, mut length, mut buffer) = (Context::new(&SHA256), 0, vec![0; 256 << 10]);
         loop {
             let read = file.read(&mut buffer)?;
@@ -158,10 +178,17 @@ impl Received {
     }
 }
 
-/// Receives the rest of an artifact, across broken connections.
+/// Others may write to the directory: a link in it could lead anywhere.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).custom_flags(libc::O_NOFOLLOW);
+    options
+}
+
+/// Receives the rest of an artifact, across broken connections, and verifies it.
 async fn download(
     mut request: v1::ReadArtifactRequest,
-    received: &mut Received,
+    mut received: Received,
     client: &Client,
 ) -> Result<v1::Artifact, CliError> {
     let mut reconnect = Reconnect::new(GIVE_UP_AFTER);
@@ -170,12 +197,15 @@ async fn download(
     let is_hidden = received.file.is_none() && io::stdout().is_terminal();
     let progress = (!is_hidden).then(|| Progress::new(None, "bytes received"));
     loop {
-        let status = match receive(&mut request, received, &mut known, progress.as_ref(), &mut reconnect, client).await
-        {
-            Ok(()) => return Ok(known.unwrap_or_default()),
-            Err(CliError::Status(status)) => status,
-            Err(error) => return Err(error),
-        };
+        let status =
+            match receive(&mut request, &mut received, &mut known, progress.as_ref(), &mut reconnect, client).await {
+                Ok(()) => {
+                    let artifact = known.unwrap_or_default();
+                    return received.verify(&artifact).map(|()| artifact);
+                }
+                Err(CliError::Status(status)) => status,
+                Err(error) => return Err(error),
+            };
         reconnect.pause(*status).await?;
     }
 }

@@ -8,6 +8,7 @@ mod backup;
 mod batches;
 mod broken_connections;
 mod cli;
+mod cli_artifacts;
 mod cli_contexts;
 mod cli_lists;
 mod cli_many;
