@@ -17,8 +17,8 @@ pub struct Connection {
     /// File of a SQLite database. Either this or `postgres` is required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sqlite: Option<PathBuf>,
-    /// URL of a PostgreSQL database, without a password, such as "postgresql://export@db.example.com/park?sslmode=require". With
-    /// `sslmode=require` the connection is encrypted, and the certificate of the server is checked.
+    /// URL of a PostgreSQL database, without a password, such as "postgresql://export@db.example.com/park". The connection to
+    /// another machine is encrypted, and the certificate of the server is checked, unless the URL has `sslmode=disable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<String>,
     /// For `postgres`: file with the password, which is read for each connection. Default: no password.
@@ -54,7 +54,7 @@ impl Connection {
 #[cfg(feature = "export")]
 fn check_url(path: &str, url: &str, problems: &mut Problems) {
     if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-        return problems.add(path, "", "must be a URL such as \"postgresql://user@host/database?sslmode=require\"");
+        return problems.add(path, "", "must be a URL such as \"postgresql://user@host/database\"");
     }
     match url.parse::<tokio_postgres::Config>() {
         Ok(config) if config.get_password().is_some() => {

@@ -1,10 +1,12 @@
 //! A connection for one export.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use tokio::time::timeout;
+use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{Client, Config};
 
 use super::tls::Tls;
@@ -30,6 +32,7 @@ impl Connected {
     pub async fn open(server: &PostgresOptions) -> Result<Self, ExportError> {
         let unavailable = |reason: String| ExportError::Connection(reason);
         let mut config: Config = server.url.parse().map_err(|error| unavailable(text_of(&error)))?;
+        require_tls(&mut config);
         config.application_name("lineshaft").connect_timeout(CONNECT_TIMEOUT).keepalives_idle(KEEPALIVE_IDLE);
         if let Some(path) = &server.password_file {
             let read = tokio::fs::read_to_string(path).await;
@@ -62,6 +65,23 @@ impl Connected {
     }
 }
 
+/// The default of the driver, to prefer TLS, sends the password in clear text to a server that says that it has no TLS.
+fn require_tls(config: &mut Config) {
+    let is_local = |host: &Host| match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback()),
+    };
+    let addresses = config.get_hostaddrs();
+    let are_local = if addresses.is_empty() {
+        config.get_hosts().iter().all(is_local)
+    } else {
+        addresses.iter().all(|ip| ip.to_canonical().is_loopback())
+    };
+    if config.get_ssl_mode() == SslMode::Prefer && !are_local {
+        config.ssl_mode(SslMode::Require);
+    }
+}
+
 impl Io {
     /// Runs work that uses the client. In one task with the connection, since handing each piece of the rows to another thread
     /// costs more than reading it.
@@ -76,5 +96,28 @@ impl Io {
             work.as_mut().poll(context)
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_to_another_machine_is_encrypted_unless_the_url_says_no() {
+        for (url, expected) in [
+            ("postgresql://db.example.com/park", SslMode::Require),
+            ("postgresql://db.example.com/park?sslmode=prefer", SslMode::Require),
+            ("postgresql://localhost,db.example.com/park", SslMode::Require),
+            ("postgresql://localhost/park?hostaddr=10.0.0.1", SslMode::Require),
+            ("postgresql://db.example.com/park?sslmode=disable", SslMode::Disable),
+            ("postgresql://localhost/park", SslMode::Prefer),
+            ("postgresql://[::1]/park", SslMode::Prefer),
+            ("postgresql:///park?host=/run/postgresql", SslMode::Prefer),
+        ] {
+            let mut config: Config = url.parse().unwrap();
+            require_tls(&mut config);
+            assert_eq!(config.get_ssl_mode(), expected, "{url}");
+        }
     }
 }
