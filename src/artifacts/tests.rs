@@ -223,8 +223,8 @@ async fn limits_are_named_and_another_attempt_would_exceed_them_too() {
     assert_eq!(failure.message, "more than 3 artifacts, which is the limit (`artifacts.count`)");
     assert!(failure.reason == FailureReason::ResultTooLarge && !failure.retryable);
     let failure = Failure::from(attempt.create("../x", None).unwrap_err());
-    let expected =
-        "name of the artifact \"../x\" contains the character '/', not allowed are `/`, `\\` and control characters";
+    let expected = "name of the artifact \"../x\" contains the character '/', not allowed are `/`, `\\`, control \
+         characters and those that change the direction of text";
     assert_eq!((failure.message.as_str(), failure.reason), (expected, FailureReason::HandlerError));
 }
 

@@ -18,7 +18,9 @@ pub enum ArtifactNameError {
     TooLong { length: usize },
     #[error("is the name of a directory")]
     Directory,
-    #[error("contains the character {found:?}, not allowed are `/`, `\\` and control characters")]
+    #[error(
+        "contains the character {found:?}, not allowed are `/`, `\\`, control characters and those that change the direction of text"
+    )]
     BadCharacter { found: char },
 }
 
