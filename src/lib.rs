@@ -27,8 +27,8 @@ mod worker;
 pub use client::{CallError, Client, ClientBuilder, ClientChannel, Completed, ConnectError, Task, Watch};
 pub use command_line::run;
 pub use function::{
-    BoxError, FromPayload, IntoPayload, ParentResult, ParentResults, Payload, PayloadError, Permanent, StopReason,
-    TaskContext, TaskLog, TaskOutput, permanent,
+    ArtifactContent, BoxError, FromPayload, IntoPayload, ParentResult, ParentResults, Payload, PayloadError, Permanent,
+    StopReason, TaskContext, TaskLog, TaskOutput, permanent,
 };
 pub use server::{Server, ServerBuilder, ServerError, ServerHandle};
 pub use worker::{Worker, WorkerError, WorkerHandle};

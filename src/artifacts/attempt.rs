@@ -1,6 +1,7 @@
 //! What one attempt leaves, until it has ended.
 
 use std::fs::File;
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -60,16 +61,39 @@ impl AttemptArtifacts {
     /// As [`AttemptArtifacts::create`], and if it is too large or no regular file.
     pub fn add(&self, name: &str, file: File) -> Result<(), ArtifactError> {
         let name = parse(name)?;
-        let found = file.metadata().map_err(ArtifactError::io("read", &name))?;
+        self.take(&name, &file)?;
+        self.push(name, None, file)
+    }
+
+    /// Adds what is read until the end. Replaces an artifact with the same name. Blocks.
+    ///
+    /// # Errors
+    /// As [`AttemptArtifacts::create`], and if it is too large or cannot be read.
+    pub fn copy(&self, name: &str, content_type: Option<&str>, from: impl Read) -> Result<(), ArtifactError> {
+        let name = parse(name)?;
+        let mut file = self.0.store.new_file()?;
+        // One byte too many shows that it is too large.
+        let bytes_max = self.0.budget.limits.file_bytes.saturating_add(1);
+        io::copy(&mut from.take(bytes_max), &mut file).map_err(ArtifactError::io("write", &name))?;
+        self.take(&name, &file)?;
+        let replaced = self.0.files.lock().extract_if(.., |other| other.name == name).next();
+        if let Some(Ok(found)) = replaced.map(|replaced| replaced.file.metadata()) {
+            self.0.budget.give_back(found.len());
+        }
+        self.push(name, content_type, file)
+    }
+
+    /// Counts the bytes of a file.
+    fn take(&self, name: &ArtifactName, file: &File) -> Result<(), ArtifactError> {
+        let found = file.metadata().map_err(ArtifactError::io("read", name))?;
         if !found.is_file() {
             return Err(ArtifactError::NotAFile { name: name.to_string() });
         }
         let limit = self.0.budget.limits.file_bytes;
         if found.len() > limit {
-            return Err(ArtifactError::FileTooLarge { name, limit });
+            return Err(ArtifactError::FileTooLarge { name: name.clone(), limit });
         }
-        self.0.budget.take(found.len())?;
-        self.push(name, None, file)
+        self.0.budget.take(found.len())
     }
 
     fn push(&self, name: ArtifactName, content_type: Option<&str>, file: File) -> Result<(), ArtifactError> {

@@ -8,6 +8,8 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
+use super::artifact::{ArtifactContent, NewArtifact};
+use super::error::BoxError;
 use super::parents::ParentResults;
 use crate::model::OutputStream;
 
@@ -48,6 +50,7 @@ pub trait Attempt: Send + Sync + 'static {
     /// Waits until the attempt has a slot again.
     fn resume(&self) -> BoxFuture<'_, ()>;
     fn parents(&self) -> ParentResults;
+    fn artifact(&self, artifact: NewArtifact) -> BoxFuture<'_, Result<(), BoxError>>;
 }
 
 /// The task that a function runs. Clones are the same task.
@@ -114,6 +117,22 @@ impl TaskContext {
     /// The tasks that had to end before this one, with their results.
     pub fn parents(&self) -> ParentResults {
         self.0.parents()
+    }
+
+    /// Leaves a file beside the result: bytes, or the file with a path. It becomes an artifact of the task if the function returns a
+    /// result. An empty content type stands for that of the extension of the name. In a worker, a broken connection does not
+    /// matter.
+    ///
+    /// # Errors
+    /// If the name is not valid or was used before, the content is larger than the server allows, or the file cannot be read.
+    pub async fn artifact(
+        &self,
+        name: &str,
+        content: impl Into<ArtifactContent>,
+        content_type: &str,
+    ) -> Result<(), BoxError> {
+        let (name, content_type) = (name.to_owned(), content_type.to_owned());
+        self.0.artifact(NewArtifact { name, content_type, content: content.into() }).await
     }
 
     /// Cancelled when the function has to stop: a caller has cancelled the task, its timeout has passed, or the program stops. The

@@ -1,18 +1,22 @@
 //! Functions of the program that the server is a part of.
 
+use std::fs::File;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::output::OutputBuffer;
 use super::parents::Parents;
 use super::runner::{BoxFuture, Outcome, ProgressSink, Run, RunReport, Runner};
 use super::stop::{StopCause, StopSignal};
+use crate::artifacts::AttemptArtifacts;
 use crate::function::{
-    self, Attempt, BoxError, Function, ParentResult, ParentResults, Payload, StopReason, TaskContext,
+    self, ArtifactContent, Attempt, BoxError, Function, NewArtifact, ParentResult, ParentResults, Payload, StopReason,
+    TaskContext,
 };
 use crate::model::{self, Failure, OutputStream, StopMethod, TaskId, TaskOptions, TraceContext};
 
@@ -45,6 +49,7 @@ impl Runner for FunctionRunner {
                 output: run.output,
                 progress: run.progress,
                 parents: run.parents,
+                artifacts: run.artifacts,
             };
             let mut call = pin!(function::call(&function, TaskContext::new(Arc::new(attempt)), payload));
             loop {
@@ -84,6 +89,7 @@ struct LocalAttempt {
     output: Arc<OutputBuffer>,
     progress: ProgressSink,
     parents: Option<Parents>,
+    artifacts: AttemptArtifacts,
 }
 
 impl Attempt for LocalAttempt {
@@ -148,6 +154,22 @@ impl Attempt for LocalAttempt {
     fn parents(&self) -> ParentResults {
         let results = stream::iter(self.parents.clone().map(Parents::stream)).flatten();
         ParentResults::new(results.map(parent_result).boxed())
+    }
+
+    fn artifact(
+        &self,
+        NewArtifact { name, content_type, content }: NewArtifact,
+    ) -> function::BoxFuture<'_, Result<(), BoxError>> {
+        let artifacts = self.artifacts.clone();
+        let copy = move || {
+            let content_type = (!content_type.is_empty()).then_some(&*content_type);
+            match content {
+                ArtifactContent::Bytes(bytes) => artifacts.copy(&name, content_type, &*bytes)?,
+                ArtifactContent::File(path) => artifacts.copy(&name, content_type, File::open(path)?)?,
+            }
+            Ok(())
+        };
+        Box::pin(async move { spawn_blocking(copy).await? })
     }
 }
 

@@ -5,11 +5,14 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
+use super::artifacts;
 use super::outbox::Token;
 use super::parents;
 use super::state::{Accepted, Shared};
 use crate::client::Client;
-use crate::function::{self, Attempt, BoxFuture, Function, ParentResults, Payload, StopReason, TaskContext};
+use crate::function::{
+    self, Attempt, BoxError, BoxFuture, Function, NewArtifact, ParentResults, Payload, StopReason, TaskContext,
+};
 use crate::model::OutputStream;
 use crate::proto::v1::AttemptAssigned;
 
@@ -91,6 +94,16 @@ impl Attempt for RemoteAttempt {
         let (client, cancellation) = (self.client.clone(), self.cancellation.clone());
         let (task, token) = (self.assigned.task_id.clone(), self.token.to_string());
         ParentResults::new(parents::read(client, task, token, cancellation))
+    }
+
+    fn artifact(&self, artifact: NewArtifact) -> BoxFuture<'_, Result<(), BoxError>> {
+        let (client, cancellation) = (self.client.clone(), self.cancellation.clone());
+        let (task, token) = (self.assigned.task_id.clone(), self.token.to_string());
+        Box::pin(async move {
+            let uploaded = artifacts::upload(client, task, token, artifact, cancellation).await?;
+            self.shared.add_artifact(&self.token, uploaded);
+            Ok(())
+        })
     }
 }
 

@@ -26,13 +26,13 @@ pub fn output(token: &str, stream: OutputStream, mut data: Vec<u8>, omitted: usi
     of(Kind::Output(v1::AttemptOutput { token: token.to_owned(), stream: stream.into(), data: data.into() }))
 }
 
-pub fn finished(token: &str, outcome: Outcome) -> v1::WorkerMessage {
+pub fn finished(token: &str, outcome: Outcome, artifacts: Vec<v1::Artifact>) -> v1::WorkerMessage {
     let (token, outcome) = (token.to_owned(), Some(outcome));
-    of(Kind::Finished(v1::AttemptFinished { token, outcome, ..v1::AttemptFinished::default() }))
+    of(Kind::Finished(v1::AttemptFinished { token, outcome, artifacts, ..v1::AttemptFinished::default() }))
 }
 
 /// The end of an attempt. The bytes of a large result follow in chunks when the server requests them.
-pub fn finished_or_announced(token: &str, mut outcome: Outcome) -> v1::WorkerMessage {
+pub fn finished_or_announced(token: &str, mut outcome: Outcome, artifacts: Vec<v1::Artifact>) -> v1::WorkerMessage {
     let mut result_bytes = 0;
     if let Outcome::Result(result) = &mut outcome
         && let Some(v1::payload::Kind::Data(data)) = &result.kind
@@ -42,7 +42,8 @@ pub fn finished_or_announced(token: &str, mut outcome: Outcome) -> v1::WorkerMes
         result.kind = None;
     }
     let (token, outcome) = (token.to_owned(), Some(outcome));
-    of(Kind::Finished(v1::AttemptFinished { token, outcome, result_bytes, ..v1::AttemptFinished::default() }))
+    let finished = v1::AttemptFinished { token, outcome, result_bytes, artifacts, ..v1::AttemptFinished::default() };
+    of(Kind::Finished(finished))
 }
 
 pub fn chunk(token: &str, offset: usize, data: bytes::Bytes) -> v1::WorkerMessage {

@@ -3,6 +3,7 @@
 //! `stream` speaks the protocol, `state` has the attempts over all streams and the reports about them, and `attempt` runs
 //! one attempt: a task of the runtime.
 
+mod artifacts;
 mod attempt;
 mod incoming;
 mod messages;

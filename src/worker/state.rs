@@ -63,6 +63,8 @@ struct Entry {
     /// Number of waits for other tasks.
     waits: usize,
     progress: Option<(f64, String)>,
+    /// What the server has stored, one for each name.
+    artifacts: Vec<v1::Artifact>,
     outcome: Option<Outcome>,
 }
 
@@ -160,6 +162,7 @@ impl Shared {
             slot: Slot::Held,
             waits: 0,
             progress: None,
+            artifacts: Vec::new(),
             outcome: (!starts).then_some(Outcome::NotStarted(v1::AttemptNotStarted {})),
         };
         state.attempts.insert(token.clone(), entry);
@@ -310,6 +313,14 @@ impl Shared {
         }
     }
 
+    /// Replaces one with the same name.
+    pub fn add_artifact(&self, token: &Token, artifact: v1::Artifact) {
+        if let Some(entry) = self.state.lock().attempts.get_mut(token) {
+            entry.artifacts.retain(|other| other.name != artifact.name);
+            entry.artifacts.push(artifact);
+        }
+    }
+
     pub fn output(&self, token: &Token, stream: OutputStream, data: &[u8]) {
         let mut state = self.state.lock();
         if state.attempts.get(token).is_some_and(|entry| entry.outcome.is_none()) && !data.is_empty() {
@@ -449,11 +460,13 @@ impl State {
             }
             Report::Output { token, stream, data, omitted } => messages::output(&token, stream, data, omitted),
             Report::Finished(token) => {
-                let outcome = self.attempts.get(&token)?.outcome.clone()?;
+                let Entry { outcome, artifacts, .. } = self.attempts.get(&token)?;
+                let outcome = outcome.clone()?;
+                let artifacts = if matches!(outcome, Outcome::Result(_)) { artifacts.clone() } else { Vec::new() };
                 if self.chunked_bytes_max == 0 {
-                    messages::finished(&token, outcome)
+                    messages::finished(&token, outcome, artifacts)
                 } else {
-                    messages::finished_or_announced(&token, outcome)
+                    messages::finished_or_announced(&token, outcome, artifacts)
                 }
             }
             Report::CancelAcknowledged(token) => messages::cancel_acknowledged(&token),

@@ -56,6 +56,30 @@ async fn functions_of_the_program_read_the_results_of_parents() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn functions_of_the_program_leave_artifacts() {
+    let report = async |context: TaskContext, fails: bool| {
+        context.artifact("numbers.csv", b"old".to_vec(), "").await?;
+        context.artifact("numbers.csv", b"1,2\n".to_vec(), "").await?;
+        context.artifact("manifest", Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"), "text/toml").await?;
+        for (name, path) in [("a/b", "Cargo.toml"), ("missing", "/missing")] {
+            context.artifact(name, Path::new(path), "").await.expect_err(name);
+        }
+        if fails { Err("no luck".into()) } else { Ok::<_, BoxError>(()) }
+    };
+    let server = builder().memory().handler("report", report).start().await.unwrap();
+    let client = client(&server);
+    let manifest = std::fs::metadata(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap().len();
+    let left = |task: v1::Task| -> Vec<_> {
+        task.artifacts.into_iter().map(|one| (one.name, one.content_type, one.size_bytes)).collect()
+    };
+    let expected = [("manifest", "text/toml", manifest.cast_signed()), ("numbers.csv", "text/csv", 4)];
+    let expected = expected.map(|(name, content_type, bytes)| (name.to_owned(), content_type.to_owned(), bytes));
+    assert_eq!(left(run(&client, "report", "false").await), expected);
+    assert_eq!(left(run(&client, "report", "true").await), []);
+    drain(server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn functions_of_the_program_are_handlers() {
     let server = builder()
         .memory()

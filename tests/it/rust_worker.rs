@@ -495,6 +495,43 @@ async fn the_example_greets_until_it_is_terminated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn functions_leave_artifacts_also_after_a_broken_connection() {
+    let server = Server::start(CONFIG);
+    let proxy = Proxy::start(&server.address).await;
+    let client = client(&proxy.address);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("large");
+    std::fs::write(&file, vec![7; 5_000_000]).unwrap();
+    let (blocker, mut started) = Blocker::new();
+    let gate = blocker.clone();
+    let report = move |context: TaskContext, (): ()| {
+        let (gate, file) = (gate.clone(), file.clone());
+        async move {
+            context.artifact("small.txt", b"old".to_vec(), "").await?;
+            gate.pass(context.clone()).await?;
+            // The connection is broken.
+            context.artifact("small.txt", b"new one".to_vec(), "").await?;
+            context.artifact("large.bin", file, "application/x-large").await?;
+            let refused = context.artifact("a/b", Vec::new(), "").await.expect_err("a path is no name").to_string();
+            context.artifact("missing", std::path::Path::new("/missing"), "").await.expect_err("there is no file");
+            Ok::<_, BoxError>(refused)
+        }
+    };
+    let running = start(Worker::new(&client).handler("report", report));
+    wait_for_handler(&server, "report").await;
+    let task = server.submit(once("report", "null")).await;
+    next(&mut started).await;
+    proxy.cut();
+    blocker.let_one_pass();
+    let task = server.wait_finished(&task).await;
+    let refused = bytes(task.result.as_ref());
+    assert!(refused.contains("`name`"), "{refused}");
+    let left = task.artifacts.iter().map(|one| (&*one.name, &*one.content_type, one.size_bytes)).collect::<Vec<_>>();
+    assert_eq!(left, [("large.bin", "application/x-large", 5_000_000), ("small.txt", "text/plain", 7)], "{task:?}");
+    running.drain().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn functions_read_the_results_of_parents_also_after_a_broken_connection() {
     let server = Server::start(CONFIG);
     let proxy = Proxy::start(&server.address).await;
