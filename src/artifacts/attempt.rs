@@ -65,7 +65,7 @@ impl AttemptArtifacts {
         self.push(name, None, file)
     }
 
-    /// Adds what is read until the end. Replaces an artifact with the same name. Blocks.
+    /// Adds what is read until the end. An artifact with the same name is gone then, and does not count any more. Blocks.
     ///
     /// # Errors
     /// As [`AttemptArtifacts::create`], and if it is too large or cannot be read.
@@ -75,11 +75,11 @@ impl AttemptArtifacts {
         // One byte too many shows that it is too large.
         let bytes_max = self.0.budget.limits.file_bytes.saturating_add(1);
         io::copy(&mut from.take(bytes_max), &mut file).map_err(ArtifactError::io("write", &name))?;
-        self.take(&name, &file)?;
         let replaced = self.0.files.lock().extract_if(.., |other| other.name == name).next();
         if let Some(Ok(found)) = replaced.map(|replaced| replaced.file.metadata()) {
             self.0.budget.give_back(found.len());
         }
+        self.take(&name, &file)?;
         self.push(name, content_type, file)
     }
 

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 use tempfile::TempDir;
 
-use super::{ArtifactStore, AttemptArtifacts, Cleaner, Options, Owner};
+use super::{ArtifactError, ArtifactStore, AttemptArtifacts, Cleaner, Options, Owner};
 use crate::model::{
     ArtifactName, Artifacts, Clock, Event, Failure, FailureReason, Holds, Namespace, Revision, TaskChange, TaskEvent,
     TaskId, TaskOptions, TaskSpec, TaskState, Timestamp,
@@ -226,6 +226,19 @@ async fn limits_are_named_and_another_attempt_would_exceed_them_too() {
     let expected = "name of the artifact \"../x\" contains the character '/', not allowed are `/`, `\\`, control \
          characters and those that change the direction of text";
     assert_eq!((failure.message.as_str(), failure.reason), (expected, FailureReason::HandlerError));
+}
+
+#[tokio::test]
+async fn a_copy_counts_instead_of_the_one_that_it_replaces() {
+    let fixture = Fixture::new();
+    let attempt = fixture.attempt(1);
+    for byte in 0..3 {
+        attempt.copy("a", None, &*vec![byte; 1 << 20]).unwrap();
+    }
+    attempt.copy("b", None, &*vec![0; 1 << 19]).unwrap();
+    let error = attempt.copy("c", None, &[0][..]).unwrap_err();
+    assert!(matches!(error, ArtifactError::TaskTooLarge { limit: 1_572_864 }), "{error}");
+    assert_eq!(attempt.store().await.unwrap().unwrap().files.len(), 2);
 }
 
 #[tokio::test]
