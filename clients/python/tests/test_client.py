@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import logging
-import os
 import pathlib
 import subprocess
 import sys
@@ -496,32 +495,6 @@ for _ in range(100):
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     assert sum(1 for _ in client.list(labels={"run": label})) == 100
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_client_works_in_a_forked_process(server: Server) -> None:
-    program = f"""
-import os, lineshaft
-client = lineshaft.Client({address(server)!r})
-assert client.run("compute", 3)["n"] == 3
-before = [client.submit("compute", number) for number in range(20)]
-list(lineshaft.as_completed(before))
-task = client.submit("compute", 5)
-task.id
-for _ in range(3):
-    child = os.fork()
-    if child == 0:
-        assert client.run("compute", 4)["n"] == 4
-        assert task.result()["n"] == 5
-        tasks = [client.submit("compute", number) for number in range(50)]
-        assert [task.result()["n"] for task in tasks] == list(range(50))
-        client.close()
-        os._exit(7)
-    assert client.run("compute", 6)["n"] == 6
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 7, status
-"""
-    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=60)
 
 
 def test_tls_and_tokens(tmp_path: pathlib.Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import logging
 import os
@@ -9,13 +10,14 @@ import pathlib
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
 
 from lineshaft import errors
+from lineshaft._fork import Calls
 
 logger = logging.getLogger("lineshaft")
 
@@ -32,7 +34,7 @@ Metadata = tuple[tuple[str, str], ...]
 
 
 class Connection:
-    """A channel that is opened on first use, and again in a forked process."""
+    """A channel that is opened on first use, and again after a fork."""
 
     def __init__(
         self,
@@ -82,41 +84,116 @@ class Connection:
         self._callables: dict[str, Any] = {}
         self._warned = 0.0
         self._closed = False
+        self._calls = Calls(self._close_channel, self._forget_channel)
 
-    def forget_channel(self) -> None:
-        """After a fork: the channel belongs to the parent process."""
+    def close(self) -> None:
+        self._closed = True
+        self._close_channel()
+
+    def _close_channel(self) -> None:
+        with self._lock:
+            channel, self._channel, self._callables = self._channel, None, {}
+        if channel is not None:
+            channel.close()
+
+    def _forget_channel(self) -> None:
+        """In a forked process: a channel that is still open belongs to the parent."""
         self._lock = threading.Lock()
         if self._channel is not None:
             # Closing or freeing it here could disturb the connection of the parent.
             _channels_of_parents.append(self._channel)
         self._channel, self._callables = None, {}
 
-    def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            channel, self._channel, self._callables = self._channel, None, {}
-        if channel is not None:
-            channel.close()
+    @property
+    def forks(self) -> int:
+        """Number of forks of this process so far."""
+        return self._calls.forks
+
+    def was_forked(self, error: errors.ServerError, forks: int) -> bool:
+        """Whether a call that began after this number of forks was cancelled by another one. Then repeat it at once."""
+        return error.code is grpc.StatusCode.CANCELLED and forks != self.forks
 
     def metadata(self) -> Metadata | None:
         """The credentials of a call."""
         return None if self._token is None else (("authorization", "Bearer " + self._token()),)
 
-    def unary(self, method: str, response: type[Response]) -> Any:
-        """The call of a unary method. The request is a serialized message."""
-        return self._callable("unary_unary", method, response)
+    def unary(self, method: str, response: type[Response], is_long: bool = False) -> Callable[..., Response]:
+        """The call of a unary method. The request is a serialized message. `is_long`: it waits for something to happen."""
+
+        def call(request: bytes, timeout: float, metadata: Metadata | None) -> Response:
+            deadline = time.monotonic() + timeout
+            while True:
+                forks = self._calls.begin(is_long)
+                try:
+                    send = self._callable("unary_unary", method, response)
+                    left = max(0.0, deadline - time.monotonic())
+                    return cast(Response, send(request, timeout=left, metadata=metadata))
+                except grpc.RpcError as error:
+                    if not self.was_forked(errors.from_rpc_error(error), forks):
+                        raise
+                except ValueError:
+                    if forks == self.forks:  # Otherwise a fork has just closed the channel.
+                        raise
+                finally:
+                    self._calls.end(is_long)
+
+        return call
+
+    def future(self, method: str, response: type[Response]) -> Callable[..., Any]:
+        """The same, but the call returns a future."""
+
+        def call(request: bytes, timeout: float, metadata: Metadata | None) -> Any:
+            def begin() -> Any:
+                send: Any = self._callable("unary_unary", method, response)
+                return send.future(request, timeout=timeout, metadata=metadata)
+
+            return self._begin(begin, is_long=False)
+
+        return call
 
     def server_stream(self, method: str, response: type[Response]) -> Callable[..., Any]:
         """The call of a method with a stream of responses."""
-        return self._callable("unary_stream", method, response)
+        return lambda request, metadata: self._begin(
+            lambda: self._callable("unary_stream", method, response)(request, metadata=metadata), is_long=True
+        )
 
-    def client_stream(self, method: str, response: type[Response]) -> Callable[..., Any]:
-        """The call of a method with a stream of requests."""
-        return self._callable("stream_unary", method, response)
+    def client_stream(self, method: str, response: type[Response]) -> Callable[..., Response]:
+        """The call of a method with a stream of requests. A fork may cancel it."""
+
+        def call(requests: Iterator[bytes], metadata: Metadata | None) -> Response:
+            while True:
+                forks = self._calls.begin()
+                try:
+                    return cast(Response, self._callable("stream_unary", method, response)(requests, metadata=metadata))
+                except ValueError:
+                    if forks == self.forks:  # Otherwise a fork has just closed the channel.
+                        raise
+                finally:
+                    self._calls.end()
+
+        return call
 
     def bidirectional(self, method: str, response: type[Response]) -> Callable[..., Any]:
         """The call of a method with streams in both directions."""
-        return self._callable("stream_stream", method, response)
+        return lambda requests, metadata: self._begin(
+            lambda: self._callable("stream_stream", method, response)(requests, metadata=metadata), is_long=True
+        )
+
+    def _begin(self, begin: Callable[[], Any], is_long: bool) -> Any:
+        """Begins a call that goes on when this function returns."""
+        while True:
+            forks = self._calls.begin(is_long)
+            is_over = True
+            try:
+                call = begin()
+                is_over = not call.add_callback(functools.partial(self._calls.end, is_long))
+                return call
+            except ValueError:
+                if forks == self.forks:  # Otherwise a fork has just closed the channel.
+                    raise
+            finally:
+                if is_over:
+                    self._calls.end(is_long)
 
     def _callable(self, kind: str, method: str, response: type[Message]) -> Callable[..., Any]:
         found = self._callables.get(method)
@@ -131,6 +208,7 @@ class Connection:
         if self._closed:
             raise errors.ClientClosed("the client is closed")
         if self._channel is None:
+            _keep_grpc()
             if self.tls:
                 ca, key, cert = self._files
                 credentials = grpc.ssl_channel_credentials(ca, key, cert)
@@ -144,16 +222,18 @@ class Connection:
     ) -> Response:
         """Makes a call and repeats it while that is safe and time is left. `extra` is the time that the server may wait."""
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout) + extra
-        return self.send(method, request.SerializeToString(), response, deadline)
+        return self.send(method, request.SerializeToString(), response, deadline, is_long=extra > 0)
 
-    def send(self, method: str, request: bytes, response: type[Response], deadline: float) -> Response:
+    def send(
+        self, method: str, request: bytes, response: type[Response], deadline: float, is_long: bool = False
+    ) -> Response:
         """The same with a serialized request and a point of `time.monotonic()`."""
         backoff = Backoff()
+        call = self.unary(method, response, is_long)
         while True:
             try:
                 left = max(0.0, deadline - time.monotonic())
-                call = self.unary(method, response)
-                return cast(Response, call(request, timeout=left, metadata=self.metadata()))
+                return call(request, timeout=left, metadata=self.metadata())
             except grpc.RpcError as error:
                 met = errors.from_rpc_error(error)
             if self._closed:
@@ -173,6 +253,12 @@ class Connection:
 
 
 _channels_of_parents: list[grpc.Channel] = []
+
+
+@functools.cache
+def _keep_grpc() -> grpc.Channel:
+    """A channel that never connects. With the last channel of a process, gRPC ends in a thread that a fork could interrupt."""
+    return grpc.insecure_channel("127.0.0.1:1")
 
 
 class Backoff:

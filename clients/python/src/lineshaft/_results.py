@@ -276,6 +276,10 @@ class Results:
         for task in left:
             task._fail(errors.ClientClosed("the client was closed before the task had finished"))
 
+    def abandon(self) -> list[Task]:
+        """The unfinished tasks, in a forked process: the threads that wait for them are in its parent."""
+        return list(self._live.values())
+
     # Called by the watches.
 
     def seen(self, task_id: str) -> None:
@@ -517,13 +521,13 @@ class Results:
     def _read_one_by_one(self, ids: dict[str, None]) -> None:
         """Reads tasks with a call for each, many at a time, and removes those that it finds."""
         connection = self._client._connection
-        get = connection.unary("TaskService/GetTask", task_service_pb2.GetTaskResponse)
+        get = connection.future("TaskService/GetTask", task_service_pb2.GetTaskResponse)
         calls: deque[tuple[str, Any]] = deque()
         left = iter(list(ids))
         while True:
             for task_id in itertools.islice(left, READS_AT_A_TIME - len(calls)):
                 request = task_service_pb2.GetTaskRequest(task_id=task_id).SerializeToString()
-                call = get.future(request, timeout=self._client.timeout, metadata=connection.metadata())
+                call = get(request, timeout=self._client.timeout, metadata=connection.metadata())
                 calls.append((task_id, call))
             if not calls:
                 return
@@ -550,11 +554,11 @@ class Results:
             filter=task_pb2.TaskFilter(task_ids=ids, states=states), page_size=PAGE, include_results=True
         )
         connection = self._client._connection
-        send = connection.unary("TaskService/ListTasks", task_service_pb2.ListTasksResponse)
+        send = connection.future("TaskService/ListTasks", task_service_pb2.ListTasksResponse)
         tasks: list[task_pb2.Task] = []
         while True:
             data = request.SerializeToString()
-            call = send.future(data, timeout=self._client.timeout, metadata=connection.metadata())
+            call = send(data, timeout=self._client.timeout, metadata=connection.metadata())
             try:
                 page = call.result(timeout=LIST_SECONDS)
             except grpc.FutureTimeoutError:
@@ -608,7 +612,9 @@ class _Watch(threading.Thread):
     def run(self) -> None:
         token = self._token
         backoff = Backoff()
+        connection = self._results._client._connection
         while not self.over:
+            forks = connection.forks
             try:
                 if not token:
                     # In this order: what finishes after the list is in the watch, what finished before is looked up.
@@ -623,6 +629,8 @@ class _Watch(threading.Thread):
                 if self.over or not isinstance(error, (errors.ServerError, grpc.RpcError)):
                     return  # ClientClosed; ValueError from a channel that was closed during the call
                 met = error if isinstance(error, errors.ServerError) else errors.from_rpc_error(error)
+                if connection.was_forked(met, forks):
+                    continue
                 if met.code in (grpc.StatusCode.OUT_OF_RANGE, grpc.StatusCode.INVALID_ARGUMENT):
                     token = ""
                 pause = backoff.pause(met)

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import grpc
 
@@ -449,6 +449,7 @@ class Client:
         deadline: float | None = time.monotonic() + self.timeout
         subscription = subscription or Subscription()
         while True:
+            forks = self._connection.forks
             call = self._connection.server_stream(method, response)(
                 request.SerializeToString(), metadata=self._connection.metadata()
             )
@@ -464,6 +465,8 @@ class Client:
                 if subscription.cancelled:
                     return
                 met = errors.from_rpc_error(error)
+                if self._connection.was_forked(met, forks):
+                    continue
                 if met.reason == "DRAINING" and met.metadata.get("resume_token"):
                     request.resume_token = met.metadata["resume_token"]
                 delay = backoff.pause(met)
@@ -544,7 +547,7 @@ class Client:
             backoff, deadline = Backoff(), time.monotonic() + self.timeout
             while True:
                 try:
-                    return cast("task_pb2.Artifact", call(requests(), metadata=self._connection.metadata()).artifact)
+                    return call(requests(), metadata=self._connection.metadata()).artifact
                 except grpc.RpcError as error:
                     met = errors.from_rpc_error(error)
                 pause = backoff.pause(met)
@@ -585,10 +588,13 @@ class Client:
 
     def _after_fork(self) -> None:
         """In a forked process: a new connection on the next call. What the parent was sending, it sends itself."""
-        queued = self._submitter.abandon()
-        self._connection.forget_channel()
+        unsent = self._submitter.abandon()
+        unfinished = self._results.abandon()
         self._start()
-        for task in queued:
+        for task in unfinished:
+            task._listeners = None
+            task._watched = task._direct = False
+        for task in unsent:
             task._listeners = None
             task._error = errors.ClientClosed("the task was submitted by the parent process")
             task._phase = 2

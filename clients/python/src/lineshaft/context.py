@@ -226,8 +226,17 @@ _current: contextvars.ContextVar[Context | None] = contextvars.ContextVar("lines
 
 
 def current() -> Context | None:
-    """The task that the present function runs; None outside of a worker."""
+    """The task that the present function runs; None outside of a worker, and in a process that the function has forked."""
     return _current.get()
+
+
+def _after_fork_in_child() -> None:
+    """The parent runs the task. Otherwise waits in the child would wait for a slot of the worker."""
+    _current.set(None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def waiting() -> Suspension | contextlib.nullcontext[None]:

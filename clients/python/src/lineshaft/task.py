@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import queue
 import threading
 import time
@@ -26,6 +27,16 @@ Listener = Callable[[], None]
 
 # Guards the listeners of all tasks. It is held for a few instructions only.
 _listeners_lock = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    """Another thread of the parent may have held the lock."""
+    global _listeners_lock
+    _listeners_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Task:

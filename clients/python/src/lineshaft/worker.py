@@ -165,10 +165,11 @@ class Worker:
     @property
     def client(self) -> Client:
         """A client of the same server."""
-        with self._lock:
-            if self._client is None:
-                self._client = Client(**self._connect_options)
-            return self._client
+        if self._client is None:
+            with self._lock:
+                if self._client is None:
+                    self._client = Client(**self._connect_options)
+        return self._client
 
     # Starting and stopping.
 
@@ -269,7 +270,7 @@ class Worker:
     def _connect_until_stopped(self, connection: Connection) -> None:
         backoff = Backoff()
         while not self._stopping.is_set():
-            welcomed = self._ready.is_set()
+            welcomed, forks = self._ready.is_set(), connection.forks
             try:
                 self._stream(connection, backoff)
                 met: errors.ServerError = errors.Unavailable("the server ended the stream")
@@ -282,6 +283,8 @@ class Worker:
                 self._outbox.close()
             if self._stopping.is_set() or self._is_done():
                 return
+            if connection.was_forked(met, forks):
+                continue
             if met.reason == "WORKER_REPLACED" or (met.code in _FINAL and not welcomed):
                 raise met
             pause = backoff.pause(met) or 1.0
