@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import io
+import os
+import subprocess
+import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
+from typing import BinaryIO, cast
 
 import pytest
 from conftest import Proxy, Server, address, address_of
@@ -78,6 +86,119 @@ def test_a_damaged_artifact_is_an_error(leave: Callable[..., Task], remote_serve
     damaged.write_bytes(b"not the same content as then")
     with pytest.raises(lineshaft.ChecksumMismatch, match="artifact '一.csv' of task .* must have"):
         list(task.read_artifact("一.csv"))
+
+
+@pytest.fixture
+def leave_with(proxy: Proxy, client: Client) -> Iterator[Callable[[Callable[[Context], None]], Task]]:
+    """Runs a task with this function. Its uploads can be cut off."""
+    worker = Worker(address_of(proxy.listener), worker_id="uploads")
+    functions: list[Callable[[Context], None]] = []
+
+    @worker.handler("leave_with", no_retry=(Exception,))
+    def leave_with(ctx: Context) -> None:
+        functions.pop()(ctx)
+
+    def run(function: Callable[[Context], None]) -> Task:
+        functions.append(function)
+        task = client.submit("leave_with")
+        task.result(60)
+        return task
+
+    with worker:
+        assert worker.wait_ready(30)
+        yield run
+
+
+def test_a_pipe_is_uploaded_also_over_a_broken_connection(
+    leave_with: Callable[[Callable[[Context], None]], Task], proxy: Proxy
+) -> None:
+    cuts: list[int] = []
+
+    def write(end: int) -> None:
+        with open(end, "wb") as file:
+            file.write(LARGE[: len(LARGE) // 2])
+            cuts.append(proxy.cut())
+            file.write(LARGE[len(LARGE) // 2 :])
+
+    def function(ctx: Context) -> None:
+        reading, writing = os.pipe()
+        writer = threading.Thread(target=write, args=(writing,))
+        writer.start()
+        with open(reading, "rb") as pipe:
+            ctx.artifact("pipe.bin", pipe)
+        writer.join()
+        with subprocess.Popen(["echo", "from a program"], stdout=subprocess.PIPE) as program:
+            assert program.stdout is not None
+            ctx.artifact("program.txt", program.stdout)
+
+    task = leave_with(function)
+    assert cuts[0] > 0
+    assert b"".join(task.read_artifact("pipe.bin")) == LARGE
+    assert b"".join(task.read_artifact("program.txt")) == b"from a program\n"
+
+
+def test_a_pipe_is_uploaded_once_if_it_cannot_be_kept(
+    leave_with: Callable[[Callable[[Context], None]], Task], proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pipe(io.RawIOBase):
+        def __init__(self, cut: bool) -> None:
+            self._content, self._cut = io.BytesIO(LARGE), cut
+
+        def read(self, size: int = -1) -> bytes:
+            if self._cut and self._content.tell() >= len(LARGE) // 2:
+                proxy.cut()
+                self._cut = False
+            return self._content.read(size)
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+
+    def function(ctx: Context) -> None:
+        ctx.artifact("whole.bin", cast(BinaryIO, Pipe(cut=False)))
+        with pytest.raises(lineshaft.Unavailable):
+            ctx.artifact("cut.bin", cast(BinaryIO, Pipe(cut=True)))
+
+    assert [one.name for one in leave_with(function).artifacts()] == ["whole.bin"]
+
+
+class Interrupted(io.BytesIO):
+    """A file whose connection is cut in the middle, after a longer time than the timeout of the client."""
+
+    def __init__(self, ctx: Context, cut: Callable[[], int]) -> None:
+        super().__init__(LARGE)
+        self._timeout, self._cut, self.cuts = ctx.client.timeout, cut, 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.cuts < 2 and self.tell() >= len(LARGE) // 2:
+            time.sleep(self._timeout)
+            self.cuts += self._cut() > 0
+        return super().read(size)
+
+
+def test_an_upload_that_makes_progress_is_repeated_beyond_the_timeout(
+    leave_with: Callable[[Callable[[Context], None]], Task], proxy: Proxy
+) -> None:
+    def function(ctx: Context) -> None:
+        ctx.client.timeout = 0.3
+        file = Interrupted(ctx, proxy.cut)
+        ctx.artifact("file.bin", file)
+        assert file.cuts == 2
+
+    assert b"".join(leave_with(function).read_artifact("file.bin")) == LARGE
+
+
+def test_content_that_cannot_be_read_is_an_error(leave_with: Callable[[Callable[[Context], None]], Task]) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise OSError("the disk is broken")
+
+    def function(ctx: Context) -> None:
+        with pytest.raises(OSError, match="the disk is broken"):
+            ctx.artifact("x", Broken())
+
+    assert leave_with(function).artifacts() == []
 
 
 def test_a_coroutine_lists_and_reads_artifacts(leave: Callable[..., Task], proxy: Proxy) -> None:

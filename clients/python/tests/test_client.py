@@ -15,7 +15,7 @@ import pytest
 from conftest import Proxy, SecureServer, Server, address, address_of, binary
 
 import lineshaft
-from lineshaft import Client, Limit, Payload, Retry, State
+from lineshaft import Client, Limit, Payload, Retry, State, _results
 from lineshaft.v1 import batch_service_pb2, task_service_pb2
 
 LONG = 60
@@ -187,6 +187,8 @@ def test_the_tasks_of_a_map_are_one_batch(client: Client) -> None:
 
 
 def test_maps_and_submissions_at_the_same_time_do_not_mix(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    # With a busy processor, the tasks would be read one by one.
+    monkeypatch.setattr(_results, "LIST_SECONDS", LONG)
     counted = calls(client, monkeypatch)
     ids = [unique(f"map-{number}") for number in range(4)]
     found: dict[str, list[int]] = {}
@@ -254,8 +256,8 @@ def test_a_refused_run_raises_what_a_submission_does(client: Client) -> None:
 
 def test_a_run_goes_on_over_a_killed_server_and_may_take_longer_than_a_call(own_server: Server) -> None:
     proxy = Proxy(own_server)
-    with Client(address_of(proxy.listener)) as client, Client(client.address, timeout=0.2) as impatient:
-        assert impatient.run("io", 0.5) is not None
+    with Client(address_of(proxy.listener)) as client, Client(client.address, timeout=1) as impatient:
+        assert impatient.run("io", 1.5) is not None
         met: list[object] = []
         running = threading.Thread(target=lambda: met.append(client.run("io", 1, name="killed")))
         running.start()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import hashlib
-import io
 import itertools
 import os
 import threading
@@ -16,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import grpc
 
@@ -31,10 +29,6 @@ from lineshaft.v1 import artifact_service_pb2, task_pb2, task_service_pb2, worke
 
 MAP_WINDOW = 2_000
 """`map` has at most this many tasks under way: the server keeps a limited number of finished tasks, by default 10,000."""
-
-
-UPLOAD_BYTES = 256 << 10
-"""Of an artifact in one message."""
 
 
 class Client:
@@ -514,47 +508,6 @@ class Client:
             return
         if checksum.hexdigest() != expected:
             raise errors.ChecksumMismatch(task_id, name, checksum.hexdigest(), expected)
-
-    def _upload(
-        self,
-        task_id: str,
-        token: str,
-        name: str,
-        content: bytes | str | os.PathLike[str] | BinaryIO,
-        content_type: str,
-    ) -> task_pb2.Artifact:
-        """Stores a file that an attempt of a worker leaves. Begins anew when the connection breaks."""
-        with contextlib.ExitStack() as opened:
-            if isinstance(content, (bytes, bytearray)):
-                file: BinaryIO = io.BytesIO(content)
-            elif isinstance(content, (str, os.PathLike)):
-                file = opened.enter_context(open(content, "rb"))
-            else:
-                file = content
-            start = file.tell()
-
-            def requests() -> Iterator[bytes]:
-                file.seek(start)
-                request = worker_service_pb2.UploadArtifactRequest(
-                    task_id=task_id, token=token, name=name, content_type=content_type
-                )
-                yield request.SerializeToString()
-                while data := file.read(UPLOAD_BYTES):
-                    yield worker_service_pb2.UploadArtifactRequest(data=data).SerializeToString()
-
-            response = worker_service_pb2.UploadArtifactResponse
-            call = self._connection.client_stream("WorkerService/UploadArtifact", response)
-            backoff, deadline = Backoff(), time.monotonic() + self.timeout
-            while True:
-                try:
-                    return call(requests(), metadata=self._connection.metadata()).artifact
-                except grpc.RpcError as error:
-                    met = errors.from_rpc_error(error)
-                pause = backoff.pause(met)
-                if pause is None or time.monotonic() + pause >= deadline:
-                    raise met
-                self._connection.warn(met)
-                time.sleep(pause)
 
     # The end.
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, BinaryIO
 
 from lineshaft import _codec
+from lineshaft._upload import upload
 from lineshaft.errors import LineshaftError
 
 if TYPE_CHECKING:
@@ -154,12 +155,15 @@ class Context:
     def artifact(
         self, name: str, content: bytes | str | os.PathLike[str] | BinaryIO, content_type: str | None = None
     ) -> None:
-        """Uploads a file that the task leaves: bytes, a file that is open for reading, or the path of one.
+        """Uploads a file that the task leaves: bytes, a file or pipe that is open for reading, or the path of a file.
 
         It becomes an artifact of the task if the function returns. Without a content type it gets that of the extension of its
         name. A name that was used before is replaced. Blocks: in a coroutine, use `asyncio.to_thread`.
+
+        After a broken connection the upload begins anew, until nothing was sent for 30 seconds. For this, what was read of a pipe
+        is kept in a temporary file.
         """
-        uploaded = self.client._upload(self.task_id, self._token, name, content, content_type or "")
+        uploaded = upload(self.client, self.task_id, self._token, name, content, content_type or "")
         with self._output_lock:
             self._artifacts[name] = uploaded
 
