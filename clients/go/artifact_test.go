@@ -157,22 +157,22 @@ func (r *cutReader) Read(into []byte) (int, error) {
 	return r.Reader.Read(into)
 }
 
-func TestAnUploadBeginsAnewAfterABrokenConnectionIfItsContentCanSeek(t *testing.T) {
+func TestAnUploadBeginsAnewAfterABrokenConnection(t *testing.T) {
 	server, ctx := startServer(t, remoteConfig), testContext(t)
 	proxy := startProxy(t, server.address)
+	t.Setenv("TMPDIR", t.TempDir())
 	task := leave(t, proxy.address, func(ctx context.Context, attempt *lineshaft.Attempt) error {
-		content := &cutReader{Reader: bytes.NewReader(large), proxy: proxy}
+		sought := &cutReader{Reader: bytes.NewReader(large), proxy: proxy}
+		read := &cutReader{Reader: bytes.NewReader(large), proxy: proxy}
 		// The content begins where the reader is.
-		if _, err := content.Seek(3, io.SeekStart); err != nil {
+		if _, err := sought.Seek(3, io.SeekStart); err != nil {
 			return err
 		}
-		var broken *lineshaft.Error
-		onlyReader := struct{ io.Reader }{&cutReader{Reader: bytes.NewReader(large), proxy: proxy}}
-		if err := attempt.Artifact(ctx, "lost", onlyReader); !errors.As(err, &broken) {
-			t.Errorf("a content that can be read once returned %v", err)
-		}
-		err := attempt.Artifact(ctx, "sought", content)
-		if content.cut == 0 {
+		err := errors.Join(
+			attempt.Artifact(ctx, "read", struct{ io.Reader }{read}),
+			attempt.Artifact(ctx, "sought", sought),
+		)
+		if read.cut == 0 || sought.cut == 0 {
 			t.Error("no connection was broken")
 		}
 		return err
@@ -180,10 +180,32 @@ func TestAnUploadBeginsAnewAfterABrokenConnectionIfItsContentCanSeek(t *testing.
 	if err := task.Result(ctx, nil); err != nil {
 		t.Fatal(err)
 	}
-	if content := must[[]byte](t)(io.ReadAll(open(t, task, "sought"))); !bytes.Equal(content, large[3:]) {
-		t.Errorf("the artifact has %d other bytes", len(content))
+	for name, want := range map[string][]byte{"read": large, "sought": large[3:]} {
+		if content := must[[]byte](t)(io.ReadAll(open(t, task, name))); !bytes.Equal(content, want) {
+			t.Errorf("artifact %s has %d other bytes", name, len(content))
+		}
 	}
-	if artifacts := must[[]*lineshaft.Artifact](t)(task.Artifacts(ctx)); len(artifacts) != 1 {
+	if left := must[[]os.DirEntry](t)(os.ReadDir(os.TempDir())); len(left) != 0 {
+		t.Errorf("%v is left", left)
+	}
+}
+
+func TestAnUploadWithoutRoomForATemporaryFileIsMadeOnce(t *testing.T) {
+	server, ctx := startServer(t, remoteConfig), testContext(t)
+	proxy := startProxy(t, server.address)
+	t.Setenv("TMPDIR", filepath.Join(t.TempDir(), "missing"))
+	task := leave(t, proxy.address, func(ctx context.Context, attempt *lineshaft.Attempt) error {
+		var broken *lineshaft.Error
+		cut := struct{ io.Reader }{&cutReader{Reader: bytes.NewReader(large), proxy: proxy}}
+		if err := attempt.Artifact(ctx, "lost", cut); !errors.As(err, &broken) {
+			t.Errorf("a content that can be read once returned %v", err)
+		}
+		return attempt.Artifact(ctx, "whole", struct{ io.Reader }{bytes.NewReader(large)})
+	})
+	if err := task.Result(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	if artifacts := must[[]*lineshaft.Artifact](t)(task.Artifacts(ctx)); len(artifacts) != 1 || artifacts[0].Name != "whole" {
 		t.Errorf("the artifacts are %v", artifacts)
 	}
 }

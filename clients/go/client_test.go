@@ -225,6 +225,54 @@ func TestMapReturnsResultsInOrder(t *testing.T) {
 	}
 }
 
+func TestTheBatchOfAMapCanBeCancelled(t *testing.T) {
+	client, ctx := startServer(t, defaultConfig).client(), testContext(t)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := lineshaft.Map[any](ctx, client, "nap", []int{3600, 3600, 3600}, lineshaft.InBatch("naps"))
+		ended <- err
+	}()
+	batches := lineshaftv1.NewBatchServiceClient(client.Connection())
+	cancel := &lineshaftv1.CancelBatchRequest{BatchId: "naps"}
+	for {
+		response, err := batches.CancelBatch(ctx, cancel)
+		if err == nil {
+			if total := response.GetBatch().GetTotal(); total != 3 {
+				t.Errorf("the batch has %d tasks", total)
+			}
+			break
+		}
+		if status.Code(err) != codes.NotFound {
+			t.Fatal(err)
+		}
+	}
+	var cancelled *lineshaft.TaskCancelledError
+	if err := <-ended; !errors.As(err, &cancelled) {
+		t.Errorf("the map returned %v", err)
+	}
+}
+
+func TestTasksAreSubmittedInAChosenBatch(t *testing.T) {
+	client, ctx := startServer(t, defaultConfig).client(), testContext(t)
+	batch := lineshaft.InBatch("chosen")
+	// More than one call has.
+	tasks := must[[]*lineshaft.Task](t)(lineshaft.SubmitAll(ctx, client, "compute", make([]int, 1_500), batch))
+	tasks = append(tasks, must[*lineshaft.Task](t)(client.Submit(ctx, "compute", 1, batch)))
+	tasks = append(tasks, must[[]*lineshaft.Task](t)(client.SubmitBatch(ctx, []lineshaft.Submission{
+		{Handler: "compute", Payload: 1, Options: []lineshaft.SubmitOption{batch}},
+	}))...)
+	for _, err := range lineshaft.AsCompleted(ctx, tasks) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	request := &lineshaftv1.GetBatchRequest{BatchId: "chosen"}
+	found := must[*lineshaftv1.GetBatchResponse](t)(lineshaftv1.NewBatchServiceClient(client.Connection()).GetBatch(ctx, request))
+	if total := found.GetBatch().GetTotal(); total != int64(len(tasks)) {
+		t.Errorf("the batch has %d tasks", total)
+	}
+}
+
 func TestAsCompletedReturnsTasksInTheOrderOfTheirEnds(t *testing.T) {
 	client, ctx := startServer(t, defaultConfig).client(), testContext(t)
 	long := must[*lineshaft.Task](t)(client.Submit(ctx, "io", 3600))

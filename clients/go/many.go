@@ -1,6 +1,7 @@
 package lineshaft
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"iter"
@@ -33,7 +34,7 @@ func Call[Out any](
 }
 
 // Map submits one task for each payload, all in one batch, waits until all are finished, and returns their results in the order of
-// the payloads.
+// the payloads. [InBatch] chooses the batch.
 //
 // As soon as one of the tasks does not complete, Map returns its error. The other tasks go on.
 func Map[Out, In any](
@@ -51,7 +52,7 @@ func Map[Out, In any](
 		if err != nil {
 			return nil, err
 		}
-		submitted, err := client.submitBatch(ctx, batchID, part)
+		submitted, err := client.submitBatch(ctx, cmp.Or(part[0].BatchId, batchID), part)
 		if err != nil {
 			return nil, err
 		}
@@ -107,8 +108,8 @@ func readSome(ctx context.Context, finished <-chan *Task, count int) (int, error
 	return count, nil
 }
 
-// SubmitAll submits one task for each payload, all in one batch, and returns them in the order of the payloads. If it returns an
-// error, the tasks before it were submitted and are returned.
+// SubmitAll submits one task for each payload, all in one batch, and returns them in the order of the payloads. [InBatch] chooses the
+// batch. If SubmitAll returns an error, the tasks before it were submitted and are returned.
 func SubmitAll[In any](
 	ctx context.Context, client *Client, handler string, payloads []In, options ...SubmitOption,
 ) ([]*Task, error) {
@@ -117,7 +118,7 @@ func SubmitAll[In any](
 		if err != nil {
 			return tasks, err
 		}
-		submitted, err := client.submitBatch(ctx, batchID, part)
+		submitted, err := client.submitBatch(ctx, cmp.Or(part[0].BatchId, batchID), part)
 		if err != nil {
 			return tasks, err
 		}

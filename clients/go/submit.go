@@ -1,6 +1,7 @@
 package lineshaft
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"slices"
@@ -14,6 +15,13 @@ import (
 
 // SubmitOption sets something about a task. Write your own for fields that have none here.
 type SubmitOption func(*lineshaftv1.SubmitTaskRequest)
+
+// InBatch adds the task to the batch with this ID, by which you can watch, list and cancel its tasks while they run: with
+// `lineshaft batch`, the ID in a [Filter], or [lineshaftv1.NewBatchServiceClient]. [Map], [SubmitAll] and [Client.SubmitBatch] create a
+// batch that does not exist; [Client.Submit] returns an error.
+func InBatch(id string) SubmitOption {
+	return func(r *lineshaftv1.SubmitTaskRequest) { r.BatchId = id }
+}
 
 // InPool runs the task in this pool instead of that of the handler.
 func InPool(pool string) SubmitOption {
@@ -173,6 +181,7 @@ type Submission struct {
 
 // SubmitBatch submits up to 10,000 tasks in one durable commit, or none of them, and returns them in their order.
 func (c *Client) SubmitBatch(ctx context.Context, submissions []Submission) ([]*Task, error) {
+	batchID := ""
 	requests := make([]*lineshaftv1.SubmitTaskRequest, len(submissions))
 	for index, submission := range submissions {
 		request, err := c.request(submission.Handler, submission.Payload, submission.Options)
@@ -180,8 +189,9 @@ func (c *Client) SubmitBatch(ctx context.Context, submissions []Submission) ([]*
 			return nil, err
 		}
 		requests[index] = request
+		batchID = cmp.Or(batchID, request.BatchId)
 	}
-	return c.submitBatch(ctx, "", requests)
+	return c.submitBatch(ctx, batchID, requests)
 }
 
 // submitBatch submits tasks of the batch with this ID, or of a new one if it is empty.

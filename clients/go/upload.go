@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"strings"
 
 	lineshaftv1 "github.com/lineshaft/lineshaft/clients/go/lineshaftv1"
 )
@@ -23,13 +25,14 @@ func WithContentType(contentType string) ArtifactOption {
 // Artifact uploads a file that the task leaves. It becomes an artifact of the task if the handler returns no error; one with
 // the same name is replaced.
 //
-// After a broken connection the upload begins anew, until the context ends, if the content is an [io.Seeker] such as an
-// [os.File] or a [bytes.Reader]. Otherwise Artifact returns the error: what was read of the content is lost.
+// After a broken connection the upload begins anew, until the context ends. For this, what was read of a content that cannot seek, such as
+// a pipe, is kept in a temporary file; if there is no room for it, Artifact returns the error instead.
 func (a *Attempt) Artifact(ctx context.Context, name string, content io.Reader, options ...ArtifactOption) error {
 	if a == nil {
 		return nil
 	}
 	upload := newUpload(content)
+	defer upload.spool.close()
 	var pause retryDelay
 	for {
 		artifact, err := a.upload(ctx, name, options, upload)
@@ -92,6 +95,9 @@ type upload struct {
 	content io.Reader
 	seeker  io.Seeker // nil: it can be read once
 	start   int64
+	spool   spool
+	// What is read: the content, after a rewind behind what the spool has of it.
+	reader io.Reader
 	// Whether a part of it was read.
 	begun bool
 	// Why it cannot be read.
@@ -103,9 +109,11 @@ func newUpload(content io.Reader) *upload {
 	// A pipe is an os.File too, but cannot seek.
 	if seeker, ok := content.(io.Seeker); ok {
 		if start, err := seeker.Seek(0, io.SeekCurrent); err == nil {
-			u.seeker, u.start = seeker, start
+			u.seeker, u.start, u.reader = seeker, start, content
+			return u
 		}
 	}
+	u.reader = io.TeeReader(content, &u.spool)
 	return u
 }
 
@@ -117,7 +125,7 @@ func (u *upload) next() (part []byte, hasMore bool) {
 	u.begun = true
 	// Not io.ReadFull: an io.ErrUnexpectedEOF of the content itself is a failure.
 	for count < len(part) {
-		read, err := u.content.Read(part[count:])
+		read, err := u.reader.Read(part[count:])
 		count += read
 		if err != nil {
 			if !errors.Is(err, io.EOF) {
@@ -129,12 +137,56 @@ func (u *upload) next() (part []byte, hasMore bool) {
 	return part, true
 }
 
-func (u *upload) canRewind() bool { return !u.begun || u.seeker != nil }
+func (u *upload) canRewind() bool { return !u.begun || u.seeker != nil || !u.spool.failed }
 
 func (u *upload) rewind() error {
 	if !u.begun {
 		return nil
 	}
-	_, err := u.seeker.Seek(u.start, io.SeekStart)
-	return err
+	if u.seeker != nil {
+		_, err := u.seeker.Seek(u.start, io.SeekStart)
+		return err
+	}
+	u.reader = io.MultiReader(u.spool.read(), io.TeeReader(u.content, &u.spool))
+	return nil
+}
+
+// spool keeps what was read of a content that cannot seek, in a temporary file.
+type spool struct {
+	file   *os.File // nil: nothing was written
+	bytes  int64
+	failed bool
+}
+
+// Write returns no error: without room for it the upload goes on, but cannot begin anew.
+func (s *spool) Write(data []byte) (int, error) {
+	if s.failed {
+		return len(data), nil
+	}
+	var err error
+	if s.file == nil {
+		s.file, err = os.CreateTemp("", "lineshaft-artifact-*")
+	}
+	if err == nil {
+		var count int
+		count, err = s.file.Write(data)
+		s.bytes += int64(count)
+	}
+	s.failed = err != nil
+	return len(data), nil
+}
+
+// read returns a reader of what has been written so far.
+func (s *spool) read() io.Reader {
+	if s.file == nil {
+		return strings.NewReader("")
+	}
+	return io.NewSectionReader(s.file, 0, s.bytes)
+}
+
+func (s *spool) close() {
+	if s.file != nil {
+		_ = s.file.Close()
+		_ = os.Remove(s.file.Name())
+	}
 }
