@@ -1,7 +1,7 @@
 // The artifacts of a task: list and read them, and leave them.
 
 import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
+import { contentOf } from "./content.js";
 import { CallError, callError, ChecksumError, Code } from "./errors.js";
 import type { ReadArtifactRequest, ReadArtifactResponse } from "./gen/lineshaft/v1/artifact_service.js";
 import type { Artifact as WireArtifact } from "./gen/lineshaft/v1/task.js";
@@ -12,9 +12,6 @@ import type { Call } from "./rpc/call.js";
 import type { Channel } from "./rpc/channel.js";
 import { listArtifacts, readArtifact, uploadArtifact } from "./rpc/method.js";
 import type { Artifact, ArtifactContent } from "./types.js";
-
-/** Of an artifact in one message. */
-const UPLOAD_BYTES = 256 << 10;
 
 /** The artifacts of a task, by name. */
 export async function artifacts(
@@ -89,25 +86,29 @@ export interface UploadTarget {
   contentType: string | undefined;
 }
 
-/** Uploads an artifact. Begins anew after a broken connection, unless the content can be read only once. */
+/** Uploads an artifact. Begins anew after a broken connection. */
 export async function upload(
   channel: Channel,
   { contentType = "", ...target }: UploadTarget,
   content: ArtifactContent,
   signal: AbortSignal,
 ): Promise<WireArtifact> {
-  const isRepeatable = content instanceof Uint8Array || !(Symbol.asyncIterator in content);
+  const repeatable = contentOf(content);
   const first = UploadArtifactRequest.fromPartial({ ...target, contentType });
   const backoff = new Backoff();
-  for (let failures = 1; ; failures++) {
-    try {
-      return await uploadOnce(channel, first, parts(content), signal);
-    } catch (error) {
-      if (!isRepeatable || !(error instanceof CallError)) throw error;
-      if (channel.pauseBeforeRetry(error, failures) === undefined) throw error;
-      backoff.failed();
-      await backoff.pause(signal);
+  try {
+    for (let failures = 1; ; failures++) {
+      try {
+        return await uploadOnce(channel, first, repeatable.parts(), signal);
+      } catch (error) {
+        if (!repeatable.isRepeatable || !(error instanceof CallError)) throw error;
+        if (channel.pauseBeforeRetry(error, failures) === undefined) throw error;
+        backoff.failed();
+        await backoff.pause(signal);
+      }
     }
+  } finally {
+    await repeatable.close();
   }
 }
 
@@ -151,18 +152,4 @@ async function uploadOnce(
   }
   if (!artifact) throw callError(Code.INTERNAL, "the response has no artifact");
   return artifact;
-}
-
-/** The content in parts for one message each. */
-async function* parts(content: ArtifactContent): AsyncGenerator<Buffer, void, undefined> {
-  for await (const chunk of chunks(content)) {
-    const bytes = typeof chunk === "string" ? Buffer.from(chunk) : chunk;
-    for (let at = 0; at < bytes.length; at += UPLOAD_BYTES) yield Buffer.from(bytes.subarray(at, at + UPLOAD_BYTES));
-  }
-}
-
-function chunks(content: ArtifactContent): AsyncIterable<Uint8Array | string> | Uint8Array[] {
-  if (content instanceof Uint8Array) return [content];
-  // A stream of a file has a path too.
-  return Symbol.asyncIterator in content ? content : createReadStream(content.path, { highWaterMark: UPLOAD_BYTES });
 }

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { createReadStream, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { after, before, test } from "node:test";
@@ -124,7 +125,7 @@ test("content that cannot be read fails the upload", async () => {
   assert.deepEqual(await task.artifacts(), []);
 });
 
-test("an upload begins anew after a broken connection, unless its content is a stream", async () => {
+test("an upload begins anew after a broken connection", async () => {
   let cuts = 0;
   async function* cutting() {
     yield LARGE;
@@ -132,23 +133,57 @@ test("an upload begins anew after a broken connection, unless its content is a s
     yield LARGE;
   }
   /** A file whose connection is cut when it is read for the first time. */
+  let opened = 0;
   const file = {
     get path() {
-      if (cuts++ === 0) setImmediate(() => proxy.cut());
+      if (opened++ === 0) setImmediate(() => proxy.cut());
       return path;
     },
   };
+  const before = kept();
   const task = await leave(async (context) => {
-    await assert.rejects(context.artifact("lost", cutting()), CallError);
-    assert(cuts > 0);
-    cuts = 0;
     await context.artifact("file", file);
+    await context.artifact("stream", cutting());
   });
   await task.result();
-  assert(cuts > 1, "the upload was not repeated");
-  assert.deepEqual((await task.artifacts()).map(({ name }) => name), ["file"]);
+  assert(opened > 1, "the upload of the file was not repeated");
+  assert(cuts > 0);
+  assert.deepEqual((await task.artifacts()).map(({ name }) => name), ["file", "stream"]);
   assert((await read(task, "file")).equals(LARGE));
+  assert((await read(task, "stream")).equals(Buffer.concat([LARGE, LARGE])));
+  assert.deepEqual(kept(), before);
 });
+
+test("a stream that cannot be kept is uploaded once", async () => {
+  let [cuts, isReturned] = [0, false];
+  async function* cutting() {
+    try {
+      yield LARGE;
+      cuts += proxy.cut();
+      yield LARGE;
+      yield LARGE;
+    } finally {
+      isReturned = true;
+    }
+  }
+  const temporary = process.env.TMPDIR;
+  process.env.TMPDIR = join(server.directory, "missing");
+  try {
+    const task = await leave(async (context) => {
+      await context.artifact("whole", Readable.from([LARGE]));
+      await assert.rejects(context.artifact("cut", cutting()), CallError);
+    });
+    await task.result();
+    assert.deepEqual((await task.artifacts()).map(({ name }) => name), ["whole"]);
+  } finally {
+    if (temporary === undefined) delete process.env.TMPDIR;
+    else process.env.TMPDIR = temporary;
+  }
+  assert(cuts > 0 && isReturned);
+});
+
+/** The temporary files of uploads. */
+const kept = () => readdirSync(tmpdir()).filter((name) => name.startsWith("lineshaft-artifact-"));
 
 test("a download continues after a broken connection", async () => {
   const task = await leave((context) => context.artifact("large", { path }));

@@ -41,7 +41,7 @@ export interface TaskContext {
   /**
    * Uploads a file that the task leaves. It becomes an artifact of the task if the function returns; one with the same name is
    * replaced. The content type is by default that of the extension of the name. After a broken connection the upload begins
-   * anew, unless the content is a stream: then it fails.
+   * anew. For this, what was read of a stream is kept in a temporary file; if there is no room for it, the upload fails.
    */
   artifact(name: string, content: ArtifactContent, contentType?: string): Promise<void>;
 
