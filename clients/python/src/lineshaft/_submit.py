@@ -20,11 +20,11 @@ import grpc
 
 from lineshaft import errors
 from lineshaft._connection import Backoff
-from lineshaft.task import SENDING, Task
 from lineshaft.v1 import task_service_pb2
 
 if TYPE_CHECKING:
     from lineshaft.client import Client
+    from lineshaft.task import Task
 
 TASKS_MAX = 2_000
 BYTES_MAX = 3 << 20
@@ -90,7 +90,6 @@ class Submitter:
         self._work = threading.Condition(self._lock)
         self._space = threading.Condition(self._lock)
         self._queue: deque[Task] = deque()
-        self._taken: list[Task] = []  # from the queue, for the call that is under way
         # Tasks of a handler and pool whose queue is full, and when to try them again.
         self._held: dict[tuple[str, str], tuple[float, deque[Task]]] = {}
         self._limit = TASKS_MAX
@@ -151,11 +150,6 @@ class Submitter:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(self._client.timeout)
 
-    def abandon(self) -> list[Task]:
-        """The tasks that are not accepted yet, in a forked process: they are sent by its parent."""
-        queued = [*self._queue, *(task for _, held in self._held.values() for task in held)]
-        return queued + [task for task in self._taken if task._phase == SENDING]
-
     def _run(self) -> None:
         while True:
             tasks = self._take()
@@ -212,7 +206,6 @@ class Submitter:
             size += len(request.data)
             batch.append(queue.popleft())
         queue.extendleft(reversed(others))
-        self._taken = batch
         return batch
 
     def _send(self, tasks: list[Task]) -> None:

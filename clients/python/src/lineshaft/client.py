@@ -541,16 +541,11 @@ class Client:
 
     def _after_fork(self) -> None:
         """In a forked process: a new connection on the next call. What the parent was sending, it sends itself."""
-        unsent = self._submitter.abandon()
         unfinished = self._results.abandon()
         self._start()
         for task in unfinished:
             task._listeners = None
             task._watched = task._direct = False
-        for task in unsent:
-            task._listeners = None
-            task._error = errors.ClientClosed("the task was submitted by the parent process")
-            task._phase = 2
 
 
 class Subscription:

@@ -27,12 +27,15 @@ Listener = Callable[[], None]
 
 # Guards the listeners of all tasks. It is held for a few instructions only.
 _listeners_lock = threading.Lock()
+# The forks between the first process and this one.
+_generation = 0
 
 
 def _after_fork_in_child() -> None:
-    """Another thread of the parent may have held the lock."""
-    global _listeners_lock
+    global _listeners_lock, _generation
+    # Another thread of the parent may have held it.
     _listeners_lock = threading.Lock()
+    _generation += 1
 
 
 if hasattr(os, "register_at_fork"):
@@ -52,6 +55,7 @@ class Task:
         "_direct",
         "_ending",
         "_error",
+        "_generation",
         "_id",
         "_listeners",
         "_phase",
@@ -73,6 +77,7 @@ class Task:
         self._request: Any = None  # what is needed to send it, until it is accepted
         self._twin: Task | None = None  # the first handle of the same task
         self._session = session  # session batch by which the client watches it; empty: it is watched by its own ID
+        self._generation = _generation
         self._watched = False
         self._direct = False  # a thread waits for it with a call of its own
         self._resume = ""
@@ -242,6 +247,9 @@ class Task:
 
     def _listen(self, phase: int, listener: Listener) -> bool:
         """Registers a listener for a phase; False, and without effect, if the task has reached it."""
+        if self._phase == SENDING and self._generation != _generation:
+            self._error = errors.ClientClosed("the task was submitted by the parent process")
+            self._listeners, self._phase = None, DONE
         with _listeners_lock:
             if self._phase >= phase:
                 return False
