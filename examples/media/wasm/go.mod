@@ -1,0 +1,3 @@
+module lineshaft.example/media
+
+go 1.24
