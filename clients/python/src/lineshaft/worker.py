@@ -176,7 +176,7 @@ class Worker:
     def run(self) -> None:
         """Runs tasks until SIGTERM, SIGINT or `stop`, then finishes those that run. A second signal ends them.
 
-        After a broken connection it connects again, for ever. Raises a `ServerError` if the server refuses the worker.
+        After a broken connection it connects again, without a limit. Raises a `ServerError` if the server refuses the worker.
         """
         self._announces = not logger.isEnabledFor(logging.INFO)
         self.start()
@@ -505,7 +505,7 @@ def _signals(worker: Worker) -> Iterator[None]:
         # In a thread: the main thread may hold a lock that `stop` needs.
         threading.Thread(target=worker.stop, kwargs={"force": count > 1}).start()
         name = signal.Signals(number).name
-        text = "no new tasks are started; signal again to stop at once" if count == 1 else "stopping at once"
+        text = "no new tasks are started; signal again to stop immediately" if count == 1 else "stopping immediately"
         os.write(2, f"lineshaft: {name}: {text}\n".encode())
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -132,7 +132,7 @@ export class Worker {
 
   /**
    * Connects and runs tasks until the worker is stopped, by `stop`, SIGTERM or SIGINT. After a broken connection it connects
-   * again, for ever.
+   * again, without a limit.
    *
    * @throws CallError if the server refuses the worker
    */
