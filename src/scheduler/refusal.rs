@@ -58,6 +58,15 @@ impl Refusal {
         self
     }
 
+    /// The same refusal of a submission whose request ID was derived from that of its call.
+    #[must_use]
+    pub fn of_call(mut self, request_id: &str) -> Self {
+        if let Self::RequestIdReused(reused) = &mut self {
+            reused.request_id = request_id.into();
+        }
+        self
+    }
+
     /// Why a read of the store failed.
     pub(super) fn of_read(error: &StoreError) -> Self {
         let cause = error.to_string();

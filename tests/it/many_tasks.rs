@@ -136,10 +136,20 @@ async fn a_repeated_retry_of_many_tasks_submits_none_twice() {
         let again = server.wait_finished(id).await;
         assert_eq!((&again.retry_of, again.state()), (of, TaskState::Failed));
     }
-    let repeated = messages(server.tasks().retry_tasks(request).await).await;
+    let repeated = messages(server.tasks().retry_tasks(request.clone()).await).await;
     let last = repeated.last().unwrap();
     assert_eq!((last.matched, last.retried, last.skipped), (6, 3, 3), "the new ones are left out");
     assert_eq!(new_ids(repeated), new);
+    let other = v1::RetryTasksRequest { priority: Priority::High.into(), ..request };
+    let mut other = server.tasks().retry_tasks(other).await.unwrap().into_inner();
+    let refused = loop {
+        match other.message().await {
+            Ok(message) => assert!(message.is_some(), "the request ID was used with another priority"),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(reason(&refused), "REQUEST_ID_REUSED");
+    assert!(refused.message().starts_with("request ID `night-1` was already used for task "), "{refused:?}");
     let delayed = v1::TaskUpdate { delay: seconds(3_000), ..Default::default() };
     let request = v1::UpdateTasksRequest { filter: red(), update: Some(delayed), validate_only: true };
     assert_eq!(messages(server.tasks().update_tasks(request).await).await.last().unwrap().matched, 0);

@@ -15,8 +15,8 @@ use super::audit;
 use super::authenticator::Authenticator;
 use super::connection_info::ConnectionInfo;
 use super::identity::Identity;
-use super::permissions::{self, CallKind};
-use super::refusal::{PermissionDenied, Unauthenticated};
+use super::permissions::{self, CallKind, Permission};
+use super::refusal::{PermissionDenied, RoleScope, Unauthenticated};
 use super::stream_lease::StreamLease;
 
 /// Cheap to clone. Without an authenticator, authentication is off and every call is allowed.
@@ -72,9 +72,12 @@ impl AccessControl {
         };
         let required = permissions::required(path);
         if !required.is_some_and(|(permission, _)| permission.is_granted_to(identity)) {
-            let role = required.and_then(|(permission, _)| permission.role());
-            let denied =
-                PermissionDenied { identity: identity.name.to_string(), role, namespace: None, priority: None };
+            let (role, scope) = match required {
+                Some((Permission::AllNamespaces(role), _)) => (Some(role), RoleScope::AllNamespaces),
+                Some((Permission::AnyNamespace(role), _)) => (Some(role), RoleScope::AnyNamespace),
+                Some((Permission::Public | Permission::Authenticated, _)) | None => (None, RoleScope::AnyNamespace),
+            };
+            let denied = PermissionDenied { identity: identity.name.to_string(), role, scope, priority: None };
             return Err(refuse(status::to_status(&denied)));
         }
         match required {

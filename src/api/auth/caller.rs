@@ -19,7 +19,7 @@ use super::connection_info::{ConnectionInfo, sharer_of};
 use super::identity::Identity;
 use super::permissions;
 use super::quota::{QuotaExceeded, Reservation, Usage};
-use super::refusal::{HandlerDenied, PermissionDenied, Unauthenticated};
+use super::refusal::{HandlerDenied, PermissionDenied, RoleScope, Unauthenticated};
 
 #[derive(Clone)]
 pub struct Caller {
@@ -126,7 +126,7 @@ impl Caller {
         }
         match requested.iter().find(|namespace| !allowed.contains(namespace)) {
             None if !requested.is_empty() => Ok(requested),
-            foreign => Err(self.denied(role, foreign.cloned())),
+            foreign => Err(self.denied(role, foreign.cloned().map_or(RoleScope::AnyNamespace, RoleScope::Namespace))),
         }
     }
 
@@ -139,10 +139,10 @@ impl Caller {
         let Some(identity) = &self.identity else { return Ok(()) };
         for TaskOptions { namespace, priority, .. } in specs.iter().map(|spec| &*spec.options) {
             if !identity.has_role_in(Role::Submitter, namespace) {
-                return Err(self.denied(Role::Submitter, Some(namespace.clone())));
+                return Err(self.denied(Role::Submitter, RoleScope::Namespace(namespace.clone())));
             }
             if *priority == Priority::Critical && !identity.has_role_in(Role::Operator, namespace) {
-                let denied = self.denied(Role::Operator, Some(namespace.clone()));
+                let denied = self.denied(Role::Operator, RoleScope::Namespace(namespace.clone()));
                 return Err(PermissionDenied { priority: Some(*priority), ..denied });
             }
         }
@@ -153,7 +153,9 @@ impl Caller {
     /// [`PermissionDenied`] if the caller lacks the role in the namespace.
     pub fn check_role(&self, role: Role, namespace: &Namespace) -> Result<(), PermissionDenied> {
         match &self.identity {
-            Some(identity) if !identity.has_role_in(role, namespace) => Err(self.denied(role, Some(namespace.clone()))),
+            Some(identity) if !identity.has_role_in(role, namespace) => {
+                Err(self.denied(role, RoleScope::Namespace(namespace.clone())))
+            }
             _ => Ok(()),
         }
     }
@@ -192,7 +194,7 @@ impl Caller {
                 return Ok((found, memory));
             }
             if identity.has_role_in(Role::Viewer, namespace) {
-                return Err(into_status(self.denied(role, Some(namespace.clone()))));
+                return Err(into_status(self.denied(role, RoleScope::Namespace(namespace.clone()))));
             }
         }
         let task =
@@ -266,7 +268,7 @@ impl Caller {
         let has = |role| self.identity.as_ref().is_none_or(|identity| identity.has_role_in(role, &namespace));
         let (is_allowed, is_seen) = (has(role), has(Role::Viewer));
         if !is_allowed && is_seen {
-            return Err(into_status(self.denied(role, Some(namespace))));
+            return Err(into_status(self.denied(role, RoleScope::Namespace(namespace))));
         }
         let schedule = ScheduleKey { namespace, id };
         if is_allowed { Ok(schedule) } else { Err(into_status(ScheduleNotFound { schedule })) }
@@ -287,8 +289,8 @@ impl Caller {
         Err(HandlerDenied { identity, handler: handler.clone(), namespace, pool: pool.name.clone() })
     }
 
-    fn denied(&self, role: Role, namespace: Option<Namespace>) -> PermissionDenied {
-        PermissionDenied { identity: self.name().to_owned(), role: Some(role), namespace, priority: None }
+    fn denied(&self, role: Role, scope: RoleScope) -> PermissionDenied {
+        PermissionDenied { identity: self.name().to_owned(), role: Some(role), scope, priority: None }
     }
 }
 
@@ -335,7 +337,7 @@ mod tests {
         assert_eq!(mixed.limit_namespaces(Role::Operator, Vec::new()).unwrap(), names(&["b", "c"]));
         assert_eq!(mixed.limit_namespaces(Role::Operator, names(&["c"])).unwrap(), names(&["c"]));
         let denied = mixed.limit_namespaces(Role::Operator, names(&["b", "a"])).unwrap_err();
-        assert_eq!(denied.namespace, Some(namespace("a")));
+        assert_eq!(denied.scope, RoleScope::Namespace(namespace("a")));
         assert!(mixed.limit_namespaces(Role::Admin, Vec::new()).is_err(), "an empty list would mean all namespaces");
         let all = caller(&[("viewer", &["*"])]);
         assert_eq!(all.limit_namespaces(Role::Viewer, Vec::new()).unwrap(), Vec::new());

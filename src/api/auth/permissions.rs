@@ -27,13 +27,6 @@ impl Permission {
             Self::AllNamespaces(role) => identity.has_role_everywhere(role),
         }
     }
-
-    pub fn role(self) -> Option<Role> {
-        match self {
-            Self::Public | Self::Authenticated => None,
-            Self::AnyNamespace(role) | Self::AllNamespaces(role) => Some(role),
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

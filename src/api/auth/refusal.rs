@@ -56,14 +56,32 @@ impl Coded for Unauthenticated {
     }
 }
 
+/// Where a role is required.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RoleScope {
+    Namespace(Namespace),
+    /// In at least one namespace.
+    AnyNamespace,
+    AllNamespaces,
+}
+
+impl std::fmt::Display for RoleScope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Namespace(namespace) => write!(f, "namespace `{namespace}`"),
+            Self::AnyNamespace => f.write_str("at least one namespace"),
+            Self::AllNamespaces => f.write_str("all namespaces"),
+        }
+    }
+}
+
 /// The caller lacks a role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PermissionDenied {
     pub identity: String,
     /// The required role; `None` if no role allows the call.
     pub role: Option<Role>,
-    /// Where the role is required; `None`: in all namespaces.
-    pub namespace: Option<Namespace>,
+    pub scope: RoleScope,
     /// The priority that requires the role; `None`: the call itself does.
     pub priority: Option<Priority>,
 }
@@ -111,15 +129,14 @@ impl Coded for HandlerDenied {
 
 impl std::fmt::Display for PermissionDenied {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { identity, role, namespace, priority } = self;
+        let Self { identity, role, scope, priority } = self;
         write!(f, "permission denied for {identity}: ")?;
         if let Some(priority) = priority {
             write!(f, "priority {priority} ")?;
         }
-        match (role, namespace) {
-            (None, _) => write!(f, "no role allows this call"),
-            (Some(role), None) => write!(f, "requires role {role} in all namespaces"),
-            (Some(role), Some(namespace)) => write!(f, "requires role {role} in namespace `{namespace}`"),
+        match role {
+            None => write!(f, "no role allows this call"),
+            Some(role) => write!(f, "requires role {role} in {scope}"),
         }
     }
 }
@@ -134,9 +151,12 @@ impl Coded for PermissionDenied {
     fn details(&self) -> Details {
         let mut metadata = vec![("identity", self.identity.clone())];
         metadata.extend(self.role.map(|role| ("role", role.to_string())));
-        let everywhere = self.role.map(|_| "*".to_owned());
-        let namespace = self.namespace.as_ref().map(ToString::to_string).or(everywhere);
-        metadata.extend(namespace.map(|namespace| ("namespace", namespace)));
+        let namespace = match &self.scope {
+            RoleScope::Namespace(namespace) => Some(namespace.to_string()),
+            RoleScope::AnyNamespace => None,
+            RoleScope::AllNamespaces => Some("*".to_owned()),
+        };
+        metadata.extend(namespace.filter(|_| self.role.is_some()).map(|namespace| ("namespace", namespace)));
         Details { metadata, ..Details::default() }
     }
 }

@@ -7,6 +7,7 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request, Status};
+use tonic_types::StatusExt;
 
 use super::http_auth::send;
 use super::{Caller, Tokens, Transport, lineshaft, text, wait_until};
@@ -206,6 +207,34 @@ async fn a_token_with_several_roles_permits_what_each_of_them_does() {
     worker.tasks().submit_task(task).await.unwrap();
     let refused = worker.tasks().delete_tasks(v1::DeleteTasksRequest { filter: None, validate_only: false }).await;
     assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_refusal_says_whether_a_role_is_required_in_one_namespace_or_in_all() {
+    let tokens = Tokens::new();
+    let token = tokens.create("ci", "submitter", "team-a", &[]);
+    let server = tokens.serve("");
+    let ci = Caller::new(&server, &token);
+    let of = |refused: &Status| {
+        let namespace = refused.get_error_details().error_info().unwrap().metadata.get("namespace").cloned();
+        (refused.message().split_once(": ").unwrap().1.to_owned(), namespace)
+    };
+    let delete = |namespace: &str| {
+        let filter = Some(v1::TaskFilter { namespace: namespace.to_owned(), ..Default::default() });
+        v1::DeleteTasksRequest { filter, validate_only: false }
+    };
+    let refused = ci.tasks().delete_tasks(delete("")).await.unwrap_err();
+    assert_eq!(of(&refused), ("requires role operator in at least one namespace".to_owned(), None));
+    let update = v1::TaskUpdate { priority: v1::Priority::Critical.into(), ..Default::default() };
+    let update = v1::UpdateTasksRequest { update: Some(update), ..Default::default() };
+    let refused = ci.tasks().update_tasks(update).await.unwrap_err();
+    assert_eq!(of(&refused).0, "requires role operator in at least one namespace", "the service refuses it");
+    let list = v1::ListTasksRequest { filter: delete("team-b").filter, ..Default::default() };
+    let refused = ci.tasks().list_tasks(list).await.unwrap_err();
+    let expected = ("requires role viewer in namespace `team-b`".to_owned(), Some("team-b".to_owned()));
+    assert_eq!(of(&refused), expected);
+    let refused = ci.system().drain(v1::DrainRequest::default()).await.unwrap_err();
+    assert_eq!(of(&refused), ("requires role admin in all namespaces".to_owned(), Some("*".to_owned())));
 }
 
 #[tokio::test]

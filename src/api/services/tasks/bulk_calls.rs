@@ -86,7 +86,8 @@ pub fn retry(
             }
             let (task_id, request_id) = (task.spec.id.to_string(), of(&task.spec.id));
             let again = v1::RetryTaskRequest { task_id, request_id, priority, payload };
-            Ok(Outcome::New(retry::retry(&handle, again, &caller).await?.id.to_string()))
+            let retried = retry::retry(&handle, again, call_id.as_deref().unwrap_or_default(), &caller).await?;
+            Ok(Outcome::New(retried.id.to_string()))
         }
     };
     let respond = |counts: Counts| v1::RetryTasksResponse {

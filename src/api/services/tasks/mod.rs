@@ -224,7 +224,9 @@ impl TaskService for Tasks {
     ) -> Result<Response<v1::RetryTaskResponse>, Status> {
         let caller = self.callers.extract(&request)?;
         let handle = self.handle.used_by(caller.sharer.clone());
-        let submitted = retry::retry(&handle, request.into_inner(), &caller).await;
+        let request = request.into_inner();
+        let request_id = request.request_id.clone();
+        let submitted = retry::retry(&handle, request, &request_id, &caller).await;
         audit::submission(&caller, "RetryTask", |task| task.id.to_string(), &submitted);
         submitted.map(|task| Response::new(v1::RetryTaskResponse { task: Some(task.into()) }))
     }

@@ -15,7 +15,13 @@ use crate::scheduler::{Handle, TaskNotFinished};
 
 use super::submit::{self, Converter, SubmittedTask};
 
-pub async fn retry(handle: &Handle, request: v1::RetryTaskRequest, caller: &Caller) -> Result<SubmittedTask, Status> {
+/// `call_request_id`: the request ID of the call, from which that of `request` can be derived.
+pub async fn retry(
+    handle: &Handle,
+    request: v1::RetryTaskRequest,
+    call_request_id: &str,
+    caller: &Caller,
+) -> Result<SubmittedTask, Status> {
     // The memory of the ended task is held until its payload is that of the new one.
     let (snapshot, _memory) = caller.find(handle, Role::Submitter, &request.task_id, true).await?;
     let (id, state) = (snapshot.task.spec.id.clone(), snapshot.task.status.state);
@@ -30,7 +36,7 @@ pub async fn retry(handle: &Handle, request: v1::RetryTaskRequest, caller: &Call
     let mut spec = Converter::new(handle, caller, None).convert(again, MessagePath::Root).map_err(into_status)?;
     let extras = spec.extras().clone();
     spec.extras = TaskExtras { retry_of: Some(id), ..extras }.boxed();
-    submit::one(handle, spec, MessagePath::Root, caller).await
+    submit::one(handle, spec, caller, |refusal| refusal.of_call(call_request_id)).await
 }
 
 /// The submission of the ended task, with the changes of the request. Names all fields, so that a new one is not forgotten.

@@ -142,12 +142,18 @@ pub async fn request(
     caller: &Caller,
 ) -> Result<SubmittedTask, Status> {
     let spec = Converter::new(handle, caller, None).convert(request, path).map_err(into_status)?;
-    one(handle, spec, path, caller).await
+    one(handle, spec, caller, |refusal| refusal.in_message(path)).await
 }
 
-/// Submits one task, whose fields are at the path, and waits until it is durable.
-pub async fn one(handle: &Handle, spec: TaskSpec, path: MessagePath, caller: &Caller) -> Result<SubmittedTask, Status> {
-    let submitted = submit(handle, vec![spec], path, caller, false).await?;
+/// Submits one task, and waits until it is durable. `explain` converts a refusal to the terms of the request.
+pub async fn one(
+    handle: &Handle,
+    spec: TaskSpec,
+    caller: &Caller,
+    explain: impl FnOnce(Refusal) -> Refusal,
+) -> Result<SubmittedTask, Status> {
+    let submitted =
+        submit(handle, vec![spec], caller, false).await?.map_err(|refusal| into_status(explain(refusal)))?;
     SubmittedTask::new(submitted, handle.store_id()).map_err(into_status)
 }
 
@@ -172,7 +178,7 @@ pub async fn batch(
     invalid.check().map_err(into_status)?;
     let specs = batch_specs(handle, request.tasks, batch.as_ref(), caller).map_err(into_status)?;
     let key = common_batch(&specs).or_else(|| batch.as_ref().map(ToString::to_string));
-    let submitted = submit(handle, specs, MessagePath::Root, caller, true).await?;
+    let submitted = submit(handle, specs, caller, true).await?.map_err(into_status)?;
     let is_repeated = submitted.accepted.iter().all(|accepted| accepted.duplicate);
     let repeated = if is_repeated { first_batch(handle, &submitted.accepted).await } else { None };
     let duplicates = submitted.accepted.iter().map(|accepted| accepted.duplicate);
@@ -229,17 +235,16 @@ fn batch_specs(
 async fn submit(
     handle: &Handle,
     mut specs: Vec<TaskSpec>,
-    path: MessagePath,
     caller: &Caller,
     creates_batch: bool,
-) -> Result<Submitted, Status> {
+) -> Result<Result<Submitted, Refusal>, Status> {
     let reservation = match authorize(handle, caller, &specs).await.map_err(|error| status::to_status(&*error))? {
         Authorized::Submit(reservation) => reservation,
-        Authorized::Repeated(submitted) => return Ok(submitted),
+        Authorized::Repeated(submitted) => return Ok(Ok(submitted)),
     };
     let span = SendSpan::start(&mut specs, handle.now());
     let sent = handle.submit_all(specs, creates_batch);
-    let submitted: Result<_, Refusal> = match reservation {
+    let submitted = match reservation {
         None => sent.await,
         Some(reservation) => {
             let counted = async move {
@@ -253,7 +258,7 @@ async fn submit(
         }
     };
     span.end(&submitted);
-    submitted.map_err(|refusal| into_status(refusal.in_message(path)))
+    Ok(submitted)
 }
 
 #[cfg(test)]
