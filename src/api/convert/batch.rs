@@ -100,8 +100,7 @@ pub fn filter(request: &v1::ListBatchesRequest) -> Result<BatchFilter, InvalidFi
             }
         }
     }
-    let namespace = Some(&request.namespace).filter(|text| !text.is_empty());
-    let namespace = namespace.and_then(|text| invalid.parsed("namespace", Namespace::parse(text)));
+    let namespace = invalid.optional("namespace", &request.namespace, Namespace::parse);
     invalid.check()?;
     let label = |(key, value): (&String, &String)| (key.as_str().into(), value.as_str().into());
     let labels = request.labels.iter().map(label).collect();

@@ -4,7 +4,6 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use prost::Message;
 
-use crate::model::id::NameError;
 use crate::model::{
     BatchRef, FailureGroupId, HandlerName, Namespace, PoolName, Priority, TaskFilter, TaskId, TaskState, limits,
 };
@@ -45,8 +44,8 @@ pub fn filter(filter: Option<v1::TaskFilter>, default_namespace: &Namespace) -> 
         invalid.add("filter.failure_group", format_args!("is {text:?}, must be an ID from ListFailureGroups"));
     }
     let texts = texts(&mut invalid, &filter.texts);
-    let namespace = name(&mut invalid, "filter.namespace", &filter.namespace, Namespace::parse);
-    let batch = name(&mut invalid, "filter.batch_id", &filter.batch_id, BatchRef::parse);
+    let namespace = invalid.optional("filter.namespace", &filter.namespace, Namespace::parse);
+    let batch = invalid.optional("filter.batch_id", &filter.batch_id, BatchRef::parse);
     let (batch, of_batch) = batch.map_or((None, None), |batch| (Some(batch.id), batch.namespace));
     if let (Some(own), Some(namespace)) = (&of_batch, &namespace)
         && own != namespace
@@ -58,8 +57,8 @@ pub fn filter(filter: Option<v1::TaskFilter>, default_namespace: &Namespace) -> 
         batch,
         labels: filter.labels.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
         states,
-        pool: name(&mut invalid, "filter.pool", &filter.pool, PoolName::parse),
-        handler: name(&mut invalid, "filter.handler", &filter.handler, HandlerName::parse),
+        pool: invalid.optional("filter.pool", &filter.pool, PoolName::parse),
+        handler: invalid.optional("filter.handler", &filter.handler, HandlerName::parse),
         namespaces: namespace.or(of_batch).into_iter().collect(),
         priorities,
         submitted_from,
@@ -118,15 +117,6 @@ fn texts(invalid: &mut InvalidFields, texts: &[String]) -> Vec<Box<str>> {
         }
     }
     texts.iter().map(|text| text.to_lowercase().into()).collect()
-}
-
-fn name<T>(
-    invalid: &mut InvalidFields,
-    field: &str,
-    text: &str,
-    parse: impl FnOnce(&str) -> Result<T, NameError>,
-) -> Option<T> {
-    if text.is_empty() { None } else { invalid.parsed(field, parse(text)) }
 }
 
 /// The field `request_id` of a request.

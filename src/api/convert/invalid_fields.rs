@@ -119,6 +119,16 @@ impl InvalidFields {
         result.map_err(|error| self.add(field, error)).ok()
     }
 
+    /// Parses a text unless it is empty, which stands for an unset field.
+    pub fn optional<T>(
+        &mut self,
+        field: impl fmt::Display,
+        text: &str,
+        parse: impl FnOnce(&str) -> Result<T, NameError>,
+    ) -> Option<T> {
+        if text.is_empty() { None } else { self.parsed(field, parse(text)) }
+    }
+
     /// Adds a violation if a text or list is longer than `limit`.
     pub fn check_length(&mut self, field: impl fmt::Display, length: usize, limit: usize, unit: &str) {
         if length > limit {

@@ -17,6 +17,7 @@ pub mod schedule;
 pub mod shared_options;
 pub mod submit;
 mod submit_fields;
+mod submit_target;
 mod submit_trace;
 pub mod system;
 pub mod task;

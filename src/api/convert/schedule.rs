@@ -250,8 +250,7 @@ pub fn filter(request: &v1::ListSchedulesRequest) -> Result<ScheduleFilter, Inva
             }
         }
     }
-    let namespace = Some(&request.namespace).filter(|text| !text.is_empty());
-    let namespace = namespace.and_then(|text| invalid.parsed("namespace", Namespace::parse(text)));
+    let namespace = invalid.optional("namespace", &request.namespace, Namespace::parse);
     invalid.check()?;
     Ok(ScheduleFilter { namespaces: namespace.into_iter().collect(), states })
 }

@@ -1,12 +1,11 @@
-//! Converts a submission to the parts of a task and resolves it against the registered handlers and pools.
+//! Converts a submission to the parts of a task. `submit_target` finds its handler and its pool.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    BatchId, BatchRef, Catalog, Coded, Details, ErrorCode, FairnessKey, FieldViolation, HandlerName, HandlerSpec,
-    Namespace, PoolKind, PoolName, PoolSpec, RequestKey, SubmissionDigest, TaskExtras, TaskId, TaskLimit, TaskOptions,
-    TaskSpec, Timestamp, TraceContext, limits,
+    BatchId, BatchRef, Catalog, FairnessKey, HandlerName, Namespace, PoolName, RequestKey, SubmissionDigest,
+    TaskExtras, TaskId, TaskLimit, TaskOptions, TaskSpec, Timestamp, TraceContext, limits,
 };
 use crate::proto::v1::{self, payload::Kind};
 
@@ -16,11 +15,10 @@ use super::shared_options::{OwnFields, SharedOptions, content_type_of};
 use super::submit_fields::{
     Labels, Overrides, check_args, check_payload, content_type, labels, optional_name, payload, task_id, unique_key,
 };
+pub use super::submit_target::SubmitError;
+use super::submit_target::{check_handler_args, resolve};
 use super::submit_trace::{own_trace, trace_mode, trace_of_call};
 use super::{submit_fields, task_limit};
-
-/// Bytes of a refused argument that the error shows.
-const ARG_BYTES_SHOWN: usize = 128;
 
 /// What the conversion needs besides the submission itself and the catalog.
 pub struct SubmitContext<'a> {
@@ -37,54 +35,6 @@ pub struct SubmitContext<'a> {
     pub trace: Option<Arc<TraceContext>>,
     /// Number of tasks of a call that submits them together, in which they can name each other by their places.
     pub places: usize,
-}
-
-/// Why a submission cannot be converted.
-#[derive(Debug, thiserror::Error)]
-pub enum SubmitError {
-    #[error(transparent)]
-    InvalidFields(#[from] InvalidFields),
-    #[error("handler `{handler}` is not registered; run `lineshaft handler list`, or start a worker that offers it")]
-    UnknownHandler { field: FieldPath, handler: HandlerName },
-    #[error("pool `{pool}` is not configured; run `lineshaft pool list`")]
-    UnknownPool { field: FieldPath, pool: PoolName },
-    #[error("handler `{handler}` cannot run in pool `{pool}`: {reason}")]
-    PoolNotAllowed { field: FieldPath, handler: HandlerName, pool: PoolName, reason: &'static str },
-}
-
-impl Coded for SubmitError {
-    fn code(&self) -> ErrorCode {
-        match self {
-            Self::InvalidFields(_) => ErrorCode::InvalidField,
-            Self::UnknownHandler { .. } => ErrorCode::UnknownHandler,
-            Self::UnknownPool { .. } => ErrorCode::UnknownPool,
-            Self::PoolNotAllowed { .. } => ErrorCode::PoolNotAllowed,
-        }
-    }
-
-    fn details(&self) -> Details {
-        match self {
-            Self::InvalidFields(fields) => fields.details(),
-            Self::UnknownHandler { field, handler } => Details {
-                metadata: vec![("handler", handler.to_string()), ("field", field.to_string())],
-                resource: Some(("handler", handler.to_string())),
-                ..Details::default()
-            },
-            Self::UnknownPool { field, pool } => Details {
-                metadata: vec![("pool", pool.to_string()), ("field", field.to_string())],
-                resource: Some(("pool", pool.to_string())),
-                ..Details::default()
-            },
-            Self::PoolNotAllowed { field, handler, pool, reason } => Details {
-                metadata: vec![("handler", handler.to_string()), ("pool", pool.to_string())],
-                violations: vec![FieldViolation {
-                    field: field.to_string(),
-                    description: format!("is `{pool}`, in which handler `{handler}` cannot run: {reason}"),
-                }],
-                ..Details::default()
-            },
-        }
-    }
 }
 
 /// The other fields.
@@ -218,7 +168,6 @@ impl ParsedFields {
     ) -> Self {
         let delays = Duration::ZERO..=limits::DELAY_MAX;
         let expiries = limits::TIMEOUT_MIN..=limits::DELAY_MAX;
-        let pool_name = Some(&request.pool).filter(|pool| !pool.is_empty());
         let type_text = content_type_of(request.payload.as_ref());
         let name_length = request.display_name.len();
         let namespace = namespace(invalid, path.field("namespace"), &request.namespace, context.default_namespace);
@@ -226,7 +175,7 @@ impl ParsedFields {
             handler: invalid.parsed(path.field("handler"), HandlerName::parse(&request.handler)),
             batch: batch(invalid, path, &request.batch_id, context.batch, namespace.as_ref()),
             namespace,
-            pool: pool_name.and_then(|pool| invalid.parsed(path.field("pool"), PoolName::parse(pool))),
+            pool: invalid.optional(path.field("pool"), &request.pool, PoolName::parse),
             overrides: Overrides::parse(invalid, path, request),
             fairness_key: submit_fields::fairness_key(invalid, path, &request.fairness_key),
             content_type: content_type(invalid, path, type_text, is_json),
@@ -317,54 +266,6 @@ fn batch(
     Some(id.clone())
 }
 
-/// Checks the arguments against what the handler's registration allows.
-fn check_handler_args(path: MessagePath, handler: &HandlerSpec, args: &[String]) -> Result<(), InvalidFields> {
-    let name = &handler.name;
-    let Some(pattern) = &handler.arg_pattern else {
-        if args.is_empty() {
-            return Ok(());
-        }
-        let description = format_args!("has {} values, handler `{name}` accepts none", args.len());
-        return Err(InvalidFields::one(path.field("args"), description));
-    };
-    let Some(index) = pattern.mismatch(args) else { return Ok(()) };
-    let shown = &args[index][..args[index].floor_char_boundary(ARG_BYTES_SHOWN)];
-    let pattern = pattern.as_str();
-    let description = format_args!("is {shown:?}, must match `{pattern}` as a whole for handler `{name}`");
-    Err(InvalidFields::one(format_args!("{path}args[{index}]"), description))
-}
-
-/// Finds the handler and the pool of a task; `pool`: the pool that the submission names.
-fn resolve<'a>(
-    catalog: &'a Catalog,
-    path: MessagePath,
-    namespace: &Namespace,
-    handler: &HandlerName,
-    pool: Option<&PoolName>,
-) -> Result<(&'a HandlerSpec, &'a PoolSpec), SubmitError> {
-    let unknown_handler = || SubmitError::UnknownHandler { field: path.field("handler"), handler: handler.clone() };
-    let handler = catalog.handlers.get(handler).ok_or_else(unknown_handler)?;
-    let field = path.field("pool");
-    let takes = |pool: &&PoolName| catalog.pools.get(*pool).is_some_and(|spec| spec.takes(namespace));
-    let pool = pool.or_else(|| handler.pools().find(takes)).unwrap_or(&handler.pool);
-    let unknown_pool = || SubmitError::UnknownPool { field, pool: pool.clone() };
-    let spec = catalog.pools.get(pool).ok_or_else(unknown_pool)?;
-    let not_allowed = |reason| {
-        let (handler, pool) = (handler.name.clone(), pool.clone());
-        Err(SubmitError::PoolNotAllowed { field, handler, pool, reason })
-    };
-    if !handler.runs_in(pool) {
-        return not_allowed("the pool is not in `allowed_pools` of the handler");
-    }
-    if !spec.takes(namespace) {
-        return not_allowed("the pool takes only tasks of other namespaces");
-    }
-    if handler.blocking && spec.kind == PoolKind::Async {
-        return not_allowed("the handler blocks its worker, which a pool of kind `async` does not allow");
-    }
-    Ok((handler, spec))
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -373,7 +274,9 @@ mod tests {
     use super::*;
     use crate::model::limits::PayloadLimit;
     use crate::model::spec::{JSON, OCTET_STREAM};
-    use crate::model::{ArgPattern, Durability, Priority, RetryPolicy};
+    use crate::model::{
+        ArgPattern, Coded, Durability, ErrorCode, HandlerSpec, PoolKind, PoolSpec, Priority, RetryPolicy,
+    };
 
     fn pool(name: &str, kind: PoolKind) -> (PoolName, PoolSpec) {
         let name = PoolName::parse(name).unwrap();

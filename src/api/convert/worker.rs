@@ -43,7 +43,7 @@ pub fn hello(request: v1::WorkRequest) -> Result<Hello, InvalidFields> {
         invalid.add("messages", "must be empty in the first message");
     }
     invalid.parsed("hello.worker_id", id::check_name(&hello.worker_id));
-    let pool = (!hello.pool.is_empty()).then(|| invalid.parsed("hello.pool", PoolName::parse(&hello.pool))).flatten();
+    let pool = invalid.optional("hello.pool", &hello.pool, PoolName::parse);
     if hello.handlers.is_empty() {
         invalid.add("hello.handlers", "is empty, at least one handler is required");
     }

@@ -160,7 +160,7 @@ impl PoolService for Pools {
         if after == Some(None) {
             invalid.add("after", "must be a time since 1970");
         }
-        let name = if pool.is_empty() { None } else { invalid.parsed("pool", PoolName::parse(&pool)) };
+        let name = invalid.optional("pool", &pool, PoolName::parse);
         invalid.check().map_err(into_status)?;
         if let Some(pool) = name.as_ref().filter(|name| !self.handle.catalog().pools.contains_key(*name)) {
             return Err(into_status(UnknownPool { pool: pool.clone() }));

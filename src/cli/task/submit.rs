@@ -32,7 +32,7 @@ pub async fn one(
 ) -> CommandResult {
     let response = client.tasks().submit_task(request).await?.into_inner();
     if response.duplicate {
-        output::status("Duplicate submission: this task was already accepted");
+        output::status("Nothing was added: this is the task of an earlier submission");
     }
     if wait_for_end {
         output::status(&response.task_id);

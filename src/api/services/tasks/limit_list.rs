@@ -21,8 +21,7 @@ pub async fn list(
     let conditions = v1::ListLimitsRequest { page_size: 0, page_token: String::new(), ..request.clone() };
     let from = filter::page_cursor(&request.page_token, &conditions).map_err(into_status)?;
     let mut invalid = InvalidFields::default();
-    let namespace = Some(&request.namespace).filter(|text| !text.is_empty());
-    let namespace = namespace.and_then(|text| invalid.parsed("namespace", Namespace::parse(text)));
+    let namespace = invalid.optional("namespace", &request.namespace, Namespace::parse);
     invalid.check().map_err(into_status)?;
     let namespaces = caller.limit_namespaces(Role::Viewer, namespace.into_iter().collect()).map_err(into_status)?;
     let limits = LimitFilter { namespaces, only_waiting: request.only_waiting };
