@@ -3,6 +3,7 @@
 
 pub(crate) mod bounded_codec;
 mod descriptors;
+mod excerpt;
 pub(crate) mod json;
 mod memory_limit;
 

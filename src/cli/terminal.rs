@@ -43,15 +43,6 @@ pub fn json(text: &[u8]) -> String {
     escaped
 }
 
-/// The number of bytes at the end that are the beginning of a character.
-pub fn incomplete(data: &[u8]) -> usize {
-    let tail = &data[data.len().saturating_sub(3)..];
-    let chunk = tail.utf8_chunks().last();
-    let unfinished = chunk.map_or(&[][..], |chunk| chunk.invalid());
-    let error = std::str::from_utf8(unfinished).err();
-    if error.is_some_and(|error| error.error_len().is_none()) { unfinished.len() } else { 0 }
-}
-
 fn escape(text: &str, keeps: impl Fn(char) -> bool) -> Cow<'_, str> {
     let is_escaped = |char: char| !keeps(char) && is_unsafe(char);
     if !text.contains(is_escaped) {
@@ -85,21 +76,5 @@ mod tests {
             "{\"a\":\"ä\\u001b\\u009b2J\\u007f\\u202e🚀\"}\n"
         );
         assert_eq!(bytes(b"ok\n\xff\x1b\xc3\xa4"), "ok\n\\xff\\u{1b}ä");
-    }
-
-    #[test]
-    fn a_character_that_has_begun_is_found() {
-        for (data, length) in [
-            (&b""[..], 0),
-            (b"abc", 0),
-            ("aä".as_bytes(), 0),
-            (&"aä".as_bytes()[..2], 1),
-            (&"🚀".as_bytes()[..3], 3),
-            (&"x漢".as_bytes()[..3], 2),
-            (b"ab\xff", 0),
-            (b"\xa4\xa4\xa4", 0),
-        ] {
-            assert_eq!(incomplete(data), length, "{data:?}");
-        }
     }
 }

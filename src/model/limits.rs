@@ -90,6 +90,8 @@ pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
 pub const INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// Bytes stored of the head and of the tail of each output stream of an attempt.
 pub const OUTPUT_KEPT_BYTES: usize = 64 * 1024;
+/// Bytes of the first and of the last part of a stream that are shown with a task.
+pub const OUTPUT_EXCERPT_BYTES: usize = 4 * 1024;
 pub const POOL_SIZE_MAX: usize = 1_000;
 /// Attempts that a remote worker runs at a time.
 pub const WORKER_SLOTS_MAX: usize = 10_000;

@@ -16,6 +16,7 @@ pub mod dependencies;
 mod duration_stats;
 pub mod error;
 pub mod event;
+pub mod excerpt;
 pub mod failure;
 mod failure_group;
 pub mod fairness;
@@ -67,6 +68,7 @@ pub use error::{Coded, Details, ErrorCode, FieldViolation};
 pub use event::{
     Event, HandlerChange, HandlerEvent, InterruptCause, Lease, PoolChange, PoolEvent, TaskChange, TaskEvent,
 };
+pub use excerpt::{OutputExcerpt, StreamExcerpt};
 pub use failure::{Failure, FailureReason};
 pub use failure_group::FailureGroupId;
 pub use fairness::{KeyPattern, WEIGHTS_MAX, Weight, WeightRule, Weights};

@@ -42,6 +42,6 @@ pub use journal_trim::WatchWindow;
 pub use refusal::*;
 pub use service::{Options, Recovery, Service};
 pub use views::{
-    BatchSnapshot, CancelBatchCommand, CancelCommand, Configuration, OutputSource, PoolMetrics, TaskSnapshot,
+    BatchSnapshot, CancelBatchCommand, CancelCommand, Configuration, OutputSource, PoolMetrics, TaskParts, TaskSnapshot,
 };
 pub use watch::{EventRef, Watch};

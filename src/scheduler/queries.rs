@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::limits::PayloadLimit;
+use crate::model::limits::{OUTPUT_KEPT_BYTES, PayloadLimit};
 use crate::model::{
-    Event, MemoryPart, PoolName, ResumeToken, Revision, Share, StoreId, Task, TaskFilter, TaskId, TaskState, TaskStatus,
+    Event, MemoryPart, OutputExcerpt, PoolName, ResumeToken, Revision, Share, StoreId, Task, TaskFilter, TaskId,
+    TaskState, TaskStatus,
 };
 use crate::runners::ParentRead;
 use crate::store::{Page, PageCursor, PageSize, Projection, StoreError, fold};
@@ -17,13 +18,15 @@ use super::handle::Handle;
 use super::message::Request;
 use super::refusal::{Draining, Internal, Refusal, TaskNotFound};
 use super::timeouts::{MEMORY_TIMEOUT, PROJECTION_STALL_TIMEOUT, QUERY_TIMEOUT, wait_for_revision};
-use super::views::{OutputSource, TaskSnapshot};
+use super::views::{OutputSource, TaskParts, TaskSnapshot};
 use super::watch::Watch;
 
 /// Bytes of a task besides its payload and result.
 const TASK_BYTES_BESIDES: usize = 512 << 10;
 /// Bytes of the payload and the result of a task that is not larger than usual.
 const BODY_BYTES: u64 = 2 * *PayloadLimit::RANGE.start() as u64;
+/// Bytes of the stored output of an attempt, which is read for its excerpt: head and tail of both streams.
+const OUTPUT_BYTES: u64 = 4 * OUTPUT_KEPT_BYTES as u64;
 /// Delay between attempts to read a payload.
 const PAYLOAD_RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -109,26 +112,31 @@ impl Handle {
         self.snapshot(task, revision).await
     }
 
-    /// A task, `with_payload` with its payload, and the memory for a response with it. Waits for the memory before it reads the
-    /// task.
+    /// A task with these parts, and the memory for a response with it. Waits for the memory before it reads the task.
     ///
     /// # Errors
     /// As [`Handle::get`], and `MemoryFull`.
     pub async fn get_for_response(
         &self,
         id: &TaskId,
-        with_payload: bool,
+        parts: TaskParts,
         caller: &Arc<str>,
     ) -> Result<(TaskSnapshot, Share), Refusal> {
+        let output_bytes = if parts.output { OUTPUT_BYTES } else { 0 };
         // A payload and a result of the largest size exceed what one caller can wait for.
         let share_max = self.memory().limit(MemoryPart::Responses) / 2;
         let mut bodies_max = BODY_BYTES;
         loop {
-            let mut memory = self.reserve_response(caller, response_bytes(bodies_max).min(share_max)).await?;
-            match self.find_task(id, with_payload, bodies_max).await? {
+            let bytes = response_bytes(bodies_max) + output_bytes;
+            let mut memory = self.reserve_response(caller, bytes.min(share_max)).await?;
+            match self.find_task(id, parts.payload, bodies_max).await? {
                 Ok((task, revision)) => {
-                    count_task(&mut memory, &task, with_payload);
-                    return Ok((self.snapshot(task, revision).await?, memory));
+                    count_task(&mut memory, &task, parts.payload);
+                    let mut snapshot = self.snapshot(task, revision).await?;
+                    if parts.output {
+                        snapshot.output = self.excerpt(&snapshot.task).await?;
+                    }
+                    return Ok((snapshot, memory));
                 }
                 // The memory is returned before it waits for more, so that callers never wait for each other.
                 Err(Larger(bodies)) => bodies_max = bodies,
@@ -150,7 +158,7 @@ impl Handle {
             }
             _ => {}
         }
-        Ok(TaskSnapshot { task, progress, unfinished_parents, revision })
+        Ok(TaskSnapshot { task, progress, unfinished_parents, output: None, revision })
     }
 
     /// What keeps a task from starting; `None` if the task was deleted.
@@ -206,7 +214,7 @@ impl Handle {
         caller: &Arc<str>,
     ) -> Result<(TaskSnapshot, Share), Refusal> {
         let ended = self.inner.hub.ended(id);
-        let (mut snapshot, memory) = self.get_for_response(id, false, caller).await?;
+        let (mut snapshot, memory) = self.get_for_response(id, TaskParts::default(), caller).await?;
         snapshot.task.spec = Arc::new(snapshot.task.spec.without_payload());
         if snapshot.task.status.state.is_terminal() {
             return Ok((snapshot, memory));
@@ -217,7 +225,7 @@ impl Handle {
             () = tokio::time::sleep(timeout) => {}
             () = self.inner.draining.cancelled() => return Err(Draining.into()),
         }
-        match self.get_for_response(id, false, caller).await {
+        match self.get_for_response(id, TaskParts::default(), caller).await {
             // Retention deleted the task as soon as it ended: its events still contain the result.
             Err(Refusal::TaskNotFound(_)) => {
                 let mut memory = self.reserve_response(caller, response_bytes(BODY_BYTES)).await?;
@@ -262,12 +270,39 @@ impl Handle {
     /// # Errors
     /// [`TaskNotFound`], `SchedulerUnresponsive`.
     pub async fn output(&self, id: &TaskId, attempt: u32) -> Result<OutputSource, Refusal> {
-        let task = id.clone();
-        let request = |reply| Request::UnstoredOutput { task, attempt, reply };
-        if let Some(source) = self.query_loop(QUERY_TIMEOUT, request).await? {
+        if let Some(source) = self.unstored_output(id, attempt).await? {
             return Ok(source);
         }
         self.get(id).await?;
+        self.stored_output(id, attempt).await
+    }
+
+    /// The first and the last part of the output of the current or last attempt.
+    async fn excerpt(&self, task: &Task) -> Result<Option<OutputExcerpt>, Refusal> {
+        let (id, status) = (&task.spec.id, &task.status);
+        let has_ended = status.state.is_terminal();
+        if has_ended && status.stdout_bytes + status.stderr_bytes == 0 {
+            return Ok(None);
+        }
+        let unstored = if has_ended { None } else { if_responsive(self.unstored_output(id, 0).await)? };
+        let source = match unstored {
+            Some(source) => source,
+            None => self.stored_output(id, 0).await?,
+        };
+        Ok(match source {
+            OutputSource::Live { attempt, buffer } => buffer.captured().map(|output| output.excerpt(attempt)),
+            OutputSource::Stored { attempt, output } => Some(output.excerpt(attempt)),
+            OutputSource::Empty => None,
+        })
+    }
+
+    /// What the projection does not have yet.
+    async fn unstored_output(&self, id: &TaskId, attempt: u32) -> Result<Option<OutputSource>, Refusal> {
+        let task = id.clone();
+        self.query_loop(QUERY_TIMEOUT, |reply| Request::UnstoredOutput { task, attempt, reply }).await
+    }
+
+    async fn stored_output(&self, id: &TaskId, attempt: u32) -> Result<OutputSource, Refusal> {
         let id = id.clone();
         let stored = self.read(move |projection| projection.output(&id, attempt)).await?;
         Ok(stored.map_or(OutputSource::Empty, |(attempt, output)| OutputSource::Stored { attempt, output }))

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Batch, BatchKey, CancelMode, Catalog, Output, PoolSpec, Revision, Task, TaskId, Timestamp};
+use crate::model::{
+    Batch, BatchKey, CancelMode, Catalog, Output, OutputExcerpt, PoolSpec, Revision, Task, TaskId, Timestamp,
+};
 use crate::pool::{PoolStats, WorkerStats};
 use crate::runners::{OutputBuffer, Runners};
 
@@ -47,6 +49,14 @@ pub struct BatchSnapshot {
     pub revision: Revision,
 }
 
+/// What a response contains besides a task and its result.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TaskParts {
+    pub payload: bool,
+    /// The first and the last part of its output.
+    pub output: bool,
+}
+
 /// A task at a revision.
 #[derive(Clone, Debug)]
 pub struct TaskSnapshot {
@@ -55,6 +65,8 @@ pub struct TaskSnapshot {
     pub progress: (f32, String),
     /// What a WAITING task waits for, if that is known.
     pub unfinished_parents: Option<UnfinishedParents>,
+    /// If it is wanted, and the current or last attempt has written something that can be read.
+    pub output: Option<OutputExcerpt>,
     pub revision: Revision,
 }
 

@@ -102,7 +102,7 @@ async fn a_projection_that_a_trimmed_journal_cannot_restore_prevents_the_start_u
     assert!(ok && output.contains("projection.db.damaged-1") && output.contains("all checksums match"), "{output}");
     server.start_again();
     assert_eq!(server.get(&late).await.state(), TaskState::Waiting);
-    let request = v1::GetTaskRequest { task_id: early, include_payload: false };
+    let request = v1::GetTaskRequest { task_id: early, ..Default::default() };
     assert_eq!(server.tasks().get_task(request).await.unwrap_err().code(), tonic::Code::NotFound);
     let new = server.submit(noop()).await;
     assert_eq!(server.wait_finished(&new).await.state(), TaskState::Completed);

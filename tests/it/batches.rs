@@ -315,7 +315,7 @@ async fn a_deleted_batch_takes_its_tasks_with_it() {
             fixture.server.start_again();
         }
         assert_eq!(reason(&fixture.get("b").await.unwrap_err()), "BATCH_NOT_FOUND");
-        let request = v1::GetTaskRequest { task_id: ids[0].clone(), include_payload: false };
+        let request = v1::GetTaskRequest { task_id: ids[0].clone(), ..Default::default() };
         assert_eq!(reason(&fixture.server.tasks().get_task(request).await.unwrap_err()), "TASK_NOT_FOUND");
         assert_eq!(fixture.server.get(&kept[0]).await.state(), TaskState::Completed);
     }

@@ -50,7 +50,7 @@ async fn json_output_is_that_of_the_http_api() {
         (
             &["task", "get", &id][..],
             "TaskService/GetTask",
-            &*format!("{{\"taskId\":\"{id}\",\"includePayload\":true}}"),
+            &*format!("{{\"taskId\":\"{id}\",\"includePayload\":true,\"includeOutput\":true}}"),
             Some("task"),
         ),
         (&["task", "list"], "TaskService/ListTasks", "{\"pageSize\":50}", None),
@@ -95,6 +95,33 @@ fn results_and_output_keep_their_bytes_in_a_file_and_cannot_control_a_terminal()
     assert_eq!(String::from_utf8_lossy(&shown), "grün \\u{1b}[31m\\xff\r\n");
     let shown = run_on_terminal(&server, "task output p");
     assert_eq!(String::from_utf8_lossy(&shown), "grün \\u{1b}[31m\\xff");
+}
+
+#[test]
+fn a_task_is_printed_with_its_output_but_nothing_twice() {
+    let server = Server::start(
+        r#"
+[[handler]]
+name = "sh"
+runner = "process"
+argv = ["/bin/sh", "-c", "eval \"$1\"", "sh"]
+arg_pattern = '(?s).*'
+retry = { attempts = 1 }
+"#,
+    );
+    let printed = |id: &str, script: &str| {
+        run(&server, &["task", "submit", "sh", "--id", id, "--wait", "--arg", script]);
+        let text = String::from_utf8(run(&server, &["task", "get", id]).stdout).unwrap();
+        // The texts below the fields.
+        text.split_inclusive('\n').skip_while(|line| line.contains("  ")).collect::<String>()
+    };
+    assert_eq!(printed("ok", "echo done; echo note >&2"), "result\n  done\nstderr\n  note\n");
+    assert_eq!(printed("failed", "echo begun; echo lost >&2; exit 3"), "stdout\n  begun\nstderr\n  lost\n");
+    assert_eq!(printed("silent", "exit 3"), "");
+    let long = printed("long", "seq 99999; exit 3");
+    assert!(long.starts_with("stdout\n  1\n  2\n") && long.ends_with("\n  99998\n  99999\n"), "{long}");
+    let omitted: Vec<_> = long.lines().filter(|line| line.contains("bytes left out]")).collect();
+    assert!(matches!(omitted[..], [line] if line.starts_with("  [5")), "{omitted:?}");
 }
 
 #[tokio::test]

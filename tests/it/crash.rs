@@ -230,7 +230,7 @@ async fn a_task_that_kills_the_server_at_once_fails_and_its_neighbours_do_not() 
     let _ = server.pools().update_pool(resume).await;
     let mut crashes = 0;
     loop {
-        let request = v1::GetTaskRequest { task_id: poison.clone(), include_payload: false };
+        let request = v1::GetTaskRequest { task_id: poison.clone(), ..Default::default() };
         let killed = eventually(async || {
             if server.has_exited() {
                 return Ok(true);

@@ -163,7 +163,7 @@ async fn a_parent_is_kept_until_its_children_have_ended() {
         server.wait_finished(id).await;
     }
     let get = async |id: &str| {
-        let request = v1::GetTaskRequest { task_id: id.to_owned(), include_payload: false };
+        let request = v1::GetTaskRequest { task_id: id.to_owned(), ..Default::default() };
         server.tasks().get_task(request).await.map(|response| response.into_inner().task.unwrap().state())
     };
     assert_eq!(reason(&get("x").await.unwrap_err()), "TASK_NOT_FOUND");

@@ -39,7 +39,7 @@ fn assert_unavailable(status: &Status) {
 }
 
 async fn get(server: &Server, id: &str) -> Result<v1::Task, Status> {
-    let request = v1::GetTaskRequest { task_id: id.to_owned(), include_payload: true };
+    let request = v1::GetTaskRequest { task_id: id.to_owned(), include_payload: true, ..Default::default() };
     server.tasks().get_task(request).await.map(|response| response.into_inner().task.unwrap())
 }
 

@@ -241,6 +241,40 @@ async fn only_head_and_tail_of_long_output_are_kept() {
 }
 
 #[tokio::test]
+async fn a_task_is_shown_with_the_first_and_last_part_of_its_output_if_that_is_wanted() {
+    let server = Server::start(SHELL);
+    let get = async |id: &str, include_output| {
+        let request = v1::GetTaskRequest { task_id: id.to_owned(), include_output, ..Default::default() };
+        server.tasks().get_task(request).await.unwrap().into_inner().task.unwrap().output
+    };
+    let gate = server.path("gate");
+    let script =
+        format!("echo first; while [ ! -e {} ]; do sleep 0.05; done; seq 100000; echo last >&2", gate.display());
+    let id = server.submit(shell(&script)).await;
+    let request = v1::ReadOutputRequest { task_id: id.clone(), follow: true, ..Default::default() };
+    let mut output = server.tasks().read_output(request).await.unwrap().into_inner();
+    output.message().await.unwrap().unwrap();
+    let all_of = |text: &str| Some(v1::StreamExcerpt { head: text.to_owned(), ..Default::default() });
+    let running = get(&id, true).await.unwrap();
+    assert_eq!(running, v1::OutputExcerpt { attempt: 1, stdout: all_of("first\n"), stderr: None });
+
+    std::fs::write(&gate, "").unwrap();
+    let ended = server.wait_finished(&id).await;
+    assert_eq!(get(&id, false).await, None);
+    let v1::OutputExcerpt { attempt, stdout, stderr } = get(&id, true).await.unwrap();
+    assert_eq!((attempt, stderr), (1, all_of("last\n")));
+    let v1::StreamExcerpt { head, omitted_bytes, tail } = stdout.unwrap();
+    assert!(head.starts_with("first\n1\n2\n") && head.ends_with('\n') && head.len() <= 4096, "{head}");
+    assert!(tail.starts_with("99") && tail.ends_with("\n99999\n100000\n") && tail.len() <= 4096, "{tail}");
+    let shown = i64::try_from(head.len() + tail.len()).unwrap();
+    assert_eq!(shown + omitted_bytes, ended.stdout_bytes);
+
+    let silent = server.submit(noop()).await;
+    server.wait_finished(&silent).await;
+    assert_eq!(get(&silent, true).await, None);
+}
+
+#[tokio::test]
 async fn lists_are_paged_and_filtered() {
     let server = Server::start("");
     let labelled = |n: usize| v1::SubmitTaskRequest {

@@ -51,6 +51,25 @@ async fn a_task_is_submitted_with_a_form_and_shown_with_its_result() {
 }
 
 #[tokio::test]
+async fn a_task_is_shown_with_its_output_and_error() {
+    let server = Server::start(
+        "[[handler]]\nname = \"report\"\nrunner = \"process\"\n\
+         argv = [\"/bin/sh\", \"-c\", \"seq 9999; echo late >&2\"]",
+    );
+    form(&server, "/api/submit", "type=report&id=r");
+    let shown = get(&server, "/api/task/r?wait=60").json();
+    let output = shown["output"].as_str().unwrap();
+    assert!(output.starts_with("1\n2\n") && output.ends_with("\n9999\n"), "{output}");
+    assert!(output.lines().any(|line| line.ends_with(" bytes left out]")) && output.len() < 9_000, "{output}");
+    assert_eq!(shown["error"], "late\n");
+    form(&server, "/api/submit", "type=compute&param=10&id=silent");
+    let silent = get(&server, "/api/task/silent?wait=60").json();
+    assert_eq!((&silent["output"], &silent["error"]), (&json!(null), &json!(null)));
+    let listed = get(&server, "/api/tasks").json();
+    assert_eq!(listed["tasks"][1].get("output"), None, "{listed}");
+}
+
+#[tokio::test]
 async fn running_tasks_are_listed_and_cancelled() {
     let server = Server::start("");
     let running = running(&server).await;

@@ -40,7 +40,7 @@ async fn a_task_is_read_in_its_present_state_while_the_tables_cannot_be_written(
     let filter = v1::TaskFilter { task_ids: vec![old.clone()], ..Default::default() };
     let delete = v1::DeleteTasksRequest { filter: Some(filter), validate_only: false };
     assert_eq!(server.tasks().delete_tasks(delete).await.unwrap().into_inner().deleted, 1);
-    let missing = server.tasks().get_task(v1::GetTaskRequest { task_id: old.clone(), include_payload: false }).await;
+    let missing = server.tasks().get_task(v1::GetTaskRequest { task_id: old.clone(), ..Default::default() }).await;
     assert_eq!(reason(&missing.unwrap_err()), "TASK_NOT_FOUND");
     server.submit(v1::SubmitTaskRequest { task_id: old.clone(), ..task("io", "0.01") }).await;
     let again = server.wait_finished(&old).await;
@@ -228,7 +228,7 @@ argv = ["/usr/bin/head", "-c", "4194305", "/dev/zero"]
     // From here on, only the tables have the task.
     server.tasks().list_tasks(v1::ListTasksRequest::default()).await.unwrap();
     let get = async |include_payload| {
-        let request = v1::GetTaskRequest { task_id: id.clone(), include_payload };
+        let request = v1::GetTaskRequest { task_id: id.clone(), include_payload, ..Default::default() };
         server.tasks().get_task(request).await.unwrap().into_inner().task.unwrap()
     };
     let all = get(true).await;

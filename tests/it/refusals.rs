@@ -105,7 +105,7 @@ async fn unknown_names_and_ids_are_not_found() {
     assert_eq!(submit(v1::SubmitTaskRequest { pool: "b".into(), ..task("c", "0") }).await, "POOL_NOT_ALLOWED");
     let args = v1::SubmitTaskRequest { args: vec!["x".into()], ..noop() };
     assert_eq!(submit(args).await, "INVALID_FIELD");
-    let get = v1::GetTaskRequest { task_id: "unknown".into(), include_payload: false };
+    let get = v1::GetTaskRequest { task_id: "unknown".into(), ..Default::default() };
     assert_eq!(reason(&server.tasks().get_task(get).await.unwrap_err()), "TASK_NOT_FOUND");
     let pool = v1::GetPoolRequest { name: "z".into() };
     assert_eq!(reason(&server.pools().get_pool(pool).await.unwrap_err()), "UNKNOWN_POOL");

@@ -253,7 +253,7 @@ async fn payloads_and_results_of_64_mib_go_through_the_server_and_survive_its_re
 async fn large_task(server: &Server, id: &str, include_payload: bool) -> v1::Task {
     let tasks = server.tasks().max_decoding_message_size(256 << 20);
     eventually(async || {
-        let request = v1::GetTaskRequest { task_id: id.to_owned(), include_payload };
+        let request = v1::GetTaskRequest { task_id: id.to_owned(), include_payload, ..Default::default() };
         let task =
             tasks.clone().get_task(request).await.map_err(|status| status.to_string())?.into_inner().task.unwrap();
         let has_ended = task.finished_at.is_some();

@@ -1699,7 +1699,10 @@ type Task struct {
 	// before the task; ListArtifacts has those that exist.
 	Artifacts []*Artifact `protobuf:"bytes,42,rep,name=artifacts,proto3" json:"artifacts,omitempty"`
 	// Fairness key of the submission; empty if it had none.
-	FairnessKey   string `protobuf:"bytes,43,opt,name=fairness_key,json=fairnessKey,proto3" json:"fairness_key,omitempty"`
+	FairnessKey string `protobuf:"bytes,43,opt,name=fairness_key,json=fairnessKey,proto3" json:"fairness_key,omitempty"`
+	// The first and the last part of the output of the current or last attempt. Only in responses to requests with `include_output`, and
+	// unset if it has written nothing.
+	Output        *OutputExcerpt `protobuf:"bytes,44,opt,name=output,proto3" json:"output,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2021,10 +2024,146 @@ func (x *Task) GetFairnessKey() string {
 	return ""
 }
 
+func (x *Task) GetOutput() *OutputExcerpt {
+	if x != nil {
+		return x.Output
+	}
+	return nil
+}
+
+// The first and the last part of what an attempt has written. ReadOutput has more, and every byte as it was written.
+type OutputExcerpt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of the attempt.
+	Attempt int32 `protobuf:"varint,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// Standard output. Unset if nothing was written.
+	Stdout *StreamExcerpt `protobuf:"bytes,2,opt,name=stdout,proto3" json:"stdout,omitempty"`
+	// Standard error, and the log of built-in handlers. Unset if nothing was written.
+	Stderr        *StreamExcerpt `protobuf:"bytes,3,opt,name=stderr,proto3" json:"stderr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OutputExcerpt) Reset() {
+	*x = OutputExcerpt{}
+	mi := &file_lineshaft_v1_task_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OutputExcerpt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OutputExcerpt) ProtoMessage() {}
+
+func (x *OutputExcerpt) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OutputExcerpt.ProtoReflect.Descriptor instead.
+func (*OutputExcerpt) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *OutputExcerpt) GetAttempt() int32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *OutputExcerpt) GetStdout() *StreamExcerpt {
+	if x != nil {
+		return x.Stdout
+	}
+	return nil
+}
+
+func (x *OutputExcerpt) GetStderr() *StreamExcerpt {
+	if x != nil {
+		return x.Stderr
+	}
+	return nil
+}
+
+// The first and the last part of an output stream. Bytes that are not UTF-8 are replaced by U+FFFD.
+type StreamExcerpt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most the first 4 KiB, up to the end of a line unless that is long. Everything, up to 8 KiB, if nothing is left out.
+	Head string `protobuf:"bytes,1,opt,name=head,proto3" json:"head,omitempty"`
+	// Number of bytes between `head` and `tail` that are left out.
+	OmittedBytes int64 `protobuf:"varint,2,opt,name=omitted_bytes,json=omittedBytes,proto3" json:"omitted_bytes,omitempty"`
+	// At most the last 4 KiB, from the start of a line unless that is long. Empty if nothing is left out.
+	Tail          string `protobuf:"bytes,3,opt,name=tail,proto3" json:"tail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamExcerpt) Reset() {
+	*x = StreamExcerpt{}
+	mi := &file_lineshaft_v1_task_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamExcerpt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamExcerpt) ProtoMessage() {}
+
+func (x *StreamExcerpt) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_task_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamExcerpt.ProtoReflect.Descriptor instead.
+func (*StreamExcerpt) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *StreamExcerpt) GetHead() string {
+	if x != nil {
+		return x.Head
+	}
+	return ""
+}
+
+func (x *StreamExcerpt) GetOmittedBytes() int64 {
+	if x != nil {
+		return x.OmittedBytes
+	}
+	return 0
+}
+
+func (x *StreamExcerpt) GetTail() string {
+	if x != nil {
+		return x.Tail
+	}
+	return ""
+}
+
 // A file that a task has left.
 type Artifact struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name, in any script, without path separators and control characters; at most 255 bytes.
+	// Name, in any script, without path separators, control characters, line separators, and characters that change the direction of
+	// text; at most 255 bytes.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Content type.
 	ContentType string `protobuf:"bytes,2,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
@@ -2040,7 +2179,7 @@ type Artifact struct {
 
 func (x *Artifact) Reset() {
 	*x = Artifact{}
-	mi := &file_lineshaft_v1_task_proto_msgTypes[12]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2052,7 +2191,7 @@ func (x *Artifact) String() string {
 func (*Artifact) ProtoMessage() {}
 
 func (x *Artifact) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_proto_msgTypes[12]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2065,7 +2204,7 @@ func (x *Artifact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Artifact.ProtoReflect.Descriptor instead.
 func (*Artifact) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{12}
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Artifact) GetName() string {
@@ -2146,7 +2285,8 @@ type TaskEvent struct {
 	ResumeToken string `protobuf:"bytes,19,opt,name=resume_token,json=resumeToken,proto3" json:"resume_token,omitempty"`
 	// WAITING: the limit that the task waits for.
 	LimitHold *LimitHold `protobuf:"bytes,21,opt,name=limit_hold,json=limitHold,proto3" json:"limit_hold,omitempty"`
-	// True if the task was changed by an update. The state can be the same as before.
+	// True if the task was changed by an update. The state can be the same as before. A watch receives it also if its filter selects the
+	// priority and labels that the task had before, so that a reader sees a task leave.
 	Updated bool `protobuf:"varint,22,opt,name=updated,proto3" json:"updated,omitempty"`
 	// WAITING: everything that holds the task from this event on. No event follows when one of several is released, such as a delay
 	// before the parents; ExplainTask has those that are left. Empty in
@@ -2158,7 +2298,7 @@ type TaskEvent struct {
 
 func (x *TaskEvent) Reset() {
 	*x = TaskEvent{}
-	mi := &file_lineshaft_v1_task_proto_msgTypes[13]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2170,7 +2310,7 @@ func (x *TaskEvent) String() string {
 func (*TaskEvent) ProtoMessage() {}
 
 func (x *TaskEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_proto_msgTypes[13]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2183,7 +2323,7 @@ func (x *TaskEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskEvent.ProtoReflect.Descriptor instead.
 func (*TaskEvent) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{13}
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *TaskEvent) GetRevision() uint64 {
@@ -2376,7 +2516,7 @@ type TaskFilter struct {
 
 func (x *TaskFilter) Reset() {
 	*x = TaskFilter{}
-	mi := &file_lineshaft_v1_task_proto_msgTypes[14]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2388,7 +2528,7 @@ func (x *TaskFilter) String() string {
 func (*TaskFilter) ProtoMessage() {}
 
 func (x *TaskFilter) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_proto_msgTypes[14]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2401,7 +2541,7 @@ func (x *TaskFilter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskFilter.ProtoReflect.Descriptor instead.
 func (*TaskFilter) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{14}
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TaskFilter) GetTaskIds() []string {
@@ -2513,7 +2653,7 @@ type FailureGroup struct {
 
 func (x *FailureGroup) Reset() {
 	*x = FailureGroup{}
-	mi := &file_lineshaft_v1_task_proto_msgTypes[15]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2525,7 +2665,7 @@ func (x *FailureGroup) String() string {
 func (*FailureGroup) ProtoMessage() {}
 
 func (x *FailureGroup) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_task_proto_msgTypes[15]
+	mi := &file_lineshaft_v1_task_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2538,7 +2678,7 @@ func (x *FailureGroup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailureGroup.ProtoReflect.Descriptor instead.
 func (*FailureGroup) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{15}
+	return file_lineshaft_v1_task_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *FailureGroup) GetId() string {
@@ -2670,7 +2810,7 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\aparents\x18\x02 \x01(\x05R\aparents\x12I\n" +
 	"\x11on_parent_failure\x18\x03 \x01(\x0e2\x1d.lineshaft.v1.OnParentFailureR\x0fonParentFailure\x12-\n" +
 	"\x12unfinished_parents\x18\x04 \x01(\x05R\x11unfinishedParents\x122\n" +
-	"\x15unfinished_parent_ids\x18\x05 \x03(\tR\x13unfinishedParentIds\"\x80\x0e\n" +
+	"\x15unfinished_parent_ids\x18\x05 \x03(\tR\x13unfinishedParentIds\"\xb5\x0e\n" +
 	"\x04Task\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x18\n" +
@@ -2723,10 +2863,19 @@ const file_lineshaft_v1_task_proto_rawDesc = "" +
 	"\n" +
 	"unique_key\x18' \x01(\tR\tuniqueKey\x124\n" +
 	"\tartifacts\x18* \x03(\v2\x16.lineshaft.v1.ArtifactR\tartifacts\x12!\n" +
-	"\ffairness_key\x18+ \x01(\tR\vfairnessKey\x1a9\n" +
+	"\ffairness_key\x18+ \x01(\tR\vfairnessKey\x123\n" +
+	"\x06output\x18, \x01(\v2\x1b.lineshaft.v1.OutputExcerptR\x06output\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8c\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x93\x01\n" +
+	"\rOutputExcerpt\x12\x18\n" +
+	"\aattempt\x18\x01 \x01(\x05R\aattempt\x123\n" +
+	"\x06stdout\x18\x02 \x01(\v2\x1b.lineshaft.v1.StreamExcerptR\x06stdout\x123\n" +
+	"\x06stderr\x18\x03 \x01(\v2\x1b.lineshaft.v1.StreamExcerptR\x06stderr\"\\\n" +
+	"\rStreamExcerpt\x12\x12\n" +
+	"\x04head\x18\x01 \x01(\tR\x04head\x12#\n" +
+	"\romitted_bytes\x18\x02 \x01(\x03R\fomittedBytes\x12\x12\n" +
+	"\x04tail\x18\x03 \x01(\tR\x04tail\"\x8c\x01\n" +
 	"\bArtifact\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\fcontent_type\x18\x02 \x01(\tR\vcontentType\x12\x1d\n" +
@@ -2881,7 +3030,7 @@ func file_lineshaft_v1_task_proto_rawDescGZIP() []byte {
 }
 
 var file_lineshaft_v1_task_proto_enumTypes = make([]protoimpl.EnumInfo, 11)
-var file_lineshaft_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_lineshaft_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_lineshaft_v1_task_proto_goTypes = []any{
 	(Priority)(0),                 // 0: lineshaft.v1.Priority
 	(TaskState)(0),                // 1: lineshaft.v1.TaskState
@@ -2906,44 +3055,46 @@ var file_lineshaft_v1_task_proto_goTypes = []any{
 	(*CancelReceipt)(nil),         // 20: lineshaft.v1.CancelReceipt
 	(*TaskDependencies)(nil),      // 21: lineshaft.v1.TaskDependencies
 	(*Task)(nil),                  // 22: lineshaft.v1.Task
-	(*Artifact)(nil),              // 23: lineshaft.v1.Artifact
-	(*TaskEvent)(nil),             // 24: lineshaft.v1.TaskEvent
-	(*TaskFilter)(nil),            // 25: lineshaft.v1.TaskFilter
-	(*FailureGroup)(nil),          // 26: lineshaft.v1.FailureGroup
-	nil,                           // 27: lineshaft.v1.Task.LabelsEntry
-	nil,                           // 28: lineshaft.v1.TaskEvent.LabelsEntry
-	nil,                           // 29: lineshaft.v1.TaskFilter.LabelsEntry
-	(*structpb.Value)(nil),        // 30: google.protobuf.Value
-	(*durationpb.Duration)(nil),   // 31: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
+	(*OutputExcerpt)(nil),         // 23: lineshaft.v1.OutputExcerpt
+	(*StreamExcerpt)(nil),         // 24: lineshaft.v1.StreamExcerpt
+	(*Artifact)(nil),              // 25: lineshaft.v1.Artifact
+	(*TaskEvent)(nil),             // 26: lineshaft.v1.TaskEvent
+	(*TaskFilter)(nil),            // 27: lineshaft.v1.TaskFilter
+	(*FailureGroup)(nil),          // 28: lineshaft.v1.FailureGroup
+	nil,                           // 29: lineshaft.v1.Task.LabelsEntry
+	nil,                           // 30: lineshaft.v1.TaskEvent.LabelsEntry
+	nil,                           // 31: lineshaft.v1.TaskFilter.LabelsEntry
+	(*structpb.Value)(nil),        // 32: google.protobuf.Value
+	(*durationpb.Duration)(nil),   // 33: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 34: google.protobuf.Timestamp
 }
 var file_lineshaft_v1_task_proto_depIdxs = []int32{
-	30, // 0: lineshaft.v1.Payload.json:type_name -> google.protobuf.Value
-	31, // 1: lineshaft.v1.RetryPolicy.delay:type_name -> google.protobuf.Duration
-	31, // 2: lineshaft.v1.RetryPolicy.max_delay:type_name -> google.protobuf.Duration
+	32, // 0: lineshaft.v1.Payload.json:type_name -> google.protobuf.Value
+	33, // 1: lineshaft.v1.RetryPolicy.delay:type_name -> google.protobuf.Duration
+	33, // 2: lineshaft.v1.RetryPolicy.max_delay:type_name -> google.protobuf.Duration
 	14, // 3: lineshaft.v1.TaskLimit.rate:type_name -> lineshaft.v1.StartRate
-	31, // 4: lineshaft.v1.StartRate.interval:type_name -> google.protobuf.Duration
+	33, // 4: lineshaft.v1.StartRate.interval:type_name -> google.protobuf.Duration
 	16, // 5: lineshaft.v1.LimitHold.places:type_name -> lineshaft.v1.PlacesTaken
 	17, // 6: lineshaft.v1.LimitHold.rate:type_name -> lineshaft.v1.RateReached
-	32, // 7: lineshaft.v1.RateReached.until:type_name -> google.protobuf.Timestamp
+	34, // 7: lineshaft.v1.RateReached.until:type_name -> google.protobuf.Timestamp
 	2,  // 8: lineshaft.v1.Failure.reason:type_name -> lineshaft.v1.FailureReason
-	31, // 9: lineshaft.v1.ResourceUsage.queue_time:type_name -> google.protobuf.Duration
-	31, // 10: lineshaft.v1.ResourceUsage.run_time:type_name -> google.protobuf.Duration
-	31, // 11: lineshaft.v1.ResourceUsage.cpu_time:type_name -> google.protobuf.Duration
-	32, // 12: lineshaft.v1.CancelReceipt.requested_at:type_name -> google.protobuf.Timestamp
-	32, // 13: lineshaft.v1.CancelReceipt.stopped_at:type_name -> google.protobuf.Timestamp
+	33, // 9: lineshaft.v1.ResourceUsage.queue_time:type_name -> google.protobuf.Duration
+	33, // 10: lineshaft.v1.ResourceUsage.run_time:type_name -> google.protobuf.Duration
+	33, // 11: lineshaft.v1.ResourceUsage.cpu_time:type_name -> google.protobuf.Duration
+	34, // 12: lineshaft.v1.CancelReceipt.requested_at:type_name -> google.protobuf.Timestamp
+	34, // 13: lineshaft.v1.CancelReceipt.stopped_at:type_name -> google.protobuf.Timestamp
 	5,  // 14: lineshaft.v1.CancelReceipt.method:type_name -> lineshaft.v1.StopMethod
 	7,  // 15: lineshaft.v1.TaskDependencies.on_parent_failure:type_name -> lineshaft.v1.OnParentFailure
 	0,  // 16: lineshaft.v1.Task.priority:type_name -> lineshaft.v1.Priority
 	1,  // 17: lineshaft.v1.Task.state:type_name -> lineshaft.v1.TaskState
-	27, // 18: lineshaft.v1.Task.labels:type_name -> lineshaft.v1.Task.LabelsEntry
+	29, // 18: lineshaft.v1.Task.labels:type_name -> lineshaft.v1.Task.LabelsEntry
 	12, // 19: lineshaft.v1.Task.retry:type_name -> lineshaft.v1.RetryPolicy
-	31, // 20: lineshaft.v1.Task.timeout:type_name -> google.protobuf.Duration
-	32, // 21: lineshaft.v1.Task.submitted_at:type_name -> google.protobuf.Timestamp
-	32, // 22: lineshaft.v1.Task.eligible_at:type_name -> google.protobuf.Timestamp
-	32, // 23: lineshaft.v1.Task.started_at:type_name -> google.protobuf.Timestamp
-	32, // 24: lineshaft.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
-	32, // 25: lineshaft.v1.Task.expires_at:type_name -> google.protobuf.Timestamp
+	33, // 20: lineshaft.v1.Task.timeout:type_name -> google.protobuf.Duration
+	34, // 21: lineshaft.v1.Task.submitted_at:type_name -> google.protobuf.Timestamp
+	34, // 22: lineshaft.v1.Task.eligible_at:type_name -> google.protobuf.Timestamp
+	34, // 23: lineshaft.v1.Task.started_at:type_name -> google.protobuf.Timestamp
+	34, // 24: lineshaft.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
+	34, // 25: lineshaft.v1.Task.expires_at:type_name -> google.protobuf.Timestamp
 	18, // 26: lineshaft.v1.Task.failure:type_name -> lineshaft.v1.Failure
 	11, // 27: lineshaft.v1.Task.payload:type_name -> lineshaft.v1.Payload
 	11, // 28: lineshaft.v1.Task.result:type_name -> lineshaft.v1.Payload
@@ -2953,31 +3104,34 @@ var file_lineshaft_v1_task_proto_depIdxs = []int32{
 	21, // 32: lineshaft.v1.Task.dependencies:type_name -> lineshaft.v1.TaskDependencies
 	13, // 33: lineshaft.v1.Task.limits:type_name -> lineshaft.v1.TaskLimit
 	15, // 34: lineshaft.v1.Task.limit_hold:type_name -> lineshaft.v1.LimitHold
-	23, // 35: lineshaft.v1.Task.artifacts:type_name -> lineshaft.v1.Artifact
-	32, // 36: lineshaft.v1.TaskEvent.time:type_name -> google.protobuf.Timestamp
-	1,  // 37: lineshaft.v1.TaskEvent.state:type_name -> lineshaft.v1.TaskState
-	1,  // 38: lineshaft.v1.TaskEvent.previous_state:type_name -> lineshaft.v1.TaskState
-	18, // 39: lineshaft.v1.TaskEvent.failure:type_name -> lineshaft.v1.Failure
-	32, // 40: lineshaft.v1.TaskEvent.not_before:type_name -> google.protobuf.Timestamp
-	20, // 41: lineshaft.v1.TaskEvent.cancel:type_name -> lineshaft.v1.CancelReceipt
-	0,  // 42: lineshaft.v1.TaskEvent.priority:type_name -> lineshaft.v1.Priority
-	28, // 43: lineshaft.v1.TaskEvent.labels:type_name -> lineshaft.v1.TaskEvent.LabelsEntry
-	19, // 44: lineshaft.v1.TaskEvent.resource_usage:type_name -> lineshaft.v1.ResourceUsage
-	15, // 45: lineshaft.v1.TaskEvent.limit_hold:type_name -> lineshaft.v1.LimitHold
-	8,  // 46: lineshaft.v1.TaskEvent.holds:type_name -> lineshaft.v1.Hold
-	29, // 47: lineshaft.v1.TaskFilter.labels:type_name -> lineshaft.v1.TaskFilter.LabelsEntry
-	1,  // 48: lineshaft.v1.TaskFilter.states:type_name -> lineshaft.v1.TaskState
-	0,  // 49: lineshaft.v1.TaskFilter.priorities:type_name -> lineshaft.v1.Priority
-	32, // 50: lineshaft.v1.TaskFilter.submitted_after:type_name -> google.protobuf.Timestamp
-	32, // 51: lineshaft.v1.TaskFilter.submitted_before:type_name -> google.protobuf.Timestamp
-	2,  // 52: lineshaft.v1.FailureGroup.reason:type_name -> lineshaft.v1.FailureReason
-	32, // 53: lineshaft.v1.FailureGroup.first_at:type_name -> google.protobuf.Timestamp
-	32, // 54: lineshaft.v1.FailureGroup.last_at:type_name -> google.protobuf.Timestamp
-	55, // [55:55] is the sub-list for method output_type
-	55, // [55:55] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	25, // 35: lineshaft.v1.Task.artifacts:type_name -> lineshaft.v1.Artifact
+	23, // 36: lineshaft.v1.Task.output:type_name -> lineshaft.v1.OutputExcerpt
+	24, // 37: lineshaft.v1.OutputExcerpt.stdout:type_name -> lineshaft.v1.StreamExcerpt
+	24, // 38: lineshaft.v1.OutputExcerpt.stderr:type_name -> lineshaft.v1.StreamExcerpt
+	34, // 39: lineshaft.v1.TaskEvent.time:type_name -> google.protobuf.Timestamp
+	1,  // 40: lineshaft.v1.TaskEvent.state:type_name -> lineshaft.v1.TaskState
+	1,  // 41: lineshaft.v1.TaskEvent.previous_state:type_name -> lineshaft.v1.TaskState
+	18, // 42: lineshaft.v1.TaskEvent.failure:type_name -> lineshaft.v1.Failure
+	34, // 43: lineshaft.v1.TaskEvent.not_before:type_name -> google.protobuf.Timestamp
+	20, // 44: lineshaft.v1.TaskEvent.cancel:type_name -> lineshaft.v1.CancelReceipt
+	0,  // 45: lineshaft.v1.TaskEvent.priority:type_name -> lineshaft.v1.Priority
+	30, // 46: lineshaft.v1.TaskEvent.labels:type_name -> lineshaft.v1.TaskEvent.LabelsEntry
+	19, // 47: lineshaft.v1.TaskEvent.resource_usage:type_name -> lineshaft.v1.ResourceUsage
+	15, // 48: lineshaft.v1.TaskEvent.limit_hold:type_name -> lineshaft.v1.LimitHold
+	8,  // 49: lineshaft.v1.TaskEvent.holds:type_name -> lineshaft.v1.Hold
+	31, // 50: lineshaft.v1.TaskFilter.labels:type_name -> lineshaft.v1.TaskFilter.LabelsEntry
+	1,  // 51: lineshaft.v1.TaskFilter.states:type_name -> lineshaft.v1.TaskState
+	0,  // 52: lineshaft.v1.TaskFilter.priorities:type_name -> lineshaft.v1.Priority
+	34, // 53: lineshaft.v1.TaskFilter.submitted_after:type_name -> google.protobuf.Timestamp
+	34, // 54: lineshaft.v1.TaskFilter.submitted_before:type_name -> google.protobuf.Timestamp
+	2,  // 55: lineshaft.v1.FailureGroup.reason:type_name -> lineshaft.v1.FailureReason
+	34, // 56: lineshaft.v1.FailureGroup.first_at:type_name -> google.protobuf.Timestamp
+	34, // 57: lineshaft.v1.FailureGroup.last_at:type_name -> google.protobuf.Timestamp
+	58, // [58:58] is the sub-list for method output_type
+	58, // [58:58] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_task_proto_init() }
@@ -3003,7 +3157,7 @@ func file_lineshaft_v1_task_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_task_proto_rawDesc), len(file_lineshaft_v1_task_proto_rawDesc)),
 			NumEnums:      11,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

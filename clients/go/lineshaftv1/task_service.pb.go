@@ -1065,8 +1065,10 @@ type GetTaskRequest struct {
 	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
 	// Whether the response contains the payload.
 	IncludePayload bool `protobuf:"varint,2,opt,name=include_payload,json=includePayload,proto3" json:"include_payload,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Whether the response contains the first and the last part of the output.
+	IncludeOutput bool `protobuf:"varint,3,opt,name=include_output,json=includeOutput,proto3" json:"include_output,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetTaskRequest) Reset() {
@@ -1109,6 +1111,13 @@ func (x *GetTaskRequest) GetTaskId() string {
 func (x *GetTaskRequest) GetIncludePayload() bool {
 	if x != nil {
 		return x.IncludePayload
+	}
+	return false
+}
+
+func (x *GetTaskRequest) GetIncludeOutput() bool {
+	if x != nil {
+		return x.IncludeOutput
 	}
 	return false
 }
@@ -4018,10 +4027,11 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\baccepted\x18\x01 \x01(\v2 .lineshaft.v1.SubmitTaskResponseH\x00R\baccepted\x12/\n" +
 	"\x05event\x18\x02 \x01(\v2\x17.lineshaft.v1.TaskEventH\x00R\x05event\x12(\n" +
 	"\x04task\x18\x03 \x01(\v2\x12.lineshaft.v1.TaskH\x00R\x04taskB\x06\n" +
-	"\x04kind\"R\n" +
+	"\x04kind\"y\n" +
 	"\x0eGetTaskRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12'\n" +
-	"\x0finclude_payload\x18\x02 \x01(\bR\x0eincludePayload\"U\n" +
+	"\x0finclude_payload\x18\x02 \x01(\bR\x0eincludePayload\x12%\n" +
+	"\x0einclude_output\x18\x03 \x01(\bR\rincludeOutput\"U\n" +
 	"\x0fGetTaskResponse\x12&\n" +
 	"\x04task\x18\x01 \x01(\v2\x12.lineshaft.v1.TaskR\x04task\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\"-\n" +

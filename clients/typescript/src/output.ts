@@ -53,7 +53,7 @@ export async function* output(
 }
 
 async function currentAttempt(channel: Channel, taskId: string, signal: AbortSignal | undefined): Promise<number> {
-  const { task } = await channel.unary(getTask, { taskId, includePayload: false }, { signal });
+  const { task } = await channel.unary(getTask, { taskId, includePayload: false, includeOutput: false }, { signal });
   return task?.attempt ?? 0;
 }
 

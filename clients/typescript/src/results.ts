@@ -243,7 +243,7 @@ class Collector {
     this.#gets++;
     try {
       const { task } = await patiently(this.#channel, () =>
-        this.#channel.unary(getTask, { taskId, includePayload: false }),
+        this.#channel.unary(getTask, { taskId, includePayload: false, includeOutput: false }),
       );
       if (task) this.#took(task);
     } finally {

@@ -69,7 +69,7 @@ export class Task<Result = unknown> {
 
   /** The task as it is now. */
   async refresh(): Promise<TaskInfo<Result>> {
-    const { task } = await this.#channel.unary(getTask, { taskId: this.id, includePayload: false });
+    const { task } = await this.#channel.unary(getTask, { taskId: this.id, includePayload: false, includeOutput: false });
     if (!task) throw callError(Code.INTERNAL, "the response has no task");
     return taskInfo(task);
   }

@@ -13,7 +13,9 @@ use crate::model::{
     TaskFilter, TaskId, TaskOptions, TaskSpec,
 };
 use crate::proto::v1;
-use crate::scheduler::{BatchNotFound, BatchSnapshot, Handle, Refusal, ScheduleNotFound, TaskNotFound, TaskSnapshot};
+use crate::scheduler::{
+    BatchNotFound, BatchSnapshot, Handle, Refusal, ScheduleNotFound, TaskNotFound, TaskParts, TaskSnapshot,
+};
 
 use super::connection_info::{ConnectionInfo, sharer_of};
 use super::identity::Identity;
@@ -168,8 +170,8 @@ impl Caller {
         self.identity.as_ref().map_or(Ok(None), |identity| Usage::reserve(&identity.usage, specs))
     }
 
-    /// Finds a task in which the caller has `role`, `with_payload` with its payload, and reserves the memory for a response with
-    /// it. A task that the caller may not see does not exist for it.
+    /// Finds a task in which the caller has `role`, with these parts, and reserves the memory for a response with it. A task that the
+    /// caller may not see does not exist for it.
     ///
     /// # Errors
     /// INVALID_FIELD, TASK_NOT_FOUND, PERMISSION_DENIED, MEMORY_FULL, and the errors of the store.
@@ -178,12 +180,12 @@ impl Caller {
         handle: &Handle,
         role: Role,
         text: &str,
-        with_payload: bool,
+        parts: TaskParts,
     ) -> Result<(TaskSnapshot, Share), Status> {
         let candidates = self.task_id_candidates(text).map_err(into_status)?;
         // Before the task is looked up, so that the time of an answer does not tell whether a foreign task exists.
         for id in candidates.iter().filter(|id| self.may_see(role, id)) {
-            let (found, memory) = match handle.get_for_response(id, with_payload, &self.share_name()).await {
+            let (found, memory) = match handle.get_for_response(id, parts, &self.share_name()).await {
                 Ok(found) => found,
                 Err(Refusal::TaskNotFound(_)) => continue,
                 Err(refusal) => return Err(into_status(refusal)),
@@ -216,7 +218,7 @@ impl Caller {
         let is_allowed = self.identity.as_ref().is_none_or(|identity| identity.has_role_everywhere(role));
         match <[TaskId; 1]>::try_from(self.task_id_candidates(text).map_err(into_status)?) {
             Ok([id]) if is_allowed => Ok(id),
-            _ => Ok(self.find(handle, role, text, false).await?.0.task.spec.id.clone()),
+            _ => Ok(self.find(handle, role, text, TaskParts::default()).await?.0.task.spec.id.clone()),
         }
     }
 

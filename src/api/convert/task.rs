@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::model::{
-    Artifact, BatchId, BatchKey, CancelReceipt, CancelRequest, Durability, Failure, Payload, Priority, ResourceUsage,
-    RetryPolicy, Task, TaskOptions, TaskSpec, TaskState, trace::TraceContext,
+    Artifact, BatchId, BatchKey, CancelReceipt, CancelRequest, Durability, Failure, OutputExcerpt, Payload, Priority,
+    ResourceUsage, RetryPolicy, StreamExcerpt, Task, TaskOptions, TaskSpec, TaskState, trace::TraceContext,
 };
 use crate::proto::v1;
 use crate::scheduler::TaskSnapshot;
@@ -40,14 +40,32 @@ pub struct Include {
     pub result: bool,
 }
 
-/// Converts a task together with its progress, the IDs of its parents, and its artifacts.
+/// Converts a task together with its progress, the IDs of its parents, its artifacts, and the excerpt of its output.
 pub fn snapshot(snapshot: TaskSnapshot, include: Include) -> v1::Task {
     let (progress, progress_note) = snapshot.progress;
     let dependencies = snapshot.task.spec.extras().dependencies.as_deref();
     let dependencies = dependencies.map(|parents| task_dependencies(parents, true, snapshot.unfinished_parents));
     let artifacts = snapshot.task.status.artifacts.as_deref().filter(|_| include.result);
     let artifacts = artifacts.map(|list| list.files.iter().map(artifact).collect()).unwrap_or_default();
-    v1::Task { progress: progress.into(), progress_note, dependencies, artifacts, ..task(snapshot.task, include) }
+    let output = snapshot.output.map(output_excerpt);
+    v1::Task {
+        progress: progress.into(),
+        progress_note,
+        dependencies,
+        artifacts,
+        output,
+        ..task(snapshot.task, include)
+    }
+}
+
+fn output_excerpt(output: OutputExcerpt) -> v1::OutputExcerpt {
+    let stream =
+        |StreamExcerpt { head, omitted, tail }| v1::StreamExcerpt { head, omitted_bytes: to_i64(omitted), tail };
+    v1::OutputExcerpt {
+        attempt: to_i32(output.attempt),
+        stdout: output.stdout.map(stream),
+        stderr: output.stderr.map(stream),
+    }
 }
 
 /// Converts an artifact, without a link.
@@ -66,7 +84,7 @@ pub fn artifact(file: &Artifact) -> v1::Artifact {
     }
 }
 
-/// Converts a task without its progress, the IDs of its parents and its artifacts.
+/// Converts a task without its progress, the IDs of its parents, its artifacts and its output.
 pub fn task(task: Task, include: Include) -> v1::Task {
     let Task { spec, status } = task;
     let options = &spec.options;
@@ -117,6 +135,7 @@ pub fn task(task: Task, include: Include) -> v1::Task {
         unique_key: spec.extras().unique.as_ref().map(|unique| unique.key.to_string()).unwrap_or_default(),
         artifacts: Vec::new(),
         fairness_key: options.fairness_key.as_ref().map(ToString::to_string).unwrap_or_default(),
+        output: None,
     }
 }
 

@@ -22,7 +22,7 @@ use crate::model::{
     Artifact, ArtifactName, Artifacts, ErrorCode, Namespace, Role, TaskId, TaskStatus, Timestamp, limits,
 };
 use crate::proto::v1::{self, artifact_service_server::ArtifactService};
-use crate::scheduler::{ArtifactNotFound, Handle, Internal, StoreUnreadable};
+use crate::scheduler::{ArtifactNotFound, Handle, Internal, StoreUnreadable, TaskParts};
 
 /// What a name has in a path as it is.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -121,7 +121,7 @@ struct Kept {
 impl Kept {
     /// Those of a task that the caller may see; `None` if it has none.
     async fn find(handle: &Handle, caller: &Caller, task: &str) -> Result<Option<Self>, Status> {
-        let (found, _) = caller.find(handle, Role::Viewer, task, false).await?;
+        let (found, _) = caller.find(handle, Role::Viewer, task, TaskParts::default()).await?;
         let spec = found.task.spec;
         Ok(Self::of(handle, spec.options.namespace.clone(), spec.id.clone(), found.task.status))
     }

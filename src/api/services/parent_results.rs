@@ -12,7 +12,7 @@ use crate::api::convert::{InvalidFields, task};
 use crate::api::status::into_status;
 use crate::model::{Dependencies, Payload, TaskId, TaskState};
 use crate::proto::v1::{self, payload::Kind};
-use crate::scheduler::Handle;
+use crate::scheduler::{Handle, TaskParts};
 
 use super::running_task;
 
@@ -46,7 +46,7 @@ fn results(
         let (mut message, mut bytes) = (v1::ReadParentResultsResponse::default(), 0);
         for parent in dependencies.parents.iter().skip(skipped) {
             // The memory of a large result is held until the caller has taken it.
-            let found = handle.get_for_response(&parent.id, false, &caller).await;
+            let found = handle.get_for_response(&parent.id, TaskParts::default(), &caller).await;
             let (snapshot, _memory) = found.map_err(into_status)?;
             let status = snapshot.task.status;
             for part in parts(&parent.id, status.state, status.result) {

@@ -83,7 +83,7 @@ pub async fn check_results(
     let mut states = Vec::with_capacity(plan.tasks.len());
     for (index, planned) in plan.tasks.iter().enumerate() {
         let id = log.id(index);
-        let request = GetTaskRequest { task_id: id.to_owned(), include_payload: false };
+        let request = GetTaskRequest { task_id: id.to_owned(), ..GetTaskRequest::default() };
         let task = client.get_task(request).await?.into_inner().task.ok_or("a response without a task")?;
         let result = compare_outcome(planned, &task);
         checks.add(planned.kind, result.is_ok(), || format!("{id}: {}", result.err().unwrap_or_default()));

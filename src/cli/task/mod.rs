@@ -72,7 +72,7 @@ pub enum Command {
         #[command(flatten)]
         task: TaskArgs,
     },
-    /// Show tasks with their results: named ones, or those that match, newest first
+    /// Show tasks with their results and the ends of their output: named ones, or those that match, newest first
     #[command(visible_alias = "show")]
     Get {
         #[command(flatten)]
@@ -340,7 +340,7 @@ async fn get(filter: v1::TaskFilter, client: &Client, printer: Printer) -> Comma
         }
     };
     let get = async |task_id| {
-        let request = v1::GetTaskRequest { task_id, include_payload: true };
+        let request = v1::GetTaskRequest { task_id, include_payload: true, include_output: true };
         Ok(client.tasks().get_task(request).await?.into_inner().task.unwrap_or_default())
     };
     printer.print_each(ids, get, print::details).await

@@ -9,6 +9,7 @@ use crate::cli::output;
 use crate::cli::printer::Printer;
 use crate::cli::reconnect::{GIVE_UP_AFTER, Reconnect};
 use crate::cli::terminal;
+use crate::model::excerpt::unfinished;
 use crate::proto::v1;
 
 use super::print;
@@ -186,7 +187,7 @@ impl Reader {
             self.printer.print(piece, |_| String::new());
         } else if output::is_terminal() {
             self.begun.extend_from_slice(&piece.data);
-            let rest = self.begun.split_off(self.begun.len() - terminal::incomplete(&self.begun));
+            let rest = self.begun.split_off(self.begun.len() - unfinished(&self.begun));
             output::stdout_bytes(terminal::bytes(&self.begun).as_bytes());
             self.begun = rest;
         } else {
@@ -203,7 +204,7 @@ fn start_of_last(lines: usize, data: &[u8]) -> usize {
 }
 
 async fn get(client: &Client, task: &str) -> Result<v1::Task, Status> {
-    let request = v1::GetTaskRequest { task_id: task.to_owned(), include_payload: false };
+    let request = v1::GetTaskRequest { task_id: task.to_owned(), ..v1::GetTaskRequest::default() };
     Ok(client.tasks().get_task(request).await?.into_inner().task.unwrap_or_default())
 }
 

@@ -50,9 +50,27 @@ pub fn details(task: &v1::Task, view: &View) -> Text {
             ("cancelled by", task.cancel.as_ref().map(cancelled_by).unwrap_or_default().into()),
         ],
     );
+    let result = data_of(task.result.as_ref()).unwrap_or_default();
+    let output = task.output.clone().unwrap_or_default();
+    // The result of a program is what it has written to stdout, and the detail of its failure the end of stderr.
+    let stdout = output.stdout.filter(|stdout| !is_all_of(result, stdout, task.stdout_bytes));
     let detail = task.failure.as_ref().map_or("", |failure| &failure.detail);
-    let result = data_of(task.result.as_ref()).map(terminal::bytes).unwrap_or_default();
-    fields.and(&view::block("detail", detail)).and(&view::block("result", &result))
+    let detail = if output.stderr.as_ref().is_some_and(|stderr| ends_with(stderr, detail)) { "" } else { detail };
+    fields
+        .and(&view::block("detail", detail))
+        .and(&view::block("result", &terminal::bytes(result)))
+        .and(&view::block("stdout", &stdout.map(|stdout| stdout.to_text()).unwrap_or_default()))
+        .and(&view::block("stderr", &output.stderr.map(|stderr| stderr.to_text()).unwrap_or_default()))
+}
+
+fn is_all_of(result: &[u8], stdout: &v1::StreamExcerpt, stdout_bytes: i64) -> bool {
+    let has_same_length = i64::try_from(result.len()).is_ok_and(|bytes| bytes == stdout_bytes);
+    has_same_length && String::from_utf8_lossy(result).starts_with(&stdout.head)
+}
+
+fn ends_with(stream: &v1::StreamExcerpt, detail: &str) -> bool {
+    let end = if stream.omitted_bytes == 0 { &stream.head } else { &stream.tail };
+    end.trim_end().ends_with(detail.trim_end())
 }
 
 fn artifacts(task: &v1::Task) -> String {

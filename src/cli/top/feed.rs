@@ -217,7 +217,8 @@ impl Answers {
     async fn task(self, id: String) {
         let mut failures = 0;
         loop {
-            let request = v1::GetTaskRequest { task_id: id.clone(), include_payload: true };
+            let request =
+                v1::GetTaskRequest { task_id: id.clone(), include_payload: true, ..v1::GetTaskRequest::default() };
             match self.client.tasks().get_task(request).await {
                 Ok(response) => {
                     failures = 0;

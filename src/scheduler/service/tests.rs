@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use tokio::sync::{Mutex, mpsc};
 
+use crate::model::limits::OUTPUT_KEPT_BYTES;
 use crate::model::{
     CancelMode, Durability, Event, HandlerName, MemoryPart, OutputStream, Payload, PoolKind, PoolName, PoolSpec,
     RequestKey, Revision, StoreId, SystemClock, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState,
@@ -17,7 +18,7 @@ use crate::runners::{BoxFuture, Outcome, Registry, Run, RunReport, Runner, Runne
 use crate::scheduler::core::PoolUpdate;
 use crate::scheduler::handle::Handle;
 use crate::scheduler::refusal::Refusal;
-use crate::scheduler::views::{CancelCommand, OutputSource};
+use crate::scheduler::views::{CancelCommand, OutputSource, TaskParts};
 use crate::store::{self, AppendDone, AppendError, COMMIT_BYTES_MAX, Commit, FaultyJournal, Journal, StoreError};
 use crate::telemetry::panics;
 
@@ -514,11 +515,16 @@ async fn a_large_task_is_read_once_there_is_memory_for_it() {
     fixture.journal.release_until(submitted).await.unwrap();
     let (id, caller, memory) = (TaskId::parse("a").unwrap(), Arc::<str>::from("me"), fixture.handle.memory());
     let (used, limit) = (|| memory.used(MemoryPart::Responses), memory.limit(MemoryPart::Responses));
-    let (_, share) = fixture.handle.get_for_response(&id, false, &caller).await.unwrap();
+    let (_, share) = fixture.handle.get_for_response(&id, TaskParts::default(), &caller).await.unwrap();
     let usual = used();
     drop(share);
+    let with_output = TaskParts { payload: false, output: true };
+    let (_, share) = fixture.handle.get_for_response(&id, with_output, &caller).await.unwrap();
+    assert_eq!(used(), usual + 4 * OUTPUT_KEPT_BYTES as u64, "what is read for the excerpt counts");
+    drop(share);
     let held = memory.share_now(MemoryPart::Responses, &"other".into(), limit - usual);
-    let mut waiting = pin!(fixture.handle.get_for_response(&id, true, &caller));
+    let with_payload = TaskParts { payload: true, output: false };
+    let mut waiting = pin!(fixture.handle.get_for_response(&id, with_payload, &caller));
     assert!(waiting.as_mut().now_or_never().is_none());
     assert_eq!(used(), limit - usual, "it holds nothing while it waits");
     drop(held);

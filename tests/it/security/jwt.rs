@@ -99,7 +99,7 @@ async fn a_token_of_the_issuer_is_accepted_and_forgeries_are_refused() {
     let good = issuer.sign(&claims(|_| ()));
     let caller = Caller::new(&server, &good);
     let id = caller.tasks().submit_task(noop()).await.unwrap().into_inner().task_id;
-    let request = v1::GetTaskRequest { task_id: id, include_payload: false };
+    let request = v1::GetTaskRequest { task_id: id, ..Default::default() };
     let task = caller.tasks().get_task(request).await.unwrap().into_inner().task.unwrap();
     assert_eq!((task.submitted_by.as_str(), task.namespace.as_str()), ("jwt:alice", "team-a"));
     let denied = caller.tasks().delete_tasks(v1::DeleteTasksRequest::default()).await.unwrap_err();
@@ -189,7 +189,7 @@ async fn tokens_obey_the_rules_of_jws_and_jwt_and_each_refusal_is_explained_in_t
     let long = issuer.sign(&claims(|claims| claims["sub"] = json!(subject)));
     let caller = Caller::new(&server, &long);
     let id = caller.tasks().submit_task(noop()).await.unwrap().into_inner().task_id;
-    let request = v1::GetTaskRequest { task_id: id, include_payload: false };
+    let request = v1::GetTaskRequest { task_id: id, ..Default::default() };
     let task = caller.tasks().get_task(request).await.unwrap().into_inner().task.unwrap();
     assert_eq!(task.submitted_by, format!("jwt:{subject}"));
 

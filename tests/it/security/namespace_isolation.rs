@@ -47,7 +47,7 @@ async fn submit(caller: &Caller, request: v1::SubmitTaskRequest) -> Result<Strin
 }
 
 async fn get(caller: &Caller, id: &str) -> Result<v1::Task, Status> {
-    let request = v1::GetTaskRequest { task_id: id.into(), include_payload: true };
+    let request = v1::GetTaskRequest { task_id: id.into(), include_payload: true, ..Default::default() };
     caller.tasks().get_task(request).await.map(|answer| answer.into_inner().task.unwrap())
 }
 

@@ -358,7 +358,7 @@ async fn the_audit_log_contains_each_state_change_with_its_caller() {
 }
 
 async fn get_task(caller: &Caller, id: &str) -> v1::Task {
-    let request = v1::GetTaskRequest { task_id: id.into(), include_payload: false };
+    let request = v1::GetTaskRequest { task_id: id.into(), ..Default::default() };
     caller.tasks().get_task(request).await.unwrap().into_inner().task.unwrap()
 }
 

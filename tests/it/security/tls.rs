@@ -183,7 +183,7 @@ async fn a_client_certificate_identifies_the_caller() {
     let refused = scaler.tasks().submit_task(submit()).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
     let id = ci.tasks().submit_task(submit()).await.unwrap().into_inner().task_id;
-    let request = v1::GetTaskRequest { task_id: id, include_payload: false };
+    let request = v1::GetTaskRequest { task_id: id, ..Default::default() };
     let task = scaler.tasks().get_task(request).await.unwrap().into_inner().task.unwrap();
     assert_eq!((task.submitted_by.as_str(), task.namespace.as_str()), ("cert:ci.team-a.svc", "team-a"));
     let refused = with(Some(&unlisted)).tasks().submit_task(submit()).await.unwrap_err();

@@ -268,7 +268,7 @@ impl Server {
     }
 
     pub async fn get(&self, id: &str) -> v1::Task {
-        let request = v1::GetTaskRequest { task_id: id.to_owned(), include_payload: true };
+        let request = v1::GetTaskRequest { task_id: id.to_owned(), include_payload: true, ..Default::default() };
         self.helper().get_task(request).await.unwrap().into_inner().task.unwrap()
     }
 

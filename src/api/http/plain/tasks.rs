@@ -103,8 +103,8 @@ pub async fn get(call: Call) -> Result<String, Status> {
         let response: v1::WaitTaskResponse = call.client.rpc("/lineshaft.v1.TaskService/WaitTask", &request).await?;
         waited = response.task;
     }
-    // WaitTask does not return the payload.
-    let request = v1::GetTaskRequest { task_id: call.id, include_payload: true };
+    // WaitTask returns neither the payload nor the output.
+    let request = v1::GetTaskRequest { task_id: call.id, include_payload: true, include_output: true };
     let response: Result<v1::GetTaskResponse, Status> =
         call.client.rpc("/lineshaft.v1.TaskService/GetTask", &request).await;
     let task = match (response, waited) {
@@ -113,7 +113,19 @@ pub async fn get(call: Call) -> Result<String, Status> {
         (Err(error), Some(waited)) if error.code() == Code::NotFound => Some(waited),
         (Err(error), _) => return Err(error),
     };
-    Ok(to_json(&TaskJson::from(&task.unwrap_or_default())))
+    let task = task.unwrap_or_default();
+    let written = task.output.clone().unwrap_or_default();
+    let output = written.stdout.map(|stdout| stdout.to_text());
+    let error = written.stderr.map(|stderr| stderr.to_text());
+    Ok(to_json(&WithOutput { task: TaskJson::from(&task), output, error }))
+}
+
+#[derive(Serialize)]
+struct WithOutput<'a> {
+    #[serde(flatten)]
+    task: TaskJson<'a>,
+    output: Option<String>,
+    error: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -3,6 +3,6 @@
 pub const FILES: [(&str, &[u8]); 4] = [
     ("assets/icon-EmPn01Xn.svg", include_bytes!("dist/assets/icon-EmPn01Xn.svg")),
     ("assets/index-BiaTGns0.css", include_bytes!("dist/assets/index-BiaTGns0.css")),
-    ("assets/index-v4SlrXgo.js", include_bytes!("dist/assets/index-v4SlrXgo.js")),
+    ("assets/index-CTNtmKhU.js", include_bytes!("dist/assets/index-CTNtmKhU.js")),
     ("index.html", include_bytes!("dist/index.html")),
 ];

@@ -27,7 +27,7 @@ use crate::api::middleware::response_memory::ResponseMemory;
 use crate::api::status::into_status;
 use crate::model::{Role, limits};
 use crate::proto::v1::{self, task_service_server::TaskService};
-use crate::scheduler::Handle;
+use crate::scheduler::{Handle, TaskParts};
 
 pub(super) use submit::Converter;
 
@@ -101,8 +101,8 @@ impl TaskService for Tasks {
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Result<Response<v1::GetTaskResponse>, Status> {
         let caller = self.callers.extract(&request)?;
         let request = request.into_inner();
-        let found = caller.find(&self.handle, Role::Viewer, &request.task_id, request.include_payload).await?;
-        let (snapshot, memory) = found;
+        let parts = TaskParts { payload: request.include_payload, output: request.include_output };
+        let (snapshot, memory) = caller.find(&self.handle, Role::Viewer, &request.task_id, parts).await?;
         let revision = snapshot.revision.0;
         let include = task::Include { payload: request.include_payload, result: true };
         let response = v1::GetTaskResponse { task: Some(task::snapshot(snapshot, include)), revision };

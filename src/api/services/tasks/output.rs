@@ -13,7 +13,7 @@ use crate::api::convert::numbers::{to_i32, to_i64};
 use crate::api::status::into_status;
 use crate::model::{Captured, OutputStream, Role, TaskFilter, TaskId, limits};
 use crate::proto::v1;
-use crate::scheduler::{Draining, Handle, OutputBuffer, OutputSource, Refusal, Watch};
+use crate::scheduler::{Draining, Handle, OutputBuffer, OutputSource, Refusal, TaskParts, Watch};
 
 /// Stored output of an attempt: head and tail of both streams.
 const STORED_BYTES_MAX: u64 = 4 * limits::OUTPUT_KEPT_BYTES as u64;
@@ -44,7 +44,8 @@ pub async fn read(
         }
     };
     invalid.check().map_err(into_status)?;
-    let id = caller.find(&handle, Role::Viewer, &request.task_id, false).await?.0.task.spec.id.clone();
+    let (found, _) = caller.find(&handle, Role::Viewer, &request.task_id, TaskParts::default()).await?;
+    let id = found.task.spec.id.clone();
     let follow = request.follow;
     Ok(Box::pin(chunks(Reader {
         handle,

@@ -11,7 +11,7 @@ use crate::api::convert::time;
 use crate::api::status::into_status;
 use crate::model::{Role, TaskExtras};
 use crate::proto::v1;
-use crate::scheduler::{Handle, TaskNotFinished};
+use crate::scheduler::{Handle, TaskNotFinished, TaskParts};
 
 use super::submit::{self, Converter, SubmittedTask};
 
@@ -23,7 +23,8 @@ pub async fn retry(
     caller: &Caller,
 ) -> Result<SubmittedTask, Status> {
     // The memory of the ended task is held until its payload is that of the new one.
-    let (snapshot, _memory) = caller.find(handle, Role::Submitter, &request.task_id, true).await?;
+    let with_payload = TaskParts { payload: true, output: false };
+    let (snapshot, _memory) = caller.find(handle, Role::Submitter, &request.task_id, with_payload).await?;
     let (id, state) = (snapshot.task.spec.id.clone(), snapshot.task.status.state);
     if !state.is_terminal() {
         return Err(into_status(TaskNotFinished { task: id, state }));

@@ -295,7 +295,7 @@ class TaskDependencies(_message.Message):
     def __init__(self, parent_ids: _Optional[_Iterable[str]] = ..., parents: _Optional[int] = ..., on_parent_failure: _Optional[_Union[OnParentFailure, str]] = ..., unfinished_parents: _Optional[int] = ..., unfinished_parent_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("task_id", "namespace", "handler", "pool", "priority", "state", "display_name", "labels", "batch_id", "request_id", "attempt", "retry", "timeout", "submitted_at", "eligible_at", "started_at", "finished_at", "expires_at", "revision", "submitted_by", "worker", "failure", "payload", "result", "resource_usage", "cancel", "progress", "progress_note", "at_most_once", "durability", "stdout_bytes", "stderr_bytes", "args", "retry_of", "dependencies", "limits", "limit_hold", "trace_id", "unique_key", "artifacts", "fairness_key")
+    __slots__ = ("task_id", "namespace", "handler", "pool", "priority", "state", "display_name", "labels", "batch_id", "request_id", "attempt", "retry", "timeout", "submitted_at", "eligible_at", "started_at", "finished_at", "expires_at", "revision", "submitted_by", "worker", "failure", "payload", "result", "resource_usage", "cancel", "progress", "progress_note", "at_most_once", "durability", "stdout_bytes", "stderr_bytes", "args", "retry_of", "dependencies", "limits", "limit_hold", "trace_id", "unique_key", "artifacts", "fairness_key", "output")
     class LabelsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -344,6 +344,7 @@ class Task(_message.Message):
     UNIQUE_KEY_FIELD_NUMBER: _ClassVar[int]
     ARTIFACTS_FIELD_NUMBER: _ClassVar[int]
     FAIRNESS_KEY_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     namespace: str
     handler: str
@@ -385,7 +386,28 @@ class Task(_message.Message):
     unique_key: str
     artifacts: _containers.RepeatedCompositeFieldContainer[Artifact]
     fairness_key: str
-    def __init__(self, task_id: _Optional[str] = ..., namespace: _Optional[str] = ..., handler: _Optional[str] = ..., pool: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., state: _Optional[_Union[TaskState, str]] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., batch_id: _Optional[str] = ..., request_id: _Optional[str] = ..., attempt: _Optional[int] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., submitted_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., eligible_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., submitted_by: _Optional[str] = ..., worker: _Optional[str] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., result: _Optional[_Union[Payload, _Mapping]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., cancel: _Optional[_Union[CancelReceipt, _Mapping]] = ..., progress: _Optional[float] = ..., progress_note: _Optional[str] = ..., at_most_once: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., args: _Optional[_Iterable[str]] = ..., retry_of: _Optional[str] = ..., dependencies: _Optional[_Union[TaskDependencies, _Mapping]] = ..., limits: _Optional[_Iterable[_Union[TaskLimit, _Mapping]]] = ..., limit_hold: _Optional[_Union[LimitHold, _Mapping]] = ..., trace_id: _Optional[str] = ..., unique_key: _Optional[str] = ..., artifacts: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ..., fairness_key: _Optional[str] = ...) -> None: ...
+    output: OutputExcerpt
+    def __init__(self, task_id: _Optional[str] = ..., namespace: _Optional[str] = ..., handler: _Optional[str] = ..., pool: _Optional[str] = ..., priority: _Optional[_Union[Priority, str]] = ..., state: _Optional[_Union[TaskState, str]] = ..., display_name: _Optional[str] = ..., labels: _Optional[_Mapping[str, str]] = ..., batch_id: _Optional[str] = ..., request_id: _Optional[str] = ..., attempt: _Optional[int] = ..., retry: _Optional[_Union[RetryPolicy, _Mapping]] = ..., timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., submitted_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., eligible_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., expires_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., revision: _Optional[int] = ..., submitted_by: _Optional[str] = ..., worker: _Optional[str] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ..., result: _Optional[_Union[Payload, _Mapping]] = ..., resource_usage: _Optional[_Union[ResourceUsage, _Mapping]] = ..., cancel: _Optional[_Union[CancelReceipt, _Mapping]] = ..., progress: _Optional[float] = ..., progress_note: _Optional[str] = ..., at_most_once: bool = ..., durability: _Optional[_Union[Durability, str]] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., args: _Optional[_Iterable[str]] = ..., retry_of: _Optional[str] = ..., dependencies: _Optional[_Union[TaskDependencies, _Mapping]] = ..., limits: _Optional[_Iterable[_Union[TaskLimit, _Mapping]]] = ..., limit_hold: _Optional[_Union[LimitHold, _Mapping]] = ..., trace_id: _Optional[str] = ..., unique_key: _Optional[str] = ..., artifacts: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ..., fairness_key: _Optional[str] = ..., output: _Optional[_Union[OutputExcerpt, _Mapping]] = ...) -> None: ...
+
+class OutputExcerpt(_message.Message):
+    __slots__ = ("attempt", "stdout", "stderr")
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    STDOUT_FIELD_NUMBER: _ClassVar[int]
+    STDERR_FIELD_NUMBER: _ClassVar[int]
+    attempt: int
+    stdout: StreamExcerpt
+    stderr: StreamExcerpt
+    def __init__(self, attempt: _Optional[int] = ..., stdout: _Optional[_Union[StreamExcerpt, _Mapping]] = ..., stderr: _Optional[_Union[StreamExcerpt, _Mapping]] = ...) -> None: ...
+
+class StreamExcerpt(_message.Message):
+    __slots__ = ("head", "omitted_bytes", "tail")
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    OMITTED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
+    head: str
+    omitted_bytes: int
+    tail: str
+    def __init__(self, head: _Optional[str] = ..., omitted_bytes: _Optional[int] = ..., tail: _Optional[str] = ...) -> None: ...
 
 class Artifact(_message.Message):
     __slots__ = ("name", "content_type", "size_bytes", "sha256", "link")

@@ -191,12 +191,14 @@ class RunTaskResponse(_message.Message):
     def __init__(self, accepted: _Optional[_Union[SubmitTaskResponse, _Mapping]] = ..., event: _Optional[_Union[_task_pb2.TaskEvent, _Mapping]] = ..., task: _Optional[_Union[_task_pb2.Task, _Mapping]] = ...) -> None: ...
 
 class GetTaskRequest(_message.Message):
-    __slots__ = ("task_id", "include_payload")
+    __slots__ = ("task_id", "include_payload", "include_output")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     INCLUDE_PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_OUTPUT_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     include_payload: bool
-    def __init__(self, task_id: _Optional[str] = ..., include_payload: bool = ...) -> None: ...
+    include_output: bool
+    def __init__(self, task_id: _Optional[str] = ..., include_payload: bool = ..., include_output: bool = ...) -> None: ...
 
 class GetTaskResponse(_message.Message):
     __slots__ = ("task", "revision")

@@ -226,11 +226,24 @@ export interface Task {
   uniqueKey: string;
   artifacts: Artifact[];
   fairnessKey: string;
+  output: OutputExcerpt | undefined;
 }
 
 export interface Task_LabelsEntry {
   key: string;
   value: string;
+}
+
+export interface OutputExcerpt {
+  attempt: number;
+  stdout: StreamExcerpt | undefined;
+  stderr: StreamExcerpt | undefined;
+}
+
+export interface StreamExcerpt {
+  head: string;
+  omittedBytes: bigint;
+  tail: string;
 }
 
 export interface Artifact {
@@ -1450,6 +1463,7 @@ function createBaseTask(): Task {
     uniqueKey: "",
     artifacts: [],
     fairnessKey: "",
+    output: undefined,
   };
 }
 
@@ -1586,6 +1600,9 @@ export const Task: MessageFns<Task> = {
     }
     if (message.fairnessKey !== "") {
       writer.uint32(346).string(message.fairnessKey);
+    }
+    if (message.output !== undefined) {
+      OutputExcerpt.encode(message.output, writer.uint32(354).fork()).join();
     }
     return writer;
   },
@@ -1934,6 +1951,14 @@ export const Task: MessageFns<Task> = {
             message.fairnessKey = reader.string();
             continue;
           }
+          case 44: {
+            if (tag !== 354) {
+              break;
+            }
+
+            message.output = OutputExcerpt.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2022,6 +2047,9 @@ export const Task: MessageFns<Task> = {
     message.uniqueKey = object.uniqueKey ?? "";
     message.artifacts = object.artifacts?.map((e) => Artifact.fromPartial(e)) || [];
     message.fairnessKey = object.fairnessKey ?? "";
+    message.output = (object.output !== undefined && object.output !== null)
+      ? OutputExcerpt.fromPartial(object.output)
+      : undefined;
     return message;
   },
 };
@@ -2089,6 +2117,173 @@ export const Task_LabelsEntry: MessageFns<Task_LabelsEntry> = {
     const message = createBaseTask_LabelsEntry();
     message.key = object.key ?? "";
     message.value = object.value ?? "";
+    return message;
+  },
+};
+
+function createBaseOutputExcerpt(): OutputExcerpt {
+  return { attempt: 0, stdout: undefined, stderr: undefined };
+}
+
+export const OutputExcerpt: MessageFns<OutputExcerpt> = {
+  encode(message: OutputExcerpt, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.attempt !== 0) {
+      writer.uint32(8).int32(message.attempt);
+    }
+    if (message.stdout !== undefined) {
+      StreamExcerpt.encode(message.stdout, writer.uint32(18).fork()).join();
+    }
+    if (message.stderr !== undefined) {
+      StreamExcerpt.encode(message.stderr, writer.uint32(26).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): OutputExcerpt {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOutputExcerpt();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.attempt = reader.int32();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.stdout = StreamExcerpt.decode(reader, reader.uint32());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.stderr = StreamExcerpt.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<OutputExcerpt>, I>>(base?: I): OutputExcerpt {
+    return OutputExcerpt.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<OutputExcerpt>, I>>(object: I): OutputExcerpt {
+    const message = createBaseOutputExcerpt();
+    message.attempt = object.attempt ?? 0;
+    message.stdout = (object.stdout !== undefined && object.stdout !== null)
+      ? StreamExcerpt.fromPartial(object.stdout)
+      : undefined;
+    message.stderr = (object.stderr !== undefined && object.stderr !== null)
+      ? StreamExcerpt.fromPartial(object.stderr)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseStreamExcerpt(): StreamExcerpt {
+  return { head: "", omittedBytes: 0n, tail: "" };
+}
+
+export const StreamExcerpt: MessageFns<StreamExcerpt> = {
+  encode(message: StreamExcerpt, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.head !== "") {
+      writer.uint32(10).string(message.head);
+    }
+    if (message.omittedBytes !== 0n) {
+      if (BigInt.asIntN(64, message.omittedBytes) !== message.omittedBytes) {
+        throw new globalThis.Error("value provided for field message.omittedBytes of type int64 too large");
+      }
+      writer.uint32(16).int64(message.omittedBytes);
+    }
+    if (message.tail !== "") {
+      writer.uint32(26).string(message.tail);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StreamExcerpt {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStreamExcerpt();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.head = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.omittedBytes = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.tail = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create<I extends Exact<DeepPartial<StreamExcerpt>, I>>(base?: I): StreamExcerpt {
+    return StreamExcerpt.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<StreamExcerpt>, I>>(object: I): StreamExcerpt {
+    const message = createBaseStreamExcerpt();
+    message.head = object.head ?? "";
+    message.omittedBytes = (object.omittedBytes !== undefined && object.omittedBytes !== null)
+      ? BigInt(object.omittedBytes)
+      : 0n;
+    message.tail = object.tail ?? "";
     return message;
   },
 };

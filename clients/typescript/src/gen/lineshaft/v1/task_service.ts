@@ -140,6 +140,7 @@ export interface RunTaskResponse {
 export interface GetTaskRequest {
   taskId: string;
   includePayload: boolean;
+  includeOutput: boolean;
 }
 
 export interface GetTaskResponse {
@@ -1808,7 +1809,7 @@ export const RunTaskResponse: MessageFns<RunTaskResponse> = {
 };
 
 function createBaseGetTaskRequest(): GetTaskRequest {
-  return { taskId: "", includePayload: false };
+  return { taskId: "", includePayload: false, includeOutput: false };
 }
 
 export const GetTaskRequest: MessageFns<GetTaskRequest> = {
@@ -1818,6 +1819,9 @@ export const GetTaskRequest: MessageFns<GetTaskRequest> = {
     }
     if (message.includePayload !== false) {
       writer.uint32(16).bool(message.includePayload);
+    }
+    if (message.includeOutput !== false) {
+      writer.uint32(24).bool(message.includeOutput);
     }
     return writer;
   },
@@ -1851,6 +1855,14 @@ export const GetTaskRequest: MessageFns<GetTaskRequest> = {
             message.includePayload = reader.bool();
             continue;
           }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.includeOutput = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1870,6 +1882,7 @@ export const GetTaskRequest: MessageFns<GetTaskRequest> = {
     const message = createBaseGetTaskRequest();
     message.taskId = object.taskId ?? "";
     message.includePayload = object.includePayload ?? false;
+    message.includeOutput = object.includeOutput ?? false;
     return message;
   },
 };
