@@ -5,6 +5,8 @@
 
 mod admin_ports;
 mod artifact_cleaner;
+mod checked_config;
+mod connections;
 pub mod doctor;
 mod error;
 mod listening;
@@ -42,6 +44,7 @@ use crate::telemetry::metrics::ServerGauges;
 use crate::telemetry::panics;
 use crate::{api, scheduler, store};
 
+pub use checked_config::CheckedConfig;
 pub use error::StartError;
 pub use options::telemetry as telemetry_options;
 pub use reload::ConfigFile;
@@ -98,12 +101,13 @@ impl Drain {
 /// # Errors
 /// [`StartError`]; a server that has started ends by a drain, unless a part of it ends unexpectedly.
 pub async fn serve(
-    (config, file): (Config, ConfigFile),
+    (checked, file): (CheckedConfig, ConfigFile),
     ready_file: Option<PathBuf>,
     instance: &str,
     pipeline: &mut Pipeline,
 ) -> Result<(), StartError> {
-    let mut started = start(config.clone(), Handlers::new(), instance, pipeline).await?;
+    let config = checked.config.clone();
+    let mut started = start_checked(checked, Handlers::new(), instance, pipeline).await?;
     started.drain_on_signals()?;
     started.reload_on_changes(config, file)?;
     if let Some(path) = &ready_file {
@@ -123,9 +127,16 @@ pub async fn start(
     instance: &str,
     pipeline: &mut Pipeline,
 ) -> Result<Started, StartError> {
-    let runtime = runtime::Handle::current();
-    let schedules = schedules::configured(&config)?;
+    start_checked(CheckedConfig::new(config)?, functions, instance, pipeline).await
+}
 
+async fn start_checked(
+    CheckedConfig { config, schedules }: CheckedConfig,
+    functions: Handlers,
+    instance: &str,
+    pipeline: &mut Pipeline,
+) -> Result<Started, StartError> {
+    let runtime = runtime::Handle::current();
     // Bound first, so that a port in use or a bad certificate is reported before the store is opened.
     let security = security::open(&config)?;
     let (listener, address) = listen(config.server.listen).await?;

@@ -12,7 +12,14 @@ use crate::runners::{http, process};
 use crate::store::StoreError;
 use crate::telemetry::export::otlp::ExportError;
 
-use super::schedules::InvalidSchedule;
+/// A setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{setting}: {description}")]
+pub struct InvalidSetting {
+    /// Such as `schedule[0].cron`.
+    pub setting: String,
+    pub description: String,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -49,7 +56,7 @@ pub enum StartError {
     #[error(transparent)]
     WasmEngine(#[from] wasm::EngineError),
     #[error(transparent)]
-    Schedule(#[from] InvalidSchedule),
+    Setting(#[from] InvalidSetting),
     #[error("the {part} has ended unexpectedly; the log names the cause")]
     Ended { part: &'static str },
     /// An operating-system call failed.

@@ -18,10 +18,11 @@ use crate::scheduler::{self, Refusal};
 use crate::telemetry::metrics::ServerGauges;
 use crate::telemetry::panics;
 
+use super::checked_config::{CheckedConfig, check_loaded};
 use super::error::{StartError, failed_to};
 use super::options;
 use super::registry::{self, Hosts};
-use super::schedules::{self, ConfiguredSchedules};
+use super::schedules::ConfiguredSchedules;
 use crate::runners::Runners;
 
 /// The configuration of a server and its file, if it has one.
@@ -33,17 +34,18 @@ pub struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Loads the configuration.
+    /// Loads and checks the configuration.
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub fn open(sources: Sources) -> Result<(Config, Self), ConfigError> {
+    pub fn open(sources: Sources) -> Result<(CheckedConfig, Self), ConfigError> {
         let path = sources.file();
         // Before the file is read, so that a change in between is seen.
         let seen = path.as_deref().and_then(stamp);
         let loaded = sources.load()?;
-        schedules::loaded(&loaded)?;
-        Ok((loaded.config, Self { sources: Arc::new(sources), path, seen }))
+        let schedules = check_loaded(&loaded)?;
+        let checked = CheckedConfig { config: loaded.config, schedules };
+        Ok((checked, Self { sources: Arc::new(sources), path, seen }))
     }
 
     /// Whether the file has changed since the last call.
@@ -157,7 +159,7 @@ impl Reload {
 
 fn load(sources: &Sources, hosts: &Hosts) -> Result<(Loaded, Runners, ConfiguredSchedules), ReloadError> {
     let loaded = sources.load()?;
-    let schedules = schedules::loaded(&loaded)?;
+    let schedules = check_loaded(&loaded)?;
     match registry::build(&loaded.config, &Handlers::new(), hosts) {
         Ok(runners) => Ok((loaded, runners, schedules)),
         Err(error) => {

@@ -5,20 +5,13 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::api;
-use crate::config::{self, Config, ConfigError, Dst, Loaded, Overlap};
+use crate::config::{self, Config, Dst, Overlap};
 use crate::model::{Clock, Coded, ScheduleKey, ScheduleSpec, SystemClock};
 use crate::proto::v1::{self, payload::Kind, schedule_spec::Rule};
 
-pub(super) type ConfiguredSchedules = HashMap<ScheduleKey, ScheduleSpec>;
+use super::error::InvalidSetting;
 
-/// A schedule that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{setting}: {description}")]
-pub struct InvalidSchedule {
-    /// Such as `schedule[0].cron`.
-    pub setting: String,
-    pub description: String,
-}
+pub(super) type ConfiguredSchedules = HashMap<ScheduleKey, ScheduleSpec>;
 
 /// Settings of a schedule, by the fields of the contract.
 const SETTINGS: [(&str, &str); 7] = [
@@ -34,8 +27,8 @@ const SETTINGS: [(&str, &str); 7] = [
 /// Converts the schedules of a valid configuration.
 ///
 /// # Errors
-/// [`InvalidSchedule`].
-pub(super) fn configured(config: &Config) -> Result<ConfiguredSchedules, InvalidSchedule> {
+/// [`InvalidSetting`].
+pub(super) fn configured(config: &Config) -> Result<ConfiguredSchedules, InvalidSetting> {
     let (catalog, now) = (Arc::new(config.catalog()), SystemClock.now());
     let mut schedules = ConfiguredSchedules::with_capacity(config.schedules.len());
     for (index, schedule) in config.schedules.iter().enumerate() {
@@ -47,15 +40,7 @@ pub(super) fn configured(config: &Config) -> Result<ConfiguredSchedules, Invalid
     Ok(schedules)
 }
 
-/// As [`configured`], with the line of a schedule that cannot be used.
-///
-/// # Errors
-/// [`ConfigError`].
-pub(super) fn loaded(loaded: &Loaded) -> Result<ConfiguredSchedules, ConfigError> {
-    configured(&loaded.config).map_err(|InvalidSchedule { setting, description }| loaded.problem(&setting, description))
-}
-
-fn invalid(index: usize, error: &dyn Coded) -> InvalidSchedule {
+fn invalid(index: usize, error: &dyn Coded) -> InvalidSetting {
     let violation = error.details().violations.into_iter().next();
     let (field, description) = violation
         .map_or_else(|| (String::new(), error.to_string()), |violation| (violation.field, violation.description));
@@ -65,7 +50,7 @@ fn invalid(index: usize, error: &dyn Coded) -> InvalidSchedule {
         rest.strip_prefix("task.").unwrap_or(rest)
     });
     let separator = if setting.is_empty() { "" } else { "." };
-    InvalidSchedule { setting: format!("schedule[{index}]{separator}{setting}"), description }
+    InvalidSetting { setting: format!("schedule[{index}]{separator}{setting}"), description }
 }
 
 fn request(schedule: &config::Schedule) -> v1::ScheduleSpec {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::app::{self, ConfigFile};
-use crate::config::{Config, Overrides, Sources};
+use crate::app::{self, CheckedConfig, ConfigFile};
+use crate::config::{Overrides, Sources};
 use crate::runners::process;
 use crate::telemetry;
 use crate::telemetry::export::pipeline::Pipeline;
@@ -36,7 +36,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
         Err(error) => return fail(2, &error),
     };
     let instance = uuid::Uuid::new_v4().to_string();
-    let mut pipeline = match telemetry::start(app::telemetry_options(&config), &environment(), &instance) {
+    let mut pipeline = match telemetry::start(app::telemetry_options(&config.config), &environment(), &instance) {
         Ok(pipeline) => pipeline,
         Err(error) => return fail(2, &error),
     };
@@ -49,7 +49,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
 }
 
 fn serve(
-    config: (Config, ConfigFile),
+    config: (CheckedConfig, ConfigFile),
     ready_file: Option<PathBuf>,
     instance: &str,
     pipeline: &mut Pipeline,

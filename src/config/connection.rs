@@ -21,7 +21,7 @@ pub struct Connection {
     /// another machine is encrypted, and the certificate of the server is checked, unless the URL has `sslmode=disable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<String>,
-    /// For `postgres`: file with the password, which is read for each connection. Default: no password.
+    /// For `postgres`: file with the password. It must be readable at the start, and is read for each connection. Default: no password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
     /// For `postgres`: PEM file with the CAs of the server. Default: those of the system.

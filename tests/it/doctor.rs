@@ -112,6 +112,21 @@ fn a_missing_configuration_file_is_reported() {
 }
 
 #[test]
+fn a_password_file_that_cannot_be_read_is_reported_and_prevents_a_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = "[[connection]]\nname = \"park\"\npostgres = \"postgresql://me@db.invalid/park\"\n\
+                  password_file = \"/nosuch/password\"\n";
+    let problem = "connection[0].password_file: failed to read `/nosuch/password`: No such file";
+    let output = doctor(config, directory.path(), &[]);
+    let printed = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("FAIL  connections") && printed.contains(problem), "{printed}");
+
+    let log = Server::fail_to_start(config, &[]);
+    assert!(log.contains("connection[0].password_file") && log.contains("failed to read `/nosuch/password`"), "{log}");
+}
+
+#[test]
 fn a_closed_output_pipe_is_no_error() {
     let directory = tempfile::tempdir().unwrap();
     #[expect(clippy::disallowed_methods, reason = "starts the binary under test")]

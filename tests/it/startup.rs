@@ -85,5 +85,5 @@ fn a_missing_ca_for_the_keys_of_tokens_stops_the_start() {
     let jwt = "[auth.jwt]\nissuer = \"i\"\naudience = \"a\"\njwks_url = \"https://127.0.0.1:1/keys\"\njwks_ca = \"/nosuch.pem\"\n\
                [[auth.jwt.grant]]\nclaim = \"sub\"\nvalue = \"x\"\nrole = \"admin\"\nnamespaces = [\"*\"]\n";
     let log = Server::fail_to_start(jwt, &[]);
-    assert!(log.contains("failed to read `/nosuch.pem`"), "{log}");
+    assert!(log.contains("failed to read `/nosuch.pem` (auth.jwt.jwks_ca)"), "{log}");
 }

@@ -60,8 +60,11 @@ impl Keys {
     /// # Errors
     /// [`AuthError`]; the keys stay as they were.
     pub fn reload(&self, usages: &UsageRegistry) -> Result<(), AuthError> {
-        let text = std::fs::read_to_string(&self.path)
-            .map_err(|source| AuthError::Unreadable { path: self.path.clone(), source })?;
+        let text = std::fs::read_to_string(&self.path).map_err(|source| AuthError::Unreadable {
+            setting: "auth.tokens_file",
+            path: self.path.clone(),
+            source,
+        })?;
         let invalid = |error: KeyFileError| AuthError::Invalid { path: self.path.clone(), why: error.to_string() };
         let parsed = KeyFile::parse_keys(&text).map_err(invalid)?;
         let old = self.by_id.load();

@@ -46,8 +46,8 @@ pub struct TlsOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read, or is not valid PEM.
-    #[error("failed to read `{path}`: {source}", path = path.display())]
-    File { path: PathBuf, source: pem::Error },
+    #[error("failed to read `{path}` ({setting}): {source}", path = path.display())]
+    File { setting: &'static str, path: PathBuf, source: pem::Error },
     /// A file contains no PEM object of the required kind.
     #[error("`{path}` contains no {what}", path = path.display())]
     Empty { path: PathBuf, what: &'static str },
@@ -155,9 +155,12 @@ impl Tls {
 }
 
 fn load(options: &TlsOptions) -> Result<Loaded, TlsError> {
-    let chain = certificates(&options.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&options.key)
-        .map_err(|source| TlsError::File { path: options.key.clone(), source })?;
+    let chain = certificates(&options.certificate, "tls.certificate")?;
+    let key = PrivateKeyDer::from_pem_file(&options.key).map_err(|source| TlsError::File {
+        setting: "tls.key",
+        path: options.key.clone(),
+        source,
+    })?;
     let provider = Arc::new(ring::default_provider());
     let mismatch =
         |source| TlsError::KeyMismatch { certificate: options.certificate.clone(), key: options.key.clone(), source };
@@ -177,25 +180,26 @@ fn load(options: &TlsOptions) -> Result<Loaded, TlsError> {
 fn client_verifier(path: &Path, options: &TlsOptions) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let invalid = |source| TlsError::ClientCa { path: path.to_owned(), source };
     let mut roots = RootCertStore::empty();
-    for root in certificates(path)? {
+    for root in certificates(path, "tls.client_ca")? {
         roots.add(root).map_err(|_| invalid(VerifierBuilderError::NoRootAnchors))?;
     }
     let provider = Arc::new(ring::default_provider());
     let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     if let Some(path) = &options.client_crl {
-        verifier = verifier.with_crls(all::<CertificateRevocationListDer<'static>>(path, "revocation list")?);
+        let lists = all::<CertificateRevocationListDer<'static>>(path, "tls.client_crl", "revocation list")?;
+        verifier = verifier.with_crls(lists);
     }
     let verifier = if options.client_required { verifier } else { verifier.allow_unauthenticated() };
     verifier.build().map_err(invalid)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    all(path, "certificate")
+fn certificates(path: &Path, setting: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    all(path, setting, "certificate")
 }
 
 /// All PEM objects of one kind in a file, at least one.
-fn all<T: PemObject>(path: &Path, what: &'static str) -> Result<Vec<T>, TlsError> {
-    let invalid = |source| TlsError::File { path: path.to_owned(), source };
+fn all<T: PemObject>(path: &Path, setting: &'static str, what: &'static str) -> Result<Vec<T>, TlsError> {
+    let invalid = |source| TlsError::File { setting, path: path.to_owned(), source };
     let found: Vec<T> = T::pem_file_iter(path).map_err(invalid)?.collect::<Result<_, _>>().map_err(invalid)?;
     if found.is_empty() { Err(TlsError::Empty { path: path.to_owned(), what }) } else { Ok(found) }
 }

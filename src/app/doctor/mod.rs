@@ -20,7 +20,7 @@ use crate::telemetry::export::settings::{Settings, environment};
 
 use report::{Finding, Report};
 
-use super::schedules;
+use super::{connections, schedules};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -56,6 +56,10 @@ async fn check_all(config: &Config, report: &mut Report) {
     report.add(configuration(config));
     if let Err(error) = schedules::configured(config) {
         report.add(Finding::failure("schedules", error.to_string()).with_advice("correct the schedule"));
+    }
+    if let Err(error) = connections::check(config) {
+        let advice = "the server would not start; correct the path, or make the file readable for its user";
+        report.add(Finding::failure("connections", error.to_string()).with_advice(advice));
     }
     report.extend(handlers::check(config));
     let disk = disk::check(&config.store);

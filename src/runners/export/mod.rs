@@ -28,4 +28,5 @@ mod value;
 mod writer;
 
 pub use options::{Database, ExportOptions, OptionsError, PostgresOptions, Source};
+pub use postgres::check_ca;
 pub use runner::ExportRunner;

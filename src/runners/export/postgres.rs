@@ -9,12 +9,14 @@ mod values;
 
 use std::fmt::Write as _;
 use std::io::Write;
+use std::path::Path;
 use std::pin::pin;
 
 use futures_util::TryStreamExt;
 use tokio_postgres::Client;
 
 use connection::Connected;
+use tls::Tls;
 use values::{Bound, Decoder};
 
 use super::error::{ExportError, text_of};
@@ -25,6 +27,11 @@ use super::writer::Shortened;
 use crate::runners::StopCause;
 
 const DIALECT: Dialect = Dialect { placeholder: '$' };
+
+/// Whether a file has the CAs of a server, or why not. Blocks.
+pub fn check_ca(path: &Path) -> Result<(), String> {
+    Tls::new(Some(path)).map(drop)
+}
 
 /// Cancels the query on the server when a stop is requested.
 pub(super) async fn export(

@@ -83,7 +83,8 @@ fn tls(url: &UrlTemplate, ca: Option<&Path>) -> Result<(TlsConnector, ServerName
 }
 
 fn roots_of(path: &Path) -> Result<RootCertStore, OptionsError> {
-    let pem = std::fs::read(path).map_err(|source| OptionsError::Unreadable { path: path.to_owned(), source })?;
+    let unreadable = |source| OptionsError::Unreadable { setting: "http.ca", path: path.to_owned(), source };
+    let pem = std::fs::read(path).map_err(unreadable)?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let added = certificate.ok().map(|certificate| roots.add(certificate));

@@ -39,8 +39,8 @@ pub struct HttpOptions {
 pub enum OptionsError {
     #[error("the environment variable `{0}` of a placeholder is not set; set it for the server")]
     NoVariable(Box<str>),
-    #[error("failed to read `{path}`: {source}", path = path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
+    #[error("failed to read `{path}` ({setting}): {source}", path = path.display())]
+    Unreadable { setting: &'static str, path: PathBuf, source: io::Error },
     #[error("`{path}` is not a PEM file with certificates; set `ca` to one", path = path.display())]
     NoCertificate { path: PathBuf },
     #[error("the host of a URL is not a valid name for TLS")]

@@ -28,7 +28,7 @@ impl SecretFile {
     pub(super) fn open(path: PathBuf) -> Result<Self, OptionsError> {
         match read(&path) {
             Ok(content) => Ok(Self { path, last: Mutex::new((Ok(content), Instant::now())) }),
-            Err(source) => Err(OptionsError::Unreadable { path, source }),
+            Err(source) => Err(OptionsError::Unreadable { setting: "placeholder {file:PATH}", path, source }),
         }
     }
 

@@ -61,7 +61,7 @@ pub enum OptionsError {
     Variable(#[from] VariableError),
     #[error("the environment variable `{0}` is not UTF-8, which WASI requires; remove it from `env_pass`")]
     NotText(String),
-    #[error("failed to read `{path}`: {source}", path = path.display())]
+    #[error("failed to read `{path}` (module): {source}", path = path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("`{path}` {problem}", path = path.display())]
     Module { path: PathBuf, problem: ModuleError },

@@ -145,8 +145,9 @@ impl Jwt {
     /// [`AuthError`]; the keys stay as they were.
     pub fn reload(&self) -> Result<(), AuthError> {
         let Some(path) = self.path() else { return Ok(()) };
-        let text =
-            std::fs::read_to_string(path).map_err(|source| AuthError::Unreadable { path: path.to_owned(), source })?;
+        let unreadable =
+            |source| AuthError::Unreadable { setting: "auth.jwt.keys_file", path: path.to_owned(), source };
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
         self.install(&text).map_err(|why| AuthError::Invalid { path: path.to_owned(), why })
     }
 
@@ -156,7 +157,8 @@ impl Jwt {
     /// [`AuthError`].
     pub fn check_ca(&self) -> Result<(), AuthError> {
         let KeySource::Address { ca: Some(path), .. } = &self.options.keys else { return Ok(()) };
-        let pem = std::fs::read(path).map_err(|source| AuthError::Unreadable { path: path.clone(), source })?;
+        let unreadable = |source| AuthError::Unreadable { setting: "auth.jwt.jwks_ca", path: path.clone(), source };
+        let pem = std::fs::read(path).map_err(unreadable)?;
         fetch::root(&pem).map(drop).map_err(|why| AuthError::Invalid { path: path.clone(), why })
     }
 

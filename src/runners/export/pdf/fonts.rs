@@ -26,7 +26,7 @@ pub struct Fonts {
 
 #[derive(Debug, thiserror::Error)]
 pub enum FontError {
-    #[error("failed to read the font `{path}`: {source}", path = path.display())]
+    #[error("failed to read `{path}` (export.fonts): {source}", path = path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("`{path}` is not an OpenType or TrueType font", path = path.display())]
     Invalid { path: PathBuf },

@@ -36,7 +36,8 @@ impl Connected {
         config.application_name("lineshaft").connect_timeout(CONNECT_TIMEOUT).keepalives_idle(KEEPALIVE_IDLE);
         if let Some(path) = &server.password_file {
             let read = tokio::fs::read_to_string(path).await;
-            let password = read.map_err(|error| unavailable(format!("`{}`: {error}", path.display())))?;
+            let password =
+                read.map_err(|error| unavailable(format!("failed to read `{}`: {error}", path.display())))?;
             config.password(password.trim());
         }
         let tls = Tls::new(server.ca.as_deref()).map_err(unavailable)?;

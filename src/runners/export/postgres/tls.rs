@@ -25,10 +25,13 @@ impl Tls {
         let mut roots = RootCertStore::empty();
         match ca {
             Some(path) => {
-                let failed = |error: &dyn std::fmt::Display| format!("`{}`: {error}", path.display());
+                let failed = |error: &dyn std::fmt::Display| format!("failed to read `{}`: {error}", path.display());
                 for certificate in CertificateDer::pem_file_iter(path).map_err(|error| failed(&error))? {
                     let certificate = certificate.map_err(|error| failed(&error))?;
                     roots.add(certificate).map_err(|error| failed(&error))?;
+                }
+                if roots.is_empty() {
+                    return Err(format!("`{}` has no certificate in PEM form", path.display()));
                 }
             }
             None => {
