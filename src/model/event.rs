@@ -134,6 +134,8 @@ pub enum TaskChange {
         /// As in [`TaskExtras`](super::spec::TaskExtras).
         delay: Option<Duration>,
         expires_after: Option<Duration>,
+        /// The options that were replaced; `None` if an earlier version has written the event.
+        before: Option<Arc<TaskOptions>>,
     },
     /// WAITING → QUEUED.
     Eligible,
@@ -239,7 +241,9 @@ impl Event {
 
     fn variable_bytes(&self) -> usize {
         match self {
-            Self::Task(TaskEvent { change: TaskChange::Updated { .. }, options, .. }) => options.attached_bytes(),
+            Self::Task(TaskEvent { change: TaskChange::Updated { before, .. }, options, .. }) => {
+                options.attached_bytes() + before.as_ref().map_or(0, |before| before.attached_bytes())
+            }
             Self::Task(event) => event.content_bytes(),
             Self::Batch(event) => match &event.change {
                 BatchChange::Created { spec } => spec.content_bytes(),

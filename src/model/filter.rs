@@ -47,13 +47,13 @@ impl TaskFilter {
         labels + names + texts + self.states.len() + self.priorities.len()
     }
 
-    /// Compares the task in its state after the event. A `Deleted` event changes no state, so it matches only a
-    /// filter without states.
+    /// Compares the task in its state after the event; one that was updated, also with the options that it had before. A `Deleted`
+    /// event changes no state, so it matches only a filter without states.
     pub fn matches_event(&self, event: &TaskEvent) -> bool {
         let state_matches = || self.states.contains(&event.state) && !matches!(event.change, TaskChange::Deleted);
         (self.states.is_empty() || state_matches())
             && (self.ids.is_empty() || self.ids.contains(&event.task))
-            && self.matches_options(&event.options)
+            && (self.matches_options(&event.options) || self.matches_options_before(&event.change))
             && self.failure_group.is_none_or(|group| match &event.change {
                 TaskChange::Failed { failure, .. } => FailureGroupId::of(&event.options.handler, failure) == group,
                 _ => false,
@@ -99,6 +99,14 @@ impl TaskFilter {
     pub fn matches_period(&self, submitted_at: Timestamp) -> bool {
         self.submitted_from.is_none_or(|from| submitted_at >= from)
             && self.submitted_until.is_none_or(|until| submitted_at < until)
+    }
+
+    /// Those that an update has replaced, so that a watch receives the event by which a task leaves it.
+    fn matches_options_before(&self, change: &TaskChange) -> bool {
+        match change {
+            TaskChange::Updated { before, .. } => before.as_ref().is_some_and(|before| self.matches_options(before)),
+            _ => false,
+        }
     }
 
     fn matches_options(&self, options: &TaskOptions) -> bool {

@@ -119,6 +119,51 @@ async fn a_retry_of_an_updated_task_does_not_expire() {
 }
 
 #[tokio::test]
+async fn a_watch_receives_the_update_by_which_a_task_leaves_its_filter() {
+    let mut server = Server::start(CONFIG);
+    let red = BTreeMap::from([("team".to_owned(), "red".to_owned())]);
+    let task = v1::SubmitTaskRequest {
+        delay: seconds(3_000),
+        labels: red.clone(),
+        priority: Priority::High.into(),
+        ..named("delayed")
+    };
+    let token = server.tasks().submit_task(task).await.unwrap().into_inner().resume_token;
+    let removal = v1::TaskUpdate { remove_labels: vec!["team".to_owned()], ..Default::default() };
+    let first = update(&server, "delayed", removal).await.unwrap().revision;
+    let lower = v1::TaskUpdate { priority: Priority::Low.into(), ..Default::default() };
+    let second = update(&server, "delayed", lower).await.unwrap().revision;
+    for has_restarted in [false, true] {
+        if has_restarted {
+            server.kill9();
+            server.start_again();
+        }
+        for (filter, expected) in [
+            (v1::TaskFilter { labels: red.clone(), ..Default::default() }, vec![first]),
+            (v1::TaskFilter { priorities: vec![Priority::High.into()], ..Default::default() }, vec![first, second]),
+            (v1::TaskFilter { priorities: vec![Priority::Low.into()], ..Default::default() }, vec![second]),
+        ] {
+            let request = v1::WatchTasksRequest {
+                filter: Some(filter),
+                resume_token: token.clone(),
+                progress_interval: Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 }),
+                ..Default::default()
+            };
+            let mut watch = server.tasks().watch_tasks(request).await.unwrap().into_inner();
+            let mut updates = Vec::new();
+            loop {
+                match watch.message().await.unwrap().unwrap().kind.unwrap() {
+                    v1::watch_tasks_response::Kind::Event(event) if event.updated => updates.push(event.revision),
+                    v1::watch_tasks_response::Kind::Progress(progress) if progress.revision >= second => break,
+                    _ => {}
+                }
+            }
+            assert_eq!(updates, expected, "after a restart: {has_restarted}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_watch_receives_the_update_with_the_labels() {
     let server = Server::start(CONFIG);
     let delayed = v1::SubmitTaskRequest { delay: seconds(3_000), ..named("delayed") };

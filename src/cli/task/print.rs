@@ -120,7 +120,9 @@ pub fn event(event: &v1::TaskEvent, view: &View) -> Text {
     let stopping = event.cancel.as_ref().is_some_and(|cancel| cancel.stopped_at.is_none());
     let stopping = if stopping { "asked to stop" } else { "" };
     let deleted = if event.deleted { "deleted" } else { "" };
-    for extra in [&event.worker, &*format::failure(event.failure.as_ref()), stopping, deleted, &held_by(event, view)] {
+    let updated = if event.updated { "updated" } else { "" };
+    let failure = format::failure(event.failure.as_ref());
+    for extra in [&event.worker, &*failure, stopping, updated, deleted, &held_by(event, view)] {
         if !extra.is_empty() {
             line = format!("{line} {}", terminal::line(extra));
         }

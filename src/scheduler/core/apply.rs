@@ -93,7 +93,7 @@ impl Core {
             }
             return;
         }
-        if let TaskChange::Updated { delay, expires_after } = event.change {
+        if let TaskChange::Updated { delay, expires_after, .. } = event.change {
             return self.apply_updated(index, event, delay, expires_after);
         }
         self.count(index, event);

@@ -92,7 +92,7 @@ impl Core {
             attempt: task.attempt.into(),
             holds: Holds::NONE,
             hold,
-            change: TaskChange::Updated { delay, expires_after },
+            change: TaskChange::Updated { delay, expires_after, before: Some(task.spec.options.clone()) },
         };
         self.apply(index, &event);
         event.holds = self.holds_of(index);

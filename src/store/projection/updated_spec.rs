@@ -22,7 +22,7 @@ impl UpdatedSpec {
     }
 
     pub(super) fn update(&mut self, event: &TaskEvent) {
-        if let TaskChange::Updated { delay, expires_after } = event.change {
+        if let TaskChange::Updated { delay, expires_after, .. } = event.change {
             self.record.update(delay, expires_after);
             self.options = Arc::clone(&event.options);
         }

@@ -378,7 +378,7 @@ impl PendingRow {
         event: &TaskEvent,
         stored_spec: impl FnOnce() -> Result<(SpecRecord, Arc<TaskOptions>), StoreError>,
     ) -> Result<(), StoreError> {
-        let TaskChange::Updated { delay, expires_after } = event.change else { return Ok(()) };
+        let TaskChange::Updated { delay, expires_after, .. } = event.change else { return Ok(()) };
         match (&mut self.origin, &mut self.updated) {
             (Origin::New(spec), _) => Arc::make_mut(spec).update(Arc::clone(&event.options), delay, expires_after),
             (Origin::Stored(_), Some(updated)) => updated.update(event),

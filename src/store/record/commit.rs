@@ -124,13 +124,16 @@ enum ChangeRecord {
     Updated(UpdatedRecord),
 }
 
-/// In nanoseconds.
+/// The durations are in nanoseconds.
 #[derive(Clone, PartialEq, Message)]
 struct UpdatedRecord {
     #[prost(uint64, optional, tag = "1")]
     delay: Option<u64>,
     #[prost(uint64, optional, tag = "2")]
     expires_after: Option<u64>,
+    /// The options that were replaced. None in events of earlier versions.
+    #[prost(uint32, optional, tag = "3")]
+    before: Option<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -294,9 +297,11 @@ fn change_record<'a>(change: &'a TaskChange, event_options: u32, dictionary: &mu
             let options = (options != event_options).then_some(options);
             ChangeRecord::Submitted(Box::new(SubmittedRecord { spec: Some(spec.into()), options }))
         }
-        TaskChange::Updated { delay, expires_after } => {
-            ChangeRecord::Updated(UpdatedRecord { delay: delay.map(nanos), expires_after: expires_after.map(nanos) })
-        }
+        TaskChange::Updated { delay, expires_after, before } => ChangeRecord::Updated(UpdatedRecord {
+            delay: delay.map(nanos),
+            expires_after: expires_after.map(nanos),
+            before: before.as_ref().map(|before| dictionary.index(before)),
+        }),
         TaskChange::Eligible => ChangeRecord::Eligible(true),
         TaskChange::Held => ChangeRecord::Held(true),
         TaskChange::Started { worker, .. } => ChangeRecord::Started(worker.to_string()),
@@ -385,6 +390,11 @@ fn task_model(
             let spec = submitted.spec.ok_or_else(|| missing("task spec"))?;
             TaskChange::Submitted { spec: Arc::new(spec.into_model(task.clone(), options, at)?) }
         }
+        Some(ChangeRecord::Updated(UpdatedRecord { delay, expires_after, before })) => TaskChange::Updated {
+            delay: delay.map(Duration::from_nanos),
+            expires_after: expires_after.map(Duration::from_nanos),
+            before: before.map(find).transpose()?,
+        },
         Some(other) => {
             let lease = match record.remote_fence {
                 0 => Lease::Local { epoch: record.epoch },
@@ -408,14 +418,10 @@ fn task_model(
     })
 }
 
-/// Decodes any change except a submission. Only a start has a lease and charges.
+/// Decodes any change except a submission and an update. Only a start has a lease and charges.
 fn change_model(record: ChangeRecord, lease: Lease, charges: Box<[LimitCharge]>) -> Result<TaskChange, Corruption> {
     Ok(match record {
-        ChangeRecord::Submitted(_) => return Err(missing("task options")),
-        ChangeRecord::Updated(UpdatedRecord { delay, expires_after }) => TaskChange::Updated {
-            delay: delay.map(Duration::from_nanos),
-            expires_after: expires_after.map(Duration::from_nanos),
-        },
+        ChangeRecord::Submitted(_) | ChangeRecord::Updated(_) => return Err(missing("task options")),
         ChangeRecord::Eligible(_) => TaskChange::Eligible,
         ChangeRecord::Held(_) => TaskChange::Held,
         ChangeRecord::Started(worker) => TaskChange::Started { worker: worker.into(), lease, charges },

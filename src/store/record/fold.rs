@@ -13,7 +13,7 @@ pub fn fold(task: &mut Option<Task>, event: &TaskEvent) {
         TaskChange::Deleted => *task = None,
         _ => {
             if let Some(task) = task {
-                if let TaskChange::Updated { delay, expires_after } = event.change {
+                if let TaskChange::Updated { delay, expires_after, .. } = event.change {
                     Arc::make_mut(&mut task.spec).update(event.options.clone(), delay, expires_after);
                 }
                 advance(&mut task.status, event);

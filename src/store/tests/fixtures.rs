@@ -225,11 +225,12 @@ impl History {
     fn update(&mut self, task: &TaskId, size: u8) -> (TaskState, u32, TaskChange) {
         let shared = self.options.get_mut(&number_of(task)).unwrap();
         let TaskOptions { priority, labels, timeout, .. } = options(size);
+        let before = (!size.is_multiple_of(5)).then(|| Arc::clone(shared));
         *shared = Arc::new(TaskOptions { priority, labels, timeout, ..TaskOptions::clone(shared) });
         let delay = size.is_multiple_of(2).then(|| Duration::from_secs(size.into()));
         let expires_after = size.is_multiple_of(3).then(|| Duration::from_hours(25));
         let state = if size.is_multiple_of(4) { TaskState::Queued } else { TaskState::Waiting };
-        (state, 0, TaskChange::Updated { delay, expires_after })
+        (state, 0, TaskChange::Updated { delay, expires_after, before })
     }
 
     fn update_pool(&mut self, pool: u8, size: u8) {

@@ -216,7 +216,7 @@ impl History {
         task.is_cancelled |= matches!(event.change, TaskChange::CancelRequested { .. });
         match event.change {
             TaskChange::Retrying { not_before, .. } => task.waits_until = not_before,
-            TaskChange::Updated { delay, expires_after } => task.update(event, delay, expires_after),
+            TaskChange::Updated { delay, expires_after, .. } => task.update(event, delay, expires_after),
             // The delay or the back-off has passed, wherever the clock is set to later.
             TaskChange::Held | TaskChange::Started { .. } => task.waits_until = Timestamp::ZERO,
             _ => {}
