@@ -1,15 +1,15 @@
 //! `lineshaft artifact`.
 
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use ring::digest::{Context, SHA256};
 use tonic::Code;
 
+use crate::client::{CallError, Download};
 use crate::proto::v1;
 
 use super::client::Client;
@@ -66,13 +66,13 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
         }
         Command::Get { task, name, to } => {
             let target = to.unwrap_or_else(|| PathBuf::from(&name));
-            let request = v1::ReadArtifactRequest { task_id: task, name, offset: 0, length: 0 };
+            let begin = || Download::new(client.clone(), task.clone(), name.clone());
             let is_stdout = target.as_os_str() == "-";
             let device = if is_stdout { None } else { device(&target)? };
             let artifact = if is_stdout || device.is_some() {
-                download(request, Received::to(device), &client).await?
+                receive(begin(), device).await?
             } else {
-                get(request, &target, &client).await?
+                get(begin, &target).await?
             };
             if !is_stdout {
                 printer.print(&artifact, |artifact| format!("{} bytes in {}", artifact.size_bytes, target.display()));
@@ -95,86 +95,44 @@ fn device(target: &Path) -> Result<Option<File>, CliError> {
 }
 
 /// Downloads to a file beside the target, and renames it.
-async fn get(mut request: v1::ReadArtifactRequest, target: &Path, client: &Client) -> Result<v1::Artifact, CliError> {
+async fn get(begin: impl Fn() -> Download, target: &Path) -> Result<v1::Artifact, CliError> {
     let mut part = target.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
     let failed = |error: io::Error| CliError::Usage(format!("{}: {error}", part.display()));
-    let (received, offset) = Received::resume(&part).map_err(failed)?;
-    request.offset = offset;
-    let mut downloaded = download(request.clone(), received, client).await;
-    let is_other = match &downloaded {
+    let mut download = begin();
+    let file = resume(&part, &mut download).map_err(failed)?;
+    let is_resumed = download.offset() > 0;
+    let mut received = receive(download, Some(file)).await;
+    let is_other = match &received {
         Ok(_) => false,
         // It is longer than the artifact.
         Err(CliError::Status(status)) => status.code() == Code::InvalidArgument,
         Err(CliError::Usage(_)) => true,
     };
-    if offset > 0 && is_other {
+    if is_resumed && is_other {
         // What was there is of another artifact.
-        let received = Received::begin(&part).map_err(failed)?;
-        downloaded = download(v1::ReadArtifactRequest { offset: 0, ..request }, received, client).await;
+        let file = options().write(true).truncate(true).open(&part).map_err(failed)?;
+        received = receive(begin(), Some(file)).await;
     }
-    if downloaded.is_err() && part.metadata().is_ok_and(|found| found.len() == 0) {
+    if received.is_err() && part.metadata().is_ok_and(|found| found.len() == 0) {
         let _ = std::fs::remove_file(&part);
     }
-    let artifact = downloaded?;
+    let artifact = received?;
     std::fs::rename(&part, target).map_err(|error| CliError::Usage(format!("{}: {error}", target.display())))?;
     Ok(artifact)
 }
 
-/// What was received of an artifact.
-struct Received {
-    /// `None`: stdout.
-    file: Option<File>,
-    hash: Context,
-}
-
-impl Received {
-    fn to(file: Option<File>) -> Self {
-        Self { file, hash: Context::new(&SHA256) }
-    }
-
-    fn begin(path: &Path) -> io::Result<Self> {
-        let file = options().write(true).truncate(true).open(path)?;
-        Ok(Self::to(Some(file)))
-    }
-
-    /// Continues a file, if it exists. Returns its length.
-    fn resume(path: &Path) -> io::Result<(Self, i64)> {
-        let mut file = options().read(true).append(true).open(path)?;
-        let (mut hash, mut length, mut buffer) = (Context::new(&SHA256), 0, vec![0; 256 << 10]);
-        loop {
-            let read = file.read(&mut buffer)?;
-            if read == 0 {
-                return Ok((Self { file: Some(file), hash }, length));
-            }
-            hash.update(&buffer[..read]);
-            length += i64::try_from(read).unwrap_or(0);
+/// Opens a file to append to it, if it exists, what follows in the artifact.
+fn resume(path: &Path, download: &mut Download) -> io::Result<File> {
+    let mut file = options().read(true).append(true).open(path)?;
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(file);
         }
-    }
-
-    fn write(&mut self, data: &[u8]) -> io::Result<()> {
-        self.hash.update(data);
-        if let Some(file) = &mut self.file {
-            return file.write_all(data);
-        }
-        output::stdout_bytes(data);
-        Ok(())
-    }
-
-    fn verify(self, artifact: &v1::Artifact) -> Result<(), CliError> {
-        let mut sha256 = String::new();
-        for byte in self.hash.finish().as_ref() {
-            // Writing to a text cannot fail.
-            let _ = write!(sha256, "{byte:02x}");
-        }
-        if sha256 == artifact.sha256 {
-            return Ok(());
-        }
-        Err(CliError::Usage(format!(
-            "SHA-256 of the received bytes is {sha256}, that of the artifact {}; download it again",
-            artifact.sha256
-        )))
+        download.skip(&buffer[..read]);
     }
 }
 
@@ -185,54 +143,33 @@ fn options() -> OpenOptions {
     options
 }
 
-/// Receives the rest of an artifact, across broken connections, and verifies it.
-async fn download(
-    mut request: v1::ReadArtifactRequest,
-    mut received: Received,
-    client: &Client,
-) -> Result<v1::Artifact, CliError> {
+/// Receives the rest of an artifact, across broken connections, and verifies it. Writes to stdout without a file.
+async fn receive(mut download: Download, mut file: Option<File>) -> Result<v1::Artifact, CliError> {
     let mut reconnect = Reconnect::new(GIVE_UP_AFTER);
-    let mut known: Option<v1::Artifact> = None;
     // Not between the lines of a text that the terminal shows.
-    let is_hidden = received.file.is_none() && io::stdout().is_terminal();
+    let is_hidden = file.is_none() && io::stdout().is_terminal();
     let progress = (!is_hidden).then(|| Progress::new(None, "bytes received"));
     loop {
-        let status =
-            match receive(&mut request, &mut received, &mut known, progress.as_ref(), &mut reconnect, client).await {
-                Ok(()) => {
-                    let artifact = known.unwrap_or_default();
-                    return received.verify(&artifact).map(|()| artifact);
-                }
-                Err(CliError::Status(status)) => status,
-                Err(error) => return Err(error),
-            };
-        reconnect.pause(*status).await?;
-    }
-}
-
-async fn receive(
-    request: &mut v1::ReadArtifactRequest,
-    received: &mut Received,
-    known: &mut Option<v1::Artifact>,
-    progress: Option<&Progress>,
-    reconnect: &mut Reconnect,
-    client: &Client,
-) -> Result<(), CliError> {
-    let mut messages = client.artifacts().read_artifact(request.clone()).await?.into_inner();
-    while let Some(message) = messages.message().await? {
-        reconnect.answered();
-        if let Some(artifact) = message.artifact {
-            let earlier = known.get_or_insert_with(|| artifact.clone());
-            if earlier.sha256 != artifact.sha256 {
-                return Err(CliError::Usage("the task was replaced by another one; download it again".to_owned()));
+        let part = match download.next().await {
+            Ok(Some(part)) => part,
+            Ok(None) => return Ok(download.into_artifact()),
+            Err(CallError::Status(status)) => {
+                reconnect.pause(*status).await?;
+                continue;
             }
-        }
-        received.write(&message.data).map_err(|error| CliError::Usage(format!("failed to write the file: {error}")))?;
-        request.offset += i64::try_from(message.data.len()).unwrap_or(0);
-        if let Some(progress) = progress {
-            let total = known.as_ref().and_then(|artifact| u64::try_from(artifact.size_bytes).ok());
-            progress.set(u64::try_from(request.offset).unwrap_or(0), total);
+            Err(error) => return Err(CliError::Usage(error.to_string())),
+        };
+        reconnect.answered();
+        let written = if let Some(file) = &mut file {
+            file.write_all(&part)
+        } else {
+            output::stdout_bytes(&part);
+            Ok(())
+        };
+        written.map_err(|error| CliError::Usage(format!("failed to write the file: {error}")))?;
+        if let Some(progress) = &progress {
+            let total = download.artifact().and_then(|artifact| u64::try_from(artifact.size_bytes).ok());
+            progress.set(download.offset(), total);
         }
     }
-    Ok(())
 }

@@ -58,6 +58,17 @@ pub enum CallError {
     /// The task was cancelled.
     #[error("task {0} was cancelled")]
     Cancelled(String),
+    /// What was received of an artifact does not have its SHA-256.
+    #[error("SHA-256 of the received bytes is {received}, that of the artifact {expected}; download it again")]
+    Checksum {
+        /// Of the received bytes.
+        received: String,
+        /// Of the artifact.
+        expected: String,
+    },
+    /// An artifact cannot be written.
+    #[error("failed to write the artifact: {0}")]
+    Write(#[source] std::io::Error),
     /// The payload cannot be written, or the result cannot be read.
     #[error("payload: {0}")]
     Payload(#[from] crate::function::PayloadError),

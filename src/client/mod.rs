@@ -1,5 +1,6 @@
 //! A client of one server: the connection, its credentials, and calls that submit tasks, read their results and watch them.
 
+mod artifact;
 mod backoff;
 mod bounded_channel;
 mod channel;
@@ -9,6 +10,7 @@ mod repeat;
 mod task;
 mod watch;
 
+pub use artifact::Download;
 pub use backoff::{LONGEST_PAUSE, pause_after};
 pub use channel::{Client, ClientBuilder, ClientChannel};
 pub use error::{CallError, ConnectError, is_connection_error, may_help, reason};

@@ -9,7 +9,7 @@ use super::backoff::pause_after;
 use super::error::may_help;
 
 /// How long a call is repeated that waits for nothing.
-const TIMEOUT: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Calls again as long as that can help; until `deadline`, by default for 30 seconds.
 pub async fn repeat<T, F>(deadline: Option<Instant>, mut call: impl FnMut() -> F) -> Result<T, Status>

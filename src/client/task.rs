@@ -63,6 +63,10 @@ impl Task {
         &self.id
     }
 
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Waits until the task has finished, also after the connection broke. A function that waits for a task gives its slot back
     /// meanwhile, so that the task can run in it.
     ///

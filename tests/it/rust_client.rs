@@ -1,9 +1,14 @@
 //! The client of the Rust library, against the real server.
 
 use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use lineshaft::proto::v1::{self, TaskState};
 use lineshaft::{BoxError, CallError, Client, Task, TaskContext, Watch, Worker, WorkerError, permanent};
+use tokio::io::AsyncWrite;
 use tokio::task::JoinHandle;
 
 use crate::support::{Proxy, Server, TIMEOUT, eventually, task};
@@ -176,4 +181,85 @@ async fn results_are_collected_over_broken_connections() {
         }
     }
     assert_eq!(found.len(), 2_500);
+}
+
+/// Leaves a file that does not fit into the buffers between a server and a client, and a small one.
+const REPORT: &str = r#"
+[[handler]]
+name = "report"
+runner = "process"
+argv = ["/bin/sh", "-c", "cd $LINESHAFT_ARTIFACTS; seq 2000000 >numbers.txt; printf a,b >small.csv"]
+artifacts = true
+"#;
+
+fn numbers() -> Vec<u8> {
+    (1..=2_000_000).flat_map(|number| format!("{number}\n").into_bytes()).collect()
+}
+
+/// Breaks the connections once, when half of the numbers has arrived.
+struct CuttingWriter<'a> {
+    content: Vec<u8>,
+    proxy: Option<&'a Proxy>,
+}
+
+impl AsyncWrite for CuttingWriter<'_> {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, part: &[u8]) -> Poll<io::Result<usize>> {
+        self.content.extend(part);
+        if self.content.len() > 7_000_000
+            && let Some(proxy) = self.proxy.take()
+        {
+            proxy.cut();
+        }
+        Poll::Ready(Ok(part.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn artifacts_are_listed_and_read_over_a_broken_connection() {
+    let server = Server::start(REPORT);
+    let proxy = Proxy::start(&server.address).await;
+    let report = client(&proxy.address).submit("report", ()).await.unwrap();
+    report.wait().await.unwrap();
+    let listed = within(report.artifacts()).await.unwrap();
+    let names: Vec<_> = listed.iter().map(|one| (&*one.name, &*one.content_type, one.size_bytes)).collect();
+    assert_eq!(names, [("numbers.txt", "text/plain", 14_888_896), ("small.csv", "text/csv", 3)]);
+    assert_eq!(within(report.artifact("small.csv")).await.unwrap(), b"a,b");
+
+    let mut target = CuttingWriter { content: Vec::new(), proxy: Some(&proxy) };
+    let read = within(report.read_artifact("numbers.txt", &mut target)).await.unwrap();
+    assert_eq!((read.sha256, target.content), (listed[0].sha256.clone(), numbers()));
+    assert!(target.proxy.is_none(), "no connection was broken");
+
+    let missing = within(report.artifact("missing")).await.unwrap_err();
+    assert_eq!(missing.reason().as_deref(), Some("ARTIFACT_NOT_FOUND"), "{missing}");
+    let full = within(report.read_artifact("numbers.txt", io::Cursor::new([0; 10].as_mut_slice()))).await.unwrap_err();
+    assert!(matches!(&full, CallError::Write(_)), "{full}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_artifact_is_an_error() {
+    let server = Server::start(REPORT);
+    let report = client(&server.address).submit("report", ()).await.unwrap();
+    report.wait().await.unwrap();
+    for object in files(&server.path("data/artifacts/objects")) {
+        if std::fs::read(&object).unwrap() == b"a,b" {
+            std::fs::write(object, "a;b").unwrap();
+        }
+    }
+    let damaged = within(report.artifact("small.csv")).await.unwrap_err();
+    assert!(matches!(&damaged, CallError::Checksum { .. }), "{damaged}");
+}
+
+/// The files below a directory.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
