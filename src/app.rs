@@ -13,6 +13,7 @@ mod listening;
 mod options;
 mod registry;
 mod reload;
+mod resources;
 mod scheduler_thread;
 mod schedules;
 mod security;
@@ -53,6 +54,7 @@ use error::failed_to;
 use listening::bind_when_free;
 use registry::Hosts;
 use reload::Reload;
+use resources::ResourceSampler;
 use state_directory::StateDirectory;
 
 /// Time for open calls to end after everything else has stopped.
@@ -74,6 +76,7 @@ pub struct Started {
     admin_stop: CancellationToken,
     hosts: Hosts,
     gauges: Arc<ServerGauges>,
+    resources: ResourceSampler,
     reload: Option<JoinHandle<()>>,
     /// Whether the schedules of the configuration could not be stored.
     needs_reload: bool,
@@ -175,6 +178,7 @@ async fn start_checked(
     // Cannot be set already: this is the only place that sets it.
     let _ = scheduler_handle.set(handle.clone());
     let scheduler_ended = scheduler_thread::spawn(service, runtime)?;
+    let resources = ResourceSampler::start(handle.clone())?;
     let configured = handle.configure_schedules(schedules).await;
     if let Err(error) = &configured {
         tracing::error!(%error, "the schedules of the configuration are not in use; those of the last start are");
@@ -198,6 +202,7 @@ async fn start_checked(
         admin_stop,
         hosts,
         gauges: telemetry.gauges,
+        resources,
         reload: None,
         needs_reload: configured.is_err(),
         watchdog,
@@ -252,7 +257,7 @@ impl Started {
         self.admin_stop.cancel();
         // They end within two seconds.
         while admin_tasks.join_next().await.is_some() {}
-        drop((self.handle, self.scheduler_handle, self.watchdog, self.state));
+        drop((self.resources, self.handle, self.scheduler_handle, self.watchdog, self.state));
         tracing::info!("stopped");
         Ok(())
     }

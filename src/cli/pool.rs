@@ -55,7 +55,7 @@ pub enum Command {
         /// Pool name
         #[arg(add = complete::pools())]
         name: String,
-        /// Number of workers, 1 to 1000
+        /// Number of workers, 1 to 1000; not if the configuration lets the pool autoscale
         #[arg(long, value_name = "N")]
         size: Option<i32>,
         /// Start no more tasks; running tasks continue
@@ -103,10 +103,11 @@ struct PoolRow {
     metrics: v1::PoolMetrics,
 }
 
-static COLUMNS: [Column<PoolRow>; 7] = [
+static COLUMNS: [Column<PoolRow>; 8] = [
     Column::new("NAME", 0, |row, _| row.pool.name.as_str().into()),
     Column::new("STATE", 0, |row, _| state(&row.pool)),
     Column::new("BUSY", 0, |row, _| busy(&row.metrics)),
+    Column::new("AUTOSCALE", 2, |row, _| autoscale(&row.pool).into()),
     Column::new("QUEUED", 0, |row, _| Cell::number(row.metrics.queued)),
     Column::new("QUEUE LIMIT", 2, |row, _| Cell::number(row.pool.queue_limit)),
     Column::new("KIND", 1, |row, _| format::pool_kind(row.pool.kind).into()),
@@ -191,6 +192,11 @@ fn state(pool: &v1::Pool) -> Cell {
     if pool.paused { Cell::from("paused").colored(AnsiColor::Yellow) } else { "active".into() }
 }
 
+/// The bounds of the size; empty if it does not follow the load.
+fn autoscale(pool: &v1::Pool) -> String {
+    pool.autoscale.map(|v1::PoolAutoscale { min, max }| format!("{min} to {max}")).unwrap_or_default()
+}
+
 /// Busy workers, and all.
 pub fn busy(metrics: &v1::PoolMetrics) -> Cell {
     Cell::from(format!("{}/{}", metrics.busy, metrics.size)).ordered_by(metrics.busy)
@@ -222,6 +228,7 @@ fn details(pool: &v1::Pool, view: &View) -> Text {
             ("description", pool.description.as_str().into()),
             ("kind", format::pool_kind(pool.kind).into()),
             ("size", Cell::number(pool.size)),
+            ("autoscale", autoscale(pool).into()),
             ("state", state(pool)),
             ("queue limit", Cell::number(pool.queue_limit)),
             ("default timeout", format::duration(pool.default_timeout.as_ref()).into()),

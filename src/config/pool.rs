@@ -36,6 +36,10 @@ pub struct Pool {
     /// Default: twice the number of CPU cores, at most 32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<usize>,
+    /// Bounds of the number of workers, instead of `size`: the pool has `min` workers at first, more while tasks wait and the CPU has
+    /// room, and fewer when it has not needed them for half a minute. Not for kind = "remote". Default: a fixed size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscale: Option<Autoscale>,
     /// Maximum number of queued tasks, 1 to 100,000,000; further submissions fail with QUEUE_FULL. Default: 1,000,000, and less
     /// if the server may use less than 2GiB of memory: 55,924 with 256MiB, 139,810 with 512MiB, 496,325 with 1GiB.
     #[serde(default = "default_queue_limit")]
@@ -70,6 +74,17 @@ pub struct Pool {
     /// Starts no tasks until the pool is resumed. Default: false.
     #[serde(default)]
     pub paused: bool,
+}
+
+/// `autoscale`: bounds of the number of workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Autoscale {
+    /// Smallest number of workers, at least 1. Default: 1.
+    #[serde(default = "autoscale_min_default")]
+    pub min: usize,
+    /// Largest number of workers, from `min` to 1,000. Required.
+    pub max: usize,
 }
 
 /// `[[pool.weights]]`: the weight of a namespace, or of fairness keys.
@@ -130,6 +145,7 @@ impl Pool {
             description: String::new(),
             kind,
             size: None,
+            autoscale: None,
             queue_limit: default_queue_limit(),
             namespaces: Vec::new(),
             max_running_per_namespace: None,
@@ -142,17 +158,19 @@ impl Pool {
         }
     }
 
-    /// Number of workers that the server starts.
+    /// The largest number of workers that the server starts.
     pub fn local_workers(&self) -> usize {
         match self.kind {
-            PoolKind::Threads | PoolKind::Async => self.size.unwrap_or_else(default_size),
+            PoolKind::Threads | PoolKind::Async => {
+                self.autoscale.map_or_else(|| self.size.unwrap_or_else(default_size), |bounds| bounds.max)
+            }
             PoolKind::Remote => 0,
         }
     }
 
-    /// Sets the default size, except for a remote pool.
+    /// Sets the default size, except for a remote pool and one that autoscales.
     pub(super) fn add_size(&mut self) {
-        if self.kind != PoolKind::Remote {
+        if self.kind != PoolKind::Remote && self.autoscale.is_none() {
             self.size.get_or_insert_with(default_size);
         }
     }
@@ -167,7 +185,8 @@ impl Pool {
                 PoolKind::Async => model::PoolKind::Async,
                 PoolKind::Remote => model::PoolKind::Remote,
             },
-            size: self.local_workers(),
+            size: self.autoscale.map_or_else(|| self.local_workers(), |bounds| bounds.min),
+            autoscale: self.autoscale.map(|Autoscale { min, max }| model::Autoscale { min, max }),
             queue_limit: self.queue_limit,
             namespaces: self.namespaces.iter().map(|name| Namespace::parse(name).ok()).collect::<Option<_>>()?,
             max_running_per_namespace: self.max_running_per_namespace,
@@ -199,6 +218,9 @@ impl Pool {
             Some(size) => problems.check_range(format!("{path}.size"), size, 1, limits::POOL_SIZE_MAX),
             None => {}
         }
+        if let Some(bounds) = self.autoscale {
+            self.check_autoscale(bounds, &format!("{path}.autoscale"), problems);
+        }
         problems.check_range(format!("{path}.queue_limit"), self.queue_limit, 1, QUEUE_LIMIT_MAX);
         for (index, name) in self.namespaces.iter().enumerate() {
             if let Err(error) = Namespace::parse(name) {
@@ -228,6 +250,26 @@ impl Pool {
         let (min, max) = (HumanDuration(limits::TIMEOUT_MIN), HumanDuration(limits::TIMEOUT_MAX));
         problems.check_range(format!("{path}.timeout"), self.timeout, min, max);
     }
+
+    fn check_autoscale(&self, bounds: Autoscale, path: &str, problems: &mut Problems) {
+        if self.kind == PoolKind::Remote {
+            let text = "is not allowed for kind = \"remote\": the pool has the slots of the workers that are connected";
+            return problems.add(path, bounds.written(), text);
+        }
+        if self.size.is_some() {
+            problems.add(path, bounds.written(), "excludes `size`; remove one of them");
+        }
+        problems.check_range(format!("{path}.min"), bounds.min, 1, limits::POOL_SIZE_MAX);
+        if bounds.min <= limits::POOL_SIZE_MAX {
+            problems.check_range(format!("{path}.max"), bounds.max, bounds.min.max(1), limits::POOL_SIZE_MAX);
+        }
+    }
+}
+
+impl Autoscale {
+    fn written(self) -> String {
+        format!("{{ min = {}, max = {} }}", self.min, self.max)
+    }
 }
 
 impl PoolWeight {
@@ -253,6 +295,10 @@ impl PoolWeight {
     }
 }
 
+fn autoscale_min_default() -> usize {
+    1
+}
+
 fn default_namespace() -> String {
     Namespace::default().to_string()
 }
@@ -273,4 +319,44 @@ fn default_queue_limit() -> usize {
 
 fn default_timeout() -> HumanDuration {
     HumanDuration(limits::TIMEOUT_DEFAULT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, ConfigError, Overrides, load};
+
+    fn load_text(text: &str) -> Result<Config, ConfigError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        load(Some(file.path()), [], Overrides::default())
+    }
+
+    fn name(name: &str) -> PoolName {
+        PoolName::parse(name).unwrap()
+    }
+
+    #[test]
+    fn a_pool_has_bounds_instead_of_a_size() {
+        let config = load_text("[[pool]]\nname = \"a\"\nautoscale = { max = 9 }\n[[pool]]\nname = \"b\"\n").unwrap();
+        let catalog = config.catalog();
+        let spec = &catalog.pools[&name("a")];
+        assert_eq!((spec.size, spec.autoscale), (1, Some(model::Autoscale { min: 1, max: 9 })));
+        assert_eq!((config.pools[0].size, config.pools[0].local_workers()), (None, 9));
+        assert_eq!(catalog.pools[&name("b")].autoscale, None);
+        for (bounds, field) in [
+            ("size = 3\nautoscale = { max = 9 }", "pool[0].autoscale"),
+            ("kind = \"remote\"\nautoscale = { max = 9 }", "pool[0].autoscale"),
+            ("autoscale = { min = 0, max = 9 }", "pool[0].autoscale.min"),
+            ("autoscale = { min = 5, max = 4 }", "pool[0].autoscale.max"),
+            ("autoscale = { max = 1001 }", "pool[0].autoscale.max"),
+            ("autoscale = { min = 2 }", "pool[0].autoscale"),
+            ("autoscale = { max = 2, cpu = 1 }", "pool[0].autoscale.cpu"),
+        ] {
+            let error = load_text(&format!("builtins = false\n[[pool]]\nname = \"a\"\n{bounds}\n")).unwrap_err();
+            let fields: Vec<_> = error.problems().iter().map(|problem| &*problem.field).collect();
+            assert_eq!(fields, [field], "{error}");
+            assert!(!error.problems()[0].location.is_empty(), "{error}");
+        }
+    }
 }

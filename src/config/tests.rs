@@ -640,6 +640,7 @@ fn the_documentation_has_a_row_for_every_setting() {
         ("log.", "Log"),
         ("telemetry.", "Telemetry"),
         ("pool.", "Pool"),
+        ("pool.autoscale.", "Autoscale"),
         ("pool.weights.", "PoolWeight"),
         ("connection.", "Connection"),
         ("handler.", "Handler"),

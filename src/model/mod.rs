@@ -79,7 +79,7 @@ pub use memory::{MemoryAccount, MemoryFull, MemoryPart, Reservation, Share, Whos
 pub use network::{Network, is_public};
 pub use output::{Captured, Output, OutputStream, ResourceUsage};
 pub use payload_schema::{PayloadSchema, SCHEMA_BYTES_MAX};
-pub use pool::{Charge, Durability, PoolKind, PoolSettings, PoolSpec};
+pub use pool::{Autoscale, Charge, Durability, PoolKind, PoolSettings, PoolSpec};
 pub use priority::Priority;
 pub use request::{RememberedRequest, RequestKey, RequestName, RequestRetention, SubmissionDigest};
 pub use resume_token::{ResumeToken, StoreId};

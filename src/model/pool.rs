@@ -50,13 +50,24 @@ pub enum Charge {
     SlotTime,
 }
 
+/// Bounds of the number of workers of a pool that grows and shrinks with its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Autoscale {
+    /// At least 1.
+    pub min: usize,
+    /// At least `min`.
+    pub max: usize,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolSpec {
     pub name: PoolName,
     pub description: String,
     pub kind: PoolKind,
-    /// Workers, 1 to 1,000; 0 in a remote pool.
+    /// Workers, 1 to 1,000; 0 in a remote pool. The present number if the pool autoscales.
     pub size: usize,
+    /// `None`: the size is a setting.
+    pub autoscale: Option<Autoscale>,
     /// Maximum number of WAITING and QUEUED tasks; further submissions are refused.
     pub queue_limit: usize,
     /// Namespaces whose tasks it takes; empty: all.
@@ -79,6 +90,7 @@ pub struct PoolSpec {
 /// The settings of a pool that can be changed while the server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolSettings {
+    /// 0 in a pool whose size is no setting.
     pub size: usize,
     pub queue_limit: usize,
     pub paused: bool,
@@ -86,7 +98,8 @@ pub struct PoolSettings {
 
 impl PoolSettings {
     pub fn of(spec: &PoolSpec) -> Self {
-        Self { size: spec.size, queue_limit: spec.queue_limit, paused: spec.paused }
+        let size = if spec.has_fixed_size() { spec.size } else { 0 };
+        Self { size, queue_limit: spec.queue_limit, paused: spec.paused }
     }
 }
 
@@ -96,6 +109,11 @@ impl PoolSpec {
         self.namespaces.is_empty() || self.namespaces.contains(namespace)
     }
 
+    /// Whether the size is a setting. Otherwise it follows the workers of users that are connected, or the work.
+    pub fn has_fixed_size(&self) -> bool {
+        self.kind != PoolKind::Remote && self.autoscale.is_none()
+    }
+
     /// Defaults: `min(32, 2 × cores)` threads, 1,000,000 waiting tasks.
     pub fn with_defaults(name: PoolName, cores: usize) -> Self {
         Self {
@@ -103,6 +121,7 @@ impl PoolSpec {
             description: String::new(),
             kind: PoolKind::Threads,
             size: (2 * cores).clamp(1, 32),
+            autoscale: None,
             queue_limit: 1_000_000,
             namespaces: Vec::new(),
             max_running_per_namespace: None,

@@ -12,6 +12,7 @@ use super::context::WorkerContext;
 use super::live::LiveAttempts;
 use super::local::LocalWorkers;
 use super::remote::RemoteWorkers;
+use super::run_queue::Load;
 use super::stats::{PoolStats, WorkerStats};
 
 /// A pool. Its own workers leave when it is dropped.
@@ -164,6 +165,14 @@ impl Pool {
         match &self.workers {
             PoolWorkers::Local(workers) => workers.stats(),
             PoolWorkers::Remote(workers) => workers.stats(),
+        }
+    }
+
+    /// `None` if the pool has no workers of its own.
+    pub fn load(&self) -> Option<Load> {
+        match &self.workers {
+            PoolWorkers::Local(workers) => Some(workers.load()),
+            PoolWorkers::Remote(_) => None,
         }
     }
 

@@ -9,6 +9,7 @@ use crate::model::{PoolKind, PoolSpec, Priority};
 
 use super::attempt::{Attempt, Ticket};
 use super::context::WorkerContext;
+use super::run_queue::Load;
 use super::state::{PoolState, WorkerHandle, WorkerSlot, Workers};
 use super::stats::{PoolStats, WorkerCounters, WorkerStats};
 use super::worker::Worker;
@@ -117,6 +118,10 @@ impl LocalWorkers {
         let (alive, busy) =
             alive.fold((0, 0), |(alive, busy), slot| (alive + 1, busy + usize::from(slot.counters.is_busy())));
         PoolStats { alive, busy, idle: alive - busy, assigned: self.state.run_queue.counts() }
+    }
+
+    pub fn load(&self) -> Load {
+        self.state.run_queue.load()
     }
 
     /// One row per live worker, by number.

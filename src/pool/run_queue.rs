@@ -19,7 +19,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::model::Priority;
+use crate::model::{Priority, Timestamp};
 
 use super::attempt::{Attempt, Ticket};
 use super::parker::{ParkState, Parker};
@@ -39,6 +39,18 @@ pub(super) enum Next {
     Park,
     /// Leave, because the number of the driver is not below the number of slots.
     Leave,
+}
+
+/// What a pool with workers of its own has to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    pub slots: usize,
+    /// Slots that attempts have.
+    pub taken: usize,
+    /// Attempts that nothing but a slot keeps from starting.
+    pub waiting: usize,
+    /// Since when the oldest of them could start.
+    pub oldest: Option<Timestamp>,
 }
 
 /// Drivers to wake once the lock is released.
@@ -116,6 +128,17 @@ impl RunQueue {
     pub fn counts(&self) -> [usize; Priority::COUNT] {
         let state = self.state.lock();
         std::array::from_fn(|p| state.attempts[p].len())
+    }
+
+    pub fn load(&self) -> Load {
+        let state = self.state.lock();
+        let attempts = || state.attempts.iter().filter(|_| !state.paused && !state.resting);
+        Load {
+            slots: state.slots,
+            taken: state.taken,
+            waiting: attempts().map(VecDeque::len).sum(),
+            oldest: attempts().filter_map(|attempts| Some(attempts.front()?.eligible_at())).min(),
+        }
     }
 
     /// Removes an attempt that has not started, so that its payload is freed.
@@ -314,6 +337,7 @@ mod tests {
         let (queue, driver) = (queue(1), driver());
         queue.set_paused(true);
         queue.push(vec![attempt(1, Priority::Low)], NONE);
+        assert_eq!(queue.load(), Load { slots: 1, ..Load::default() }, "none waits for a slot");
         assert_eq!((start(&queue, &driver), queue.counts()), (None, [1, 0, 0, 0]));
         queue.set_paused(false);
         assert_eq!(start(&queue, &driver), Some(1));
@@ -328,6 +352,8 @@ mod tests {
         assert_eq!(started.collect::<Vec<_>>(), [Some(0), Some(1), None]);
         queue.release(&drivers[0], true);
         assert_eq!(start(&queue, &drivers[2]), Some(2), "the parked driver got the slot");
+        let oldest = Some(attempt(0, Priority::Normal).eligible_at());
+        assert_eq!(queue.load(), Load { slots: 2, taken: 2, waiting: 6, oldest });
         queue.set_slots(1);
         queue.release(&drivers[1], true);
         assert_eq!(start(&queue, &drivers[1]), None, "one slot is left, and taken");

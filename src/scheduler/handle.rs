@@ -27,7 +27,7 @@ use super::message::{Message, Reply, Request};
 use super::refusal::{DrainPending, Draining, NotRemotePool, Refusal, SchedulerUnresponsive, UnknownPool};
 use super::request_lookup::RequestLookup;
 use super::timeouts::QUERY_TIMEOUT;
-use super::views::{CancelCommand, Configuration, PoolMetrics};
+use super::views::{CancelCommand, Configuration, PoolMetrics, Resources};
 
 /// Cheap to clone; all clones refer to the same scheduler.
 #[derive(Clone)]
@@ -173,6 +173,17 @@ impl Handle {
     pub async fn reconfigure(&self, configuration: Configuration) -> Result<(), Refusal> {
         let configuration = Box::new(configuration);
         self.execute(0, |reply| Request::Reconfigure { configuration, reply }).await
+    }
+
+    /// Whether a pool follows its load, so that [`Handle::report_resources`] has to be called at intervals.
+    pub fn autoscales(&self) -> bool {
+        self.catalog().pools.values().any(|pool| pool.autoscale.is_some())
+    }
+
+    /// Lets the pools that autoscale follow their load.
+    pub fn report_resources(&self, resources: Resources) {
+        // Fails only if the service has ended.
+        let _ = self.inner.inbox.send(Message::Resources(resources));
     }
 
     /// Metrics of the named pools; of all pools if `pools` is empty.

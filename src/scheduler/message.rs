@@ -19,12 +19,16 @@ use super::core::{
     PoolView, ScheduleFilter, SchedulePage, ScheduleUpdate, Submission, UnfinishedParents, Verdict,
 };
 use super::refusal::Refusal;
-use super::views::{BatchSnapshot, CancelBatchCommand, CancelCommand, Configuration, OutputSource, PoolMetrics};
+use super::views::{
+    BatchSnapshot, CancelBatchCommand, CancelCommand, Configuration, OutputSource, PoolMetrics, Resources,
+};
 
 pub(super) enum Message {
     Request(Request),
     /// From a pool.
     Report(Report),
+    /// What the server has of the machine, at intervals.
+    Resources(Resources),
     /// From the journal: the append of the commit that ends here has ended.
     Committed(Revision, Result<(), AppendError>),
 }

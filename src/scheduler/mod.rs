@@ -42,6 +42,7 @@ pub use journal_trim::WatchWindow;
 pub use refusal::*;
 pub use service::{Options, Recovery, Service};
 pub use views::{
-    BatchSnapshot, CancelBatchCommand, CancelCommand, Configuration, OutputSource, PoolMetrics, TaskParts, TaskSnapshot,
+    BatchSnapshot, CancelBatchCommand, CancelCommand, Configuration, OutputSource, PoolMetrics, Resources, TaskParts,
+    TaskSnapshot,
 };
 pub use watch::{EventRef, Watch};

@@ -7,8 +7,11 @@
 //!
 //! `start` builds the service, `run` is the loop, `requests` and `batches` serve callers, `configuration`
 //! replaces handlers and pools, `handlers` registers single ones, `retention` deletes finished tasks,
-//! `pending` collects decisions, `commit` makes them durable.
+//! `autoscale` lets pools follow their load, `pending` collects decisions, `commit` makes them durable.
 
+mod autoscale;
+#[cfg(test)]
+mod autoscale_tests;
 mod batches;
 mod commit;
 mod configuration;

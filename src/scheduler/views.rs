@@ -20,6 +20,13 @@ pub struct Configuration {
     pub runners: Runners,
 }
 
+/// What is in use of what the server may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Resources {
+    /// Share of the CPU, 0 to 1.
+    pub cpu: f64,
+}
+
 #[derive(Clone, Debug)]
 pub struct CancelCommand {
     pub id: TaskId,

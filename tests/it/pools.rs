@@ -3,6 +3,7 @@
 use futures_util::StreamExt;
 use lineshaft::proto::v1::{self, TaskState};
 
+use crate::http1_client::Connection;
 use crate::support::{Server, TIMEOUT, check, eventually, fields, millis, noop, reason, task};
 
 async fn resize(server: &Server, size: i32) {
@@ -36,6 +37,30 @@ async fn no_task_is_lost_while_a_pool_is_resized_and_paused() {
         assert_eq!((now.completed, now.attempts, now.queued, now.running), (3_000, 3_000, 0, 0), "{kind}");
         assert_eq!(now.size, 64);
     }
+}
+
+#[tokio::test]
+async fn a_pool_that_autoscales_shows_its_bounds_and_its_size_cannot_be_set() {
+    let server = Server::start("[[pool]]\nname = \"default\"\nautoscale = { min = 3, max = 8 }\n");
+    let pool = server.pools().list_pools(v1::ListPoolsRequest {}).await.unwrap().into_inner().pools.remove(0);
+    assert_eq!((pool.size, pool.autoscale), (3, Some(v1::PoolAutoscale { min: 3, max: 8 })));
+    let update = v1::UpdatePoolRequest { name: "default".into(), size: Some(5), ..Default::default() };
+    let refused = server.pools().update_pool(update).await.unwrap_err();
+    assert_eq!((&*reason(&refused), fields(&refused)), ("INVALID_FIELD", vec!["size".to_owned()]));
+    server.set_paused("default", true).await;
+    server.set_paused("default", false).await;
+    // As many as there are workers at least; how many more depends on the use of the CPU.
+    for _ in 0..9 {
+        server.submit(task("io", "600")).await;
+    }
+    eventually(async || {
+        let now = metrics(&server).await;
+        check((3..=8).contains(&now.running) && now.running <= now.size.into(), || format!("{now:?}"))
+    })
+    .await;
+    let response = Connection::open(&server).send(b"GET /api/stats HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let stats: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+    assert_eq!(stats["pools"][0]["configuration"]["autoscale"], serde_json::json!({ "min": 3, "max": 8 }));
 }
 
 #[tokio::test]

@@ -200,7 +200,8 @@ type Pool struct {
 	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
 	// How the workers run.
 	Kind PoolKind `protobuf:"varint,3,opt,name=kind,proto3,enum=lineshaft.v1.PoolKind" json:"kind,omitempty"`
-	// Number of workers, 1 to 1,000; 0 in a pool of kind REMOTE, which has the slots of the workers that are connected.
+	// Number of workers, 1 to 1,000; with `autoscale` the present number. A pool of kind REMOTE has the slots of the workers that are
+	// connected, 0 if there are none.
 	Size int32 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
 	// Whether the pool is paused. A paused pool starts no attempts.
 	Paused bool `protobuf:"varint,5,opt,name=paused,proto3" json:"paused,omitempty"`
@@ -222,7 +223,9 @@ type Pool struct {
 	Charge PoolCharge `protobuf:"varint,13,opt,name=charge,proto3,enum=lineshaft.v1.PoolCharge" json:"charge,omitempty"`
 	// Time after which tasks that wait behind those of higher priorities are promoted: while the oldest task of a priority has waited
 	// longer, one of four tasks that are given to the pool is of that priority. Unset: never.
-	MaxWait       *durationpb.Duration `protobuf:"bytes,14,opt,name=max_wait,json=maxWait,proto3" json:"max_wait,omitempty"`
+	MaxWait *durationpb.Duration `protobuf:"bytes,14,opt,name=max_wait,json=maxWait,proto3" json:"max_wait,omitempty"`
+	// Bounds between which the number of workers follows the load. Unset: it does not.
+	Autoscale     *PoolAutoscale `protobuf:"bytes,15,opt,name=autoscale,proto3" json:"autoscale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -355,6 +358,69 @@ func (x *Pool) GetMaxWait() *durationpb.Duration {
 	return nil
 }
 
+func (x *Pool) GetAutoscale() *PoolAutoscale {
+	if x != nil {
+		return x.Autoscale
+	}
+	return nil
+}
+
+// Bounds of the number of workers of a pool. It grows while tasks wait and the CPU has room, and shrinks when it has not needed all
+// workers for half a minute.
+type PoolAutoscale struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Smallest number of workers, and that at the start of the server.
+	Min int32 `protobuf:"varint,1,opt,name=min,proto3" json:"min,omitempty"`
+	// Largest number of workers.
+	Max           int32 `protobuf:"varint,2,opt,name=max,proto3" json:"max,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PoolAutoscale) Reset() {
+	*x = PoolAutoscale{}
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PoolAutoscale) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PoolAutoscale) ProtoMessage() {}
+
+func (x *PoolAutoscale) ProtoReflect() protoreflect.Message {
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PoolAutoscale.ProtoReflect.Descriptor instead.
+func (*PoolAutoscale) Descriptor() ([]byte, []int) {
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PoolAutoscale) GetMin() int32 {
+	if x != nil {
+		return x.Min
+	}
+	return 0
+}
+
+func (x *PoolAutoscale) GetMax() int32 {
+	if x != nil {
+		return x.Max
+	}
+	return 0
+}
+
 // What part of a pool a namespace gets, or in it a fairness key. While the tasks of two of them wait with the same priority, they are
 // given slots in proportion to their weights.
 type PoolWeight struct {
@@ -372,7 +438,7 @@ type PoolWeight struct {
 
 func (x *PoolWeight) Reset() {
 	*x = PoolWeight{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[1]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -384,7 +450,7 @@ func (x *PoolWeight) String() string {
 func (*PoolWeight) ProtoMessage() {}
 
 func (x *PoolWeight) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[1]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -397,7 +463,7 @@ func (x *PoolWeight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolWeight.ProtoReflect.Descriptor instead.
 func (*PoolWeight) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{1}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *PoolWeight) GetNamespace() string {
@@ -436,7 +502,7 @@ type PriorityDepth struct {
 
 func (x *PriorityDepth) Reset() {
 	*x = PriorityDepth{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[2]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -448,7 +514,7 @@ func (x *PriorityDepth) String() string {
 func (*PriorityDepth) ProtoMessage() {}
 
 func (x *PriorityDepth) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[2]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -461,7 +527,7 @@ func (x *PriorityDepth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PriorityDepth.ProtoReflect.Descriptor instead.
 func (*PriorityDepth) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{2}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PriorityDepth) GetPriority() Priority {
@@ -504,7 +570,7 @@ type Percentiles struct {
 
 func (x *Percentiles) Reset() {
 	*x = Percentiles{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[3]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -516,7 +582,7 @@ func (x *Percentiles) String() string {
 func (*Percentiles) ProtoMessage() {}
 
 func (x *Percentiles) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[3]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -529,7 +595,7 @@ func (x *Percentiles) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Percentiles.ProtoReflect.Descriptor instead.
 func (*Percentiles) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{3}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Percentiles) GetCount() int64 {
@@ -598,7 +664,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[4]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -610,7 +676,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[4]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -623,7 +689,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{4}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Worker) GetName() string {
@@ -724,7 +790,7 @@ type RemoteWorker struct {
 
 func (x *RemoteWorker) Reset() {
 	*x = RemoteWorker{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[5]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -736,7 +802,7 @@ func (x *RemoteWorker) String() string {
 func (*RemoteWorker) ProtoMessage() {}
 
 func (x *RemoteWorker) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[5]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -749,7 +815,7 @@ func (x *RemoteWorker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoteWorker.ProtoReflect.Descriptor instead.
 func (*RemoteWorker) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{5}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RemoteWorker) GetConnected() bool {
@@ -801,7 +867,7 @@ type PoolMetrics struct {
 	Pool string `protobuf:"bytes,1,opt,name=pool,proto3" json:"pool,omitempty"`
 	// Time of the measurement.
 	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	// Configured number of workers.
+	// Number of workers that the pool should have at present, or of slots of the connected ones.
 	Size int32 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
 	// Number of workers that run an attempt.
 	Busy int32 `protobuf:"varint,4,opt,name=busy,proto3" json:"busy,omitempty"`
@@ -857,7 +923,7 @@ type PoolMetrics struct {
 
 func (x *PoolMetrics) Reset() {
 	*x = PoolMetrics{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[6]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +935,7 @@ func (x *PoolMetrics) String() string {
 func (*PoolMetrics) ProtoMessage() {}
 
 func (x *PoolMetrics) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[6]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +948,7 @@ func (x *PoolMetrics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolMetrics.ProtoReflect.Descriptor instead.
 func (*PoolMetrics) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{6}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PoolMetrics) GetPool() string {
@@ -1083,7 +1149,7 @@ type ListPoolsRequest struct {
 
 func (x *ListPoolsRequest) Reset() {
 	*x = ListPoolsRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[7]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1161,7 @@ func (x *ListPoolsRequest) String() string {
 func (*ListPoolsRequest) ProtoMessage() {}
 
 func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[7]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1174,7 @@ func (x *ListPoolsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsRequest.ProtoReflect.Descriptor instead.
 func (*ListPoolsRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{7}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{8}
 }
 
 // Response of ListPools.
@@ -1124,7 +1190,7 @@ type ListPoolsResponse struct {
 
 func (x *ListPoolsResponse) Reset() {
 	*x = ListPoolsResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[8]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1202,7 @@ func (x *ListPoolsResponse) String() string {
 func (*ListPoolsResponse) ProtoMessage() {}
 
 func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[8]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1215,7 @@ func (x *ListPoolsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoolsResponse.ProtoReflect.Descriptor instead.
 func (*ListPoolsResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{8}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListPoolsResponse) GetPools() []*Pool {
@@ -1177,7 +1243,7 @@ type GetPoolRequest struct {
 
 func (x *GetPoolRequest) Reset() {
 	*x = GetPoolRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[9]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1189,7 +1255,7 @@ func (x *GetPoolRequest) String() string {
 func (*GetPoolRequest) ProtoMessage() {}
 
 func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[9]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1202,7 +1268,7 @@ func (x *GetPoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolRequest.ProtoReflect.Descriptor instead.
 func (*GetPoolRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{9}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetPoolRequest) GetName() string {
@@ -1225,7 +1291,7 @@ type GetPoolResponse struct {
 
 func (x *GetPoolResponse) Reset() {
 	*x = GetPoolResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[10]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1303,7 @@ func (x *GetPoolResponse) String() string {
 func (*GetPoolResponse) ProtoMessage() {}
 
 func (x *GetPoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[10]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1316,7 @@ func (x *GetPoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolResponse.ProtoReflect.Descriptor instead.
 func (*GetPoolResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{10}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetPoolResponse) GetPool() *Pool {
@@ -1272,7 +1338,7 @@ type UpdatePoolRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Pool name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Number of workers, 1 to 1,000. Not for a pool of kind REMOTE.
+	// Number of workers, 1 to 1,000. Not for a pool of kind REMOTE, or one with `autoscale`.
 	Size *int32 `protobuf:"varint,2,opt,name=size,proto3,oneof" json:"size,omitempty"`
 	// Whether the pool is paused.
 	Paused *bool `protobuf:"varint,3,opt,name=paused,proto3,oneof" json:"paused,omitempty"`
@@ -1286,7 +1352,7 @@ type UpdatePoolRequest struct {
 
 func (x *UpdatePoolRequest) Reset() {
 	*x = UpdatePoolRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[11]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1298,7 +1364,7 @@ func (x *UpdatePoolRequest) String() string {
 func (*UpdatePoolRequest) ProtoMessage() {}
 
 func (x *UpdatePoolRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[11]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1311,7 +1377,7 @@ func (x *UpdatePoolRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePoolRequest.ProtoReflect.Descriptor instead.
 func (*UpdatePoolRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{11}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *UpdatePoolRequest) GetName() string {
@@ -1362,7 +1428,7 @@ type UpdatePoolResponse struct {
 
 func (x *UpdatePoolResponse) Reset() {
 	*x = UpdatePoolResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[12]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1440,7 @@ func (x *UpdatePoolResponse) String() string {
 func (*UpdatePoolResponse) ProtoMessage() {}
 
 func (x *UpdatePoolResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[12]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1453,7 @@ func (x *UpdatePoolResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePoolResponse.ProtoReflect.Descriptor instead.
 func (*UpdatePoolResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{12}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UpdatePoolResponse) GetPool() *Pool {
@@ -1417,7 +1483,7 @@ type GetPoolMetricsRequest struct {
 
 func (x *GetPoolMetricsRequest) Reset() {
 	*x = GetPoolMetricsRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[13]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1429,7 +1495,7 @@ func (x *GetPoolMetricsRequest) String() string {
 func (*GetPoolMetricsRequest) ProtoMessage() {}
 
 func (x *GetPoolMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[13]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1442,7 +1508,7 @@ func (x *GetPoolMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolMetricsRequest.ProtoReflect.Descriptor instead.
 func (*GetPoolMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{13}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetPoolMetricsRequest) GetName() string {
@@ -1472,7 +1538,7 @@ type GetPoolMetricsResponse struct {
 
 func (x *GetPoolMetricsResponse) Reset() {
 	*x = GetPoolMetricsResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[14]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1484,7 +1550,7 @@ func (x *GetPoolMetricsResponse) String() string {
 func (*GetPoolMetricsResponse) ProtoMessage() {}
 
 func (x *GetPoolMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[14]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1497,7 +1563,7 @@ func (x *GetPoolMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolMetricsResponse.ProtoReflect.Descriptor instead.
 func (*GetPoolMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{14}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetPoolMetricsResponse) GetMetrics() *PoolMetrics {
@@ -1529,7 +1595,7 @@ type StreamPoolMetricsRequest struct {
 
 func (x *StreamPoolMetricsRequest) Reset() {
 	*x = StreamPoolMetricsRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[15]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1541,7 +1607,7 @@ func (x *StreamPoolMetricsRequest) String() string {
 func (*StreamPoolMetricsRequest) ProtoMessage() {}
 
 func (x *StreamPoolMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[15]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1554,7 +1620,7 @@ func (x *StreamPoolMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamPoolMetricsRequest.ProtoReflect.Descriptor instead.
 func (*StreamPoolMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{15}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *StreamPoolMetricsRequest) GetPools() []string {
@@ -1595,7 +1661,7 @@ type StreamPoolMetricsResponse struct {
 
 func (x *StreamPoolMetricsResponse) Reset() {
 	*x = StreamPoolMetricsResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[16]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1607,7 +1673,7 @@ func (x *StreamPoolMetricsResponse) String() string {
 func (*StreamPoolMetricsResponse) ProtoMessage() {}
 
 func (x *StreamPoolMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[16]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1620,7 +1686,7 @@ func (x *StreamPoolMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamPoolMetricsResponse.ProtoReflect.Descriptor instead.
 func (*StreamPoolMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{16}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *StreamPoolMetricsResponse) GetPools() []*PoolMetrics {
@@ -1664,7 +1730,7 @@ type GetPoolHistoryRequest struct {
 
 func (x *GetPoolHistoryRequest) Reset() {
 	*x = GetPoolHistoryRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[17]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1676,7 +1742,7 @@ func (x *GetPoolHistoryRequest) String() string {
 func (*GetPoolHistoryRequest) ProtoMessage() {}
 
 func (x *GetPoolHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[17]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1689,7 +1755,7 @@ func (x *GetPoolHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolHistoryRequest.ProtoReflect.Descriptor instead.
 func (*GetPoolHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{17}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetPoolHistoryRequest) GetPool() string {
@@ -1737,7 +1803,7 @@ type PoolSample struct {
 
 func (x *PoolSample) Reset() {
 	*x = PoolSample{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[18]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1749,7 +1815,7 @@ func (x *PoolSample) String() string {
 func (*PoolSample) ProtoMessage() {}
 
 func (x *PoolSample) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[18]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1762,7 +1828,7 @@ func (x *PoolSample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolSample.ProtoReflect.Descriptor instead.
 func (*PoolSample) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{18}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PoolSample) GetTime() *timestamppb.Timestamp {
@@ -1855,7 +1921,7 @@ type GetPoolHistoryResponse struct {
 
 func (x *GetPoolHistoryResponse) Reset() {
 	*x = GetPoolHistoryResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[19]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1867,7 +1933,7 @@ func (x *GetPoolHistoryResponse) String() string {
 func (*GetPoolHistoryResponse) ProtoMessage() {}
 
 func (x *GetPoolHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[19]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1880,7 +1946,7 @@ func (x *GetPoolHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPoolHistoryResponse.ProtoReflect.Descriptor instead.
 func (*GetPoolHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{19}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetPoolHistoryResponse) GetSamples() []*PoolSample {
@@ -1912,7 +1978,7 @@ type ListWorkersRequest struct {
 
 func (x *ListWorkersRequest) Reset() {
 	*x = ListWorkersRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[20]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1924,7 +1990,7 @@ func (x *ListWorkersRequest) String() string {
 func (*ListWorkersRequest) ProtoMessage() {}
 
 func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[20]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1937,7 +2003,7 @@ func (x *ListWorkersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkersRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{20}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListWorkersRequest) GetPool() string {
@@ -1977,7 +2043,7 @@ type ListWorkersResponse struct {
 
 func (x *ListWorkersResponse) Reset() {
 	*x = ListWorkersResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[21]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2055,7 @@ func (x *ListWorkersResponse) String() string {
 func (*ListWorkersResponse) ProtoMessage() {}
 
 func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[21]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,7 +2068,7 @@ func (x *ListWorkersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkersResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkersResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{21}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListWorkersResponse) GetWorkers() []*Worker {
@@ -2049,7 +2115,7 @@ type ListDecisionsRequest struct {
 
 func (x *ListDecisionsRequest) Reset() {
 	*x = ListDecisionsRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[22]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2127,7 @@ func (x *ListDecisionsRequest) String() string {
 func (*ListDecisionsRequest) ProtoMessage() {}
 
 func (x *ListDecisionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[22]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2140,7 @@ func (x *ListDecisionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDecisionsRequest.ProtoReflect.Descriptor instead.
 func (*ListDecisionsRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{22}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListDecisionsRequest) GetPool() string {
@@ -2141,7 +2207,7 @@ type ListDecisionsResponse struct {
 
 func (x *ListDecisionsResponse) Reset() {
 	*x = ListDecisionsResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[23]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2153,7 +2219,7 @@ func (x *ListDecisionsResponse) String() string {
 func (*ListDecisionsResponse) ProtoMessage() {}
 
 func (x *ListDecisionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[23]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2166,7 +2232,7 @@ func (x *ListDecisionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDecisionsResponse.ProtoReflect.Descriptor instead.
 func (*ListDecisionsResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{23}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListDecisionsResponse) GetDecisions() []*Decision {
@@ -2227,7 +2293,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[24]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2239,7 +2305,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[24]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2252,7 +2318,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{24}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Decision) GetTime() *timestamppb.Timestamp {
@@ -2364,7 +2430,7 @@ type ResetPoolCountersRequest struct {
 
 func (x *ResetPoolCountersRequest) Reset() {
 	*x = ResetPoolCountersRequest{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[25]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2376,7 +2442,7 @@ func (x *ResetPoolCountersRequest) String() string {
 func (*ResetPoolCountersRequest) ProtoMessage() {}
 
 func (x *ResetPoolCountersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[25]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2389,7 +2455,7 @@ func (x *ResetPoolCountersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetPoolCountersRequest.ProtoReflect.Descriptor instead.
 func (*ResetPoolCountersRequest) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{25}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ResetPoolCountersRequest) GetName() string {
@@ -2410,7 +2476,7 @@ type ResetPoolCountersResponse struct {
 
 func (x *ResetPoolCountersResponse) Reset() {
 	*x = ResetPoolCountersResponse{}
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[26]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2422,7 +2488,7 @@ func (x *ResetPoolCountersResponse) String() string {
 func (*ResetPoolCountersResponse) ProtoMessage() {}
 
 func (x *ResetPoolCountersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[26]
+	mi := &file_lineshaft_v1_pool_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2435,7 +2501,7 @@ func (x *ResetPoolCountersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetPoolCountersResponse.ProtoReflect.Descriptor instead.
 func (*ResetPoolCountersResponse) Descriptor() ([]byte, []int) {
-	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{26}
+	return file_lineshaft_v1_pool_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ResetPoolCountersResponse) GetRevision() uint64 {
@@ -2449,7 +2515,7 @@ var File_lineshaft_v1_pool_service_proto protoreflect.FileDescriptor
 
 const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1flineshaft/v1/pool_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!lineshaft/v1/system_service.proto\x1a\x17lineshaft/v1/task.proto\"\xbe\x04\n" +
+	"\x1flineshaft/v1/pool_service.proto\x12\flineshaft.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!lineshaft/v1/system_service.proto\x1a\x17lineshaft/v1/task.proto\"\xf9\x04\n" +
 	"\x04Pool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12*\n" +
@@ -2470,7 +2536,11 @@ const file_lineshaft_v1_pool_service_proto_rawDesc = "" +
 	"namespaces\x122\n" +
 	"\aweights\x18\f \x03(\v2\x18.lineshaft.v1.PoolWeightR\aweights\x120\n" +
 	"\x06charge\x18\r \x01(\x0e2\x18.lineshaft.v1.PoolChargeR\x06charge\x124\n" +
-	"\bmax_wait\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\amaxWait\"e\n" +
+	"\bmax_wait\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\amaxWait\x129\n" +
+	"\tautoscale\x18\x0f \x01(\v2\x1b.lineshaft.v1.PoolAutoscaleR\tautoscale\"3\n" +
+	"\rPoolAutoscale\x12\x10\n" +
+	"\x03min\x18\x01 \x01(\x05R\x03min\x12\x10\n" +
+	"\x03max\x18\x02 \x01(\x05R\x03max\"e\n" +
 	"\n" +
 	"PoolWeight\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12!\n" +
@@ -2689,113 +2759,115 @@ func file_lineshaft_v1_pool_service_proto_rawDescGZIP() []byte {
 }
 
 var file_lineshaft_v1_pool_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_lineshaft_v1_pool_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_lineshaft_v1_pool_service_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_lineshaft_v1_pool_service_proto_goTypes = []any{
 	(PoolKind)(0),                     // 0: lineshaft.v1.PoolKind
 	(PoolCharge)(0),                   // 1: lineshaft.v1.PoolCharge
 	(DecisionReason)(0),               // 2: lineshaft.v1.DecisionReason
 	(*Pool)(nil),                      // 3: lineshaft.v1.Pool
-	(*PoolWeight)(nil),                // 4: lineshaft.v1.PoolWeight
-	(*PriorityDepth)(nil),             // 5: lineshaft.v1.PriorityDepth
-	(*Percentiles)(nil),               // 6: lineshaft.v1.Percentiles
-	(*Worker)(nil),                    // 7: lineshaft.v1.Worker
-	(*RemoteWorker)(nil),              // 8: lineshaft.v1.RemoteWorker
-	(*PoolMetrics)(nil),               // 9: lineshaft.v1.PoolMetrics
-	(*ListPoolsRequest)(nil),          // 10: lineshaft.v1.ListPoolsRequest
-	(*ListPoolsResponse)(nil),         // 11: lineshaft.v1.ListPoolsResponse
-	(*GetPoolRequest)(nil),            // 12: lineshaft.v1.GetPoolRequest
-	(*GetPoolResponse)(nil),           // 13: lineshaft.v1.GetPoolResponse
-	(*UpdatePoolRequest)(nil),         // 14: lineshaft.v1.UpdatePoolRequest
-	(*UpdatePoolResponse)(nil),        // 15: lineshaft.v1.UpdatePoolResponse
-	(*GetPoolMetricsRequest)(nil),     // 16: lineshaft.v1.GetPoolMetricsRequest
-	(*GetPoolMetricsResponse)(nil),    // 17: lineshaft.v1.GetPoolMetricsResponse
-	(*StreamPoolMetricsRequest)(nil),  // 18: lineshaft.v1.StreamPoolMetricsRequest
-	(*StreamPoolMetricsResponse)(nil), // 19: lineshaft.v1.StreamPoolMetricsResponse
-	(*GetPoolHistoryRequest)(nil),     // 20: lineshaft.v1.GetPoolHistoryRequest
-	(*PoolSample)(nil),                // 21: lineshaft.v1.PoolSample
-	(*GetPoolHistoryResponse)(nil),    // 22: lineshaft.v1.GetPoolHistoryResponse
-	(*ListWorkersRequest)(nil),        // 23: lineshaft.v1.ListWorkersRequest
-	(*ListWorkersResponse)(nil),       // 24: lineshaft.v1.ListWorkersResponse
-	(*ListDecisionsRequest)(nil),      // 25: lineshaft.v1.ListDecisionsRequest
-	(*ListDecisionsResponse)(nil),     // 26: lineshaft.v1.ListDecisionsResponse
-	(*Decision)(nil),                  // 27: lineshaft.v1.Decision
-	(*ResetPoolCountersRequest)(nil),  // 28: lineshaft.v1.ResetPoolCountersRequest
-	(*ResetPoolCountersResponse)(nil), // 29: lineshaft.v1.ResetPoolCountersResponse
-	nil,                               // 30: lineshaft.v1.RemoteWorker.LabelsEntry
-	(*durationpb.Duration)(nil),       // 31: google.protobuf.Duration
-	(Durability)(0),                   // 32: lineshaft.v1.Durability
-	(Priority)(0),                     // 33: lineshaft.v1.Priority
-	(*timestamppb.Timestamp)(nil),     // 34: google.protobuf.Timestamp
-	(*SystemHealth)(nil),              // 35: lineshaft.v1.SystemHealth
+	(*PoolAutoscale)(nil),             // 4: lineshaft.v1.PoolAutoscale
+	(*PoolWeight)(nil),                // 5: lineshaft.v1.PoolWeight
+	(*PriorityDepth)(nil),             // 6: lineshaft.v1.PriorityDepth
+	(*Percentiles)(nil),               // 7: lineshaft.v1.Percentiles
+	(*Worker)(nil),                    // 8: lineshaft.v1.Worker
+	(*RemoteWorker)(nil),              // 9: lineshaft.v1.RemoteWorker
+	(*PoolMetrics)(nil),               // 10: lineshaft.v1.PoolMetrics
+	(*ListPoolsRequest)(nil),          // 11: lineshaft.v1.ListPoolsRequest
+	(*ListPoolsResponse)(nil),         // 12: lineshaft.v1.ListPoolsResponse
+	(*GetPoolRequest)(nil),            // 13: lineshaft.v1.GetPoolRequest
+	(*GetPoolResponse)(nil),           // 14: lineshaft.v1.GetPoolResponse
+	(*UpdatePoolRequest)(nil),         // 15: lineshaft.v1.UpdatePoolRequest
+	(*UpdatePoolResponse)(nil),        // 16: lineshaft.v1.UpdatePoolResponse
+	(*GetPoolMetricsRequest)(nil),     // 17: lineshaft.v1.GetPoolMetricsRequest
+	(*GetPoolMetricsResponse)(nil),    // 18: lineshaft.v1.GetPoolMetricsResponse
+	(*StreamPoolMetricsRequest)(nil),  // 19: lineshaft.v1.StreamPoolMetricsRequest
+	(*StreamPoolMetricsResponse)(nil), // 20: lineshaft.v1.StreamPoolMetricsResponse
+	(*GetPoolHistoryRequest)(nil),     // 21: lineshaft.v1.GetPoolHistoryRequest
+	(*PoolSample)(nil),                // 22: lineshaft.v1.PoolSample
+	(*GetPoolHistoryResponse)(nil),    // 23: lineshaft.v1.GetPoolHistoryResponse
+	(*ListWorkersRequest)(nil),        // 24: lineshaft.v1.ListWorkersRequest
+	(*ListWorkersResponse)(nil),       // 25: lineshaft.v1.ListWorkersResponse
+	(*ListDecisionsRequest)(nil),      // 26: lineshaft.v1.ListDecisionsRequest
+	(*ListDecisionsResponse)(nil),     // 27: lineshaft.v1.ListDecisionsResponse
+	(*Decision)(nil),                  // 28: lineshaft.v1.Decision
+	(*ResetPoolCountersRequest)(nil),  // 29: lineshaft.v1.ResetPoolCountersRequest
+	(*ResetPoolCountersResponse)(nil), // 30: lineshaft.v1.ResetPoolCountersResponse
+	nil,                               // 31: lineshaft.v1.RemoteWorker.LabelsEntry
+	(*durationpb.Duration)(nil),       // 32: google.protobuf.Duration
+	(Durability)(0),                   // 33: lineshaft.v1.Durability
+	(Priority)(0),                     // 34: lineshaft.v1.Priority
+	(*timestamppb.Timestamp)(nil),     // 35: google.protobuf.Timestamp
+	(*SystemHealth)(nil),              // 36: lineshaft.v1.SystemHealth
 }
 var file_lineshaft_v1_pool_service_proto_depIdxs = []int32{
 	0,  // 0: lineshaft.v1.Pool.kind:type_name -> lineshaft.v1.PoolKind
-	31, // 1: lineshaft.v1.Pool.default_timeout:type_name -> google.protobuf.Duration
-	32, // 2: lineshaft.v1.Pool.durability:type_name -> lineshaft.v1.Durability
-	4,  // 3: lineshaft.v1.Pool.weights:type_name -> lineshaft.v1.PoolWeight
+	32, // 1: lineshaft.v1.Pool.default_timeout:type_name -> google.protobuf.Duration
+	33, // 2: lineshaft.v1.Pool.durability:type_name -> lineshaft.v1.Durability
+	5,  // 3: lineshaft.v1.Pool.weights:type_name -> lineshaft.v1.PoolWeight
 	1,  // 4: lineshaft.v1.Pool.charge:type_name -> lineshaft.v1.PoolCharge
-	31, // 5: lineshaft.v1.Pool.max_wait:type_name -> google.protobuf.Duration
-	33, // 6: lineshaft.v1.PriorityDepth.priority:type_name -> lineshaft.v1.Priority
-	31, // 7: lineshaft.v1.PriorityDepth.oldest_wait:type_name -> google.protobuf.Duration
-	31, // 8: lineshaft.v1.Percentiles.p50:type_name -> google.protobuf.Duration
-	31, // 9: lineshaft.v1.Percentiles.p90:type_name -> google.protobuf.Duration
-	31, // 10: lineshaft.v1.Percentiles.p99:type_name -> google.protobuf.Duration
-	31, // 11: lineshaft.v1.Percentiles.max:type_name -> google.protobuf.Duration
-	31, // 12: lineshaft.v1.Worker.busy_time:type_name -> google.protobuf.Duration
-	31, // 13: lineshaft.v1.Worker.idle_time:type_name -> google.protobuf.Duration
-	8,  // 14: lineshaft.v1.Worker.remote:type_name -> lineshaft.v1.RemoteWorker
-	30, // 15: lineshaft.v1.RemoteWorker.labels:type_name -> lineshaft.v1.RemoteWorker.LabelsEntry
-	34, // 16: lineshaft.v1.PoolMetrics.time:type_name -> google.protobuf.Timestamp
-	5,  // 17: lineshaft.v1.PoolMetrics.priorities:type_name -> lineshaft.v1.PriorityDepth
-	31, // 18: lineshaft.v1.PoolMetrics.oldest_wait:type_name -> google.protobuf.Duration
-	34, // 19: lineshaft.v1.PoolMetrics.counters_since:type_name -> google.protobuf.Timestamp
-	6,  // 20: lineshaft.v1.PoolMetrics.wait_time:type_name -> lineshaft.v1.Percentiles
-	6,  // 21: lineshaft.v1.PoolMetrics.run_time:type_name -> lineshaft.v1.Percentiles
-	7,  // 22: lineshaft.v1.PoolMetrics.workers:type_name -> lineshaft.v1.Worker
-	3,  // 23: lineshaft.v1.ListPoolsResponse.pools:type_name -> lineshaft.v1.Pool
-	3,  // 24: lineshaft.v1.GetPoolResponse.pool:type_name -> lineshaft.v1.Pool
-	3,  // 25: lineshaft.v1.UpdatePoolResponse.pool:type_name -> lineshaft.v1.Pool
-	9,  // 26: lineshaft.v1.GetPoolMetricsResponse.metrics:type_name -> lineshaft.v1.PoolMetrics
-	31, // 27: lineshaft.v1.StreamPoolMetricsRequest.interval:type_name -> google.protobuf.Duration
-	9,  // 28: lineshaft.v1.StreamPoolMetricsResponse.pools:type_name -> lineshaft.v1.PoolMetrics
-	35, // 29: lineshaft.v1.StreamPoolMetricsResponse.system:type_name -> lineshaft.v1.SystemHealth
-	6,  // 30: lineshaft.v1.StreamPoolMetricsResponse.commit_time:type_name -> lineshaft.v1.Percentiles
-	34, // 31: lineshaft.v1.GetPoolHistoryRequest.after:type_name -> google.protobuf.Timestamp
-	34, // 32: lineshaft.v1.PoolSample.time:type_name -> google.protobuf.Timestamp
-	31, // 33: lineshaft.v1.PoolSample.oldest_wait:type_name -> google.protobuf.Duration
-	21, // 34: lineshaft.v1.GetPoolHistoryResponse.samples:type_name -> lineshaft.v1.PoolSample
-	31, // 35: lineshaft.v1.GetPoolHistoryResponse.interval:type_name -> google.protobuf.Duration
-	7,  // 36: lineshaft.v1.ListWorkersResponse.workers:type_name -> lineshaft.v1.Worker
-	27, // 37: lineshaft.v1.ListDecisionsResponse.decisions:type_name -> lineshaft.v1.Decision
-	34, // 38: lineshaft.v1.Decision.time:type_name -> google.protobuf.Timestamp
-	33, // 39: lineshaft.v1.Decision.priority:type_name -> lineshaft.v1.Priority
-	31, // 40: lineshaft.v1.Decision.wait:type_name -> google.protobuf.Duration
-	2,  // 41: lineshaft.v1.Decision.reason:type_name -> lineshaft.v1.DecisionReason
-	34, // 42: lineshaft.v1.Decision.started_at:type_name -> google.protobuf.Timestamp
-	31, // 43: lineshaft.v1.Decision.expected_time:type_name -> google.protobuf.Duration
-	10, // 44: lineshaft.v1.PoolService.ListPools:input_type -> lineshaft.v1.ListPoolsRequest
-	12, // 45: lineshaft.v1.PoolService.GetPool:input_type -> lineshaft.v1.GetPoolRequest
-	14, // 46: lineshaft.v1.PoolService.UpdatePool:input_type -> lineshaft.v1.UpdatePoolRequest
-	16, // 47: lineshaft.v1.PoolService.GetPoolMetrics:input_type -> lineshaft.v1.GetPoolMetricsRequest
-	18, // 48: lineshaft.v1.PoolService.StreamPoolMetrics:input_type -> lineshaft.v1.StreamPoolMetricsRequest
-	20, // 49: lineshaft.v1.PoolService.GetPoolHistory:input_type -> lineshaft.v1.GetPoolHistoryRequest
-	23, // 50: lineshaft.v1.PoolService.ListWorkers:input_type -> lineshaft.v1.ListWorkersRequest
-	25, // 51: lineshaft.v1.PoolService.ListDecisions:input_type -> lineshaft.v1.ListDecisionsRequest
-	28, // 52: lineshaft.v1.PoolService.ResetPoolCounters:input_type -> lineshaft.v1.ResetPoolCountersRequest
-	11, // 53: lineshaft.v1.PoolService.ListPools:output_type -> lineshaft.v1.ListPoolsResponse
-	13, // 54: lineshaft.v1.PoolService.GetPool:output_type -> lineshaft.v1.GetPoolResponse
-	15, // 55: lineshaft.v1.PoolService.UpdatePool:output_type -> lineshaft.v1.UpdatePoolResponse
-	17, // 56: lineshaft.v1.PoolService.GetPoolMetrics:output_type -> lineshaft.v1.GetPoolMetricsResponse
-	19, // 57: lineshaft.v1.PoolService.StreamPoolMetrics:output_type -> lineshaft.v1.StreamPoolMetricsResponse
-	22, // 58: lineshaft.v1.PoolService.GetPoolHistory:output_type -> lineshaft.v1.GetPoolHistoryResponse
-	24, // 59: lineshaft.v1.PoolService.ListWorkers:output_type -> lineshaft.v1.ListWorkersResponse
-	26, // 60: lineshaft.v1.PoolService.ListDecisions:output_type -> lineshaft.v1.ListDecisionsResponse
-	29, // 61: lineshaft.v1.PoolService.ResetPoolCounters:output_type -> lineshaft.v1.ResetPoolCountersResponse
-	53, // [53:62] is the sub-list for method output_type
-	44, // [44:53] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	32, // 5: lineshaft.v1.Pool.max_wait:type_name -> google.protobuf.Duration
+	4,  // 6: lineshaft.v1.Pool.autoscale:type_name -> lineshaft.v1.PoolAutoscale
+	34, // 7: lineshaft.v1.PriorityDepth.priority:type_name -> lineshaft.v1.Priority
+	32, // 8: lineshaft.v1.PriorityDepth.oldest_wait:type_name -> google.protobuf.Duration
+	32, // 9: lineshaft.v1.Percentiles.p50:type_name -> google.protobuf.Duration
+	32, // 10: lineshaft.v1.Percentiles.p90:type_name -> google.protobuf.Duration
+	32, // 11: lineshaft.v1.Percentiles.p99:type_name -> google.protobuf.Duration
+	32, // 12: lineshaft.v1.Percentiles.max:type_name -> google.protobuf.Duration
+	32, // 13: lineshaft.v1.Worker.busy_time:type_name -> google.protobuf.Duration
+	32, // 14: lineshaft.v1.Worker.idle_time:type_name -> google.protobuf.Duration
+	9,  // 15: lineshaft.v1.Worker.remote:type_name -> lineshaft.v1.RemoteWorker
+	31, // 16: lineshaft.v1.RemoteWorker.labels:type_name -> lineshaft.v1.RemoteWorker.LabelsEntry
+	35, // 17: lineshaft.v1.PoolMetrics.time:type_name -> google.protobuf.Timestamp
+	6,  // 18: lineshaft.v1.PoolMetrics.priorities:type_name -> lineshaft.v1.PriorityDepth
+	32, // 19: lineshaft.v1.PoolMetrics.oldest_wait:type_name -> google.protobuf.Duration
+	35, // 20: lineshaft.v1.PoolMetrics.counters_since:type_name -> google.protobuf.Timestamp
+	7,  // 21: lineshaft.v1.PoolMetrics.wait_time:type_name -> lineshaft.v1.Percentiles
+	7,  // 22: lineshaft.v1.PoolMetrics.run_time:type_name -> lineshaft.v1.Percentiles
+	8,  // 23: lineshaft.v1.PoolMetrics.workers:type_name -> lineshaft.v1.Worker
+	3,  // 24: lineshaft.v1.ListPoolsResponse.pools:type_name -> lineshaft.v1.Pool
+	3,  // 25: lineshaft.v1.GetPoolResponse.pool:type_name -> lineshaft.v1.Pool
+	3,  // 26: lineshaft.v1.UpdatePoolResponse.pool:type_name -> lineshaft.v1.Pool
+	10, // 27: lineshaft.v1.GetPoolMetricsResponse.metrics:type_name -> lineshaft.v1.PoolMetrics
+	32, // 28: lineshaft.v1.StreamPoolMetricsRequest.interval:type_name -> google.protobuf.Duration
+	10, // 29: lineshaft.v1.StreamPoolMetricsResponse.pools:type_name -> lineshaft.v1.PoolMetrics
+	36, // 30: lineshaft.v1.StreamPoolMetricsResponse.system:type_name -> lineshaft.v1.SystemHealth
+	7,  // 31: lineshaft.v1.StreamPoolMetricsResponse.commit_time:type_name -> lineshaft.v1.Percentiles
+	35, // 32: lineshaft.v1.GetPoolHistoryRequest.after:type_name -> google.protobuf.Timestamp
+	35, // 33: lineshaft.v1.PoolSample.time:type_name -> google.protobuf.Timestamp
+	32, // 34: lineshaft.v1.PoolSample.oldest_wait:type_name -> google.protobuf.Duration
+	22, // 35: lineshaft.v1.GetPoolHistoryResponse.samples:type_name -> lineshaft.v1.PoolSample
+	32, // 36: lineshaft.v1.GetPoolHistoryResponse.interval:type_name -> google.protobuf.Duration
+	8,  // 37: lineshaft.v1.ListWorkersResponse.workers:type_name -> lineshaft.v1.Worker
+	28, // 38: lineshaft.v1.ListDecisionsResponse.decisions:type_name -> lineshaft.v1.Decision
+	35, // 39: lineshaft.v1.Decision.time:type_name -> google.protobuf.Timestamp
+	34, // 40: lineshaft.v1.Decision.priority:type_name -> lineshaft.v1.Priority
+	32, // 41: lineshaft.v1.Decision.wait:type_name -> google.protobuf.Duration
+	2,  // 42: lineshaft.v1.Decision.reason:type_name -> lineshaft.v1.DecisionReason
+	35, // 43: lineshaft.v1.Decision.started_at:type_name -> google.protobuf.Timestamp
+	32, // 44: lineshaft.v1.Decision.expected_time:type_name -> google.protobuf.Duration
+	11, // 45: lineshaft.v1.PoolService.ListPools:input_type -> lineshaft.v1.ListPoolsRequest
+	13, // 46: lineshaft.v1.PoolService.GetPool:input_type -> lineshaft.v1.GetPoolRequest
+	15, // 47: lineshaft.v1.PoolService.UpdatePool:input_type -> lineshaft.v1.UpdatePoolRequest
+	17, // 48: lineshaft.v1.PoolService.GetPoolMetrics:input_type -> lineshaft.v1.GetPoolMetricsRequest
+	19, // 49: lineshaft.v1.PoolService.StreamPoolMetrics:input_type -> lineshaft.v1.StreamPoolMetricsRequest
+	21, // 50: lineshaft.v1.PoolService.GetPoolHistory:input_type -> lineshaft.v1.GetPoolHistoryRequest
+	24, // 51: lineshaft.v1.PoolService.ListWorkers:input_type -> lineshaft.v1.ListWorkersRequest
+	26, // 52: lineshaft.v1.PoolService.ListDecisions:input_type -> lineshaft.v1.ListDecisionsRequest
+	29, // 53: lineshaft.v1.PoolService.ResetPoolCounters:input_type -> lineshaft.v1.ResetPoolCountersRequest
+	12, // 54: lineshaft.v1.PoolService.ListPools:output_type -> lineshaft.v1.ListPoolsResponse
+	14, // 55: lineshaft.v1.PoolService.GetPool:output_type -> lineshaft.v1.GetPoolResponse
+	16, // 56: lineshaft.v1.PoolService.UpdatePool:output_type -> lineshaft.v1.UpdatePoolResponse
+	18, // 57: lineshaft.v1.PoolService.GetPoolMetrics:output_type -> lineshaft.v1.GetPoolMetricsResponse
+	20, // 58: lineshaft.v1.PoolService.StreamPoolMetrics:output_type -> lineshaft.v1.StreamPoolMetricsResponse
+	23, // 59: lineshaft.v1.PoolService.GetPoolHistory:output_type -> lineshaft.v1.GetPoolHistoryResponse
+	25, // 60: lineshaft.v1.PoolService.ListWorkers:output_type -> lineshaft.v1.ListWorkersResponse
+	27, // 61: lineshaft.v1.PoolService.ListDecisions:output_type -> lineshaft.v1.ListDecisionsResponse
+	30, // 62: lineshaft.v1.PoolService.ResetPoolCounters:output_type -> lineshaft.v1.ResetPoolCountersResponse
+	54, // [54:63] is the sub-list for method output_type
+	45, // [45:54] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_lineshaft_v1_pool_service_proto_init() }
@@ -2805,14 +2877,14 @@ func file_lineshaft_v1_pool_service_proto_init() {
 	}
 	file_lineshaft_v1_system_service_proto_init()
 	file_lineshaft_v1_task_proto_init()
-	file_lineshaft_v1_pool_service_proto_msgTypes[11].OneofWrappers = []any{}
+	file_lineshaft_v1_pool_service_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_lineshaft_v1_pool_service_proto_rawDesc), len(file_lineshaft_v1_pool_service_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

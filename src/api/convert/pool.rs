@@ -1,6 +1,6 @@
 //! Pools, their metrics, and pool updates.
 
-use crate::model::{Charge, DurationStats, PoolKind, PoolName, Priority, WeightRule, limits};
+use crate::model::{Autoscale, Charge, DurationStats, PoolKind, PoolName, Priority, WeightRule, limits};
 use crate::proto::v1;
 use crate::scheduler::{
     Decision, DecisionReason, PoolMetrics, PoolSnapshot, PoolUpdate, PoolView, Rivals, WorkerStats,
@@ -64,6 +64,9 @@ pub fn pool(view: PoolView) -> v1::Pool {
         }
         .into(),
         max_wait: spec.max_wait.map(duration),
+        autoscale: spec
+            .autoscale
+            .map(|Autoscale { min, max }| v1::PoolAutoscale { min: to_i32(min), max: to_i32(max) }),
     }
 }
 

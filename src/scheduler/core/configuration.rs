@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::model::{Catalog, Namespace, PoolSettings, PoolSpec};
+use crate::model::{Autoscale, Catalog, Namespace, PoolSettings, PoolSpec};
 use crate::scheduler::refusal::{BadField, Refusal};
 
 use super::pool_override::settings_after;
@@ -63,7 +63,11 @@ impl Core {
         let configured = pool.configuration;
         let settings = pool.change.map_or(configured, |(_, change)| settings_after(configured, change).0);
         let PoolSettings { size, queue_limit, paused } = settings;
-        let size = if pool.is_remote() { pool.spec.size } else { size };
+        let size = match spec.autoscale {
+            Some(Autoscale { min, max }) => pool.spec.size.clamp(min, max),
+            None if pool.is_remote() => pool.spec.size,
+            None => size,
+        };
         let max = spec.max_running_per_namespace;
         let changes_max = max != pool.spec.max_running_per_namespace;
         if spec.weights != pool.spec.weights {

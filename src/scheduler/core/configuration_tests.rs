@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::model::{Catalog, Coded, ErrorCode, PoolKind, PoolName, PoolSpec, Priority, TaskState, Timestamp};
+use crate::model::{
+    Autoscale, Catalog, Coded, ErrorCode, PoolKind, PoolName, PoolSpec, Priority, TaskState, Timestamp,
+};
 
 use super::tests::{Fixture, SECOND, failed, options, spec};
 use super::{Core, Decisions, PoolUpdate};
@@ -44,6 +46,23 @@ fn a_pool_that_is_not_configured_any_more_keeps_its_tasks_until_it_is_again() {
     assert_eq!(fixture.assigned().len(), 1, "the retry; the other one was dispatched before");
     assert_eq!(size_of(&fixture.core, "default"), 7);
     fixture.core.check();
+}
+
+#[test]
+fn a_pool_keeps_its_size_within_new_bounds_and_gets_the_configured_one_when_it_autoscales_no_more() {
+    let mut core = Core::new(options());
+    let mut out = Decisions::default();
+    core.update_pool(Timestamp(1), &update("default", 5), &mut out).unwrap();
+    let bounds = |min, max| PoolSpec { autoscale: Some(Autoscale { min, max }), ..named("default", min) };
+    for (min, max, expected) in [(2, 9, 5), (6, 9, 6), (1, 4, 4)] {
+        reconfigure(&mut core, vec![bounds(min, max)]);
+        assert_eq!(size_of(&core, "default"), expected, "{min} to {max}");
+    }
+    assert_eq!(core.restored_pools()[0].1, ["size"], "the one that was set");
+    reconfigure(&mut core, vec![named("default", 3)]);
+    assert_eq!(size_of(&core, "default"), 3);
+    core.update_pool(Timestamp(2), &update("default", 7), &mut out).unwrap();
+    assert_eq!(size_of(&core, "default"), 7);
 }
 
 #[test]

@@ -14,7 +14,8 @@ pub(super) fn settings_after(configured: PoolSettings, change: PoolChange) -> (P
         same_configuration
     };
     let mut settings = configured;
-    if keep("size", configured.size == then.size, set.size != configured.size) {
+    // It was no setting at the time of the change if it is 0.
+    if keep("size", configured.size == then.size, set.size > 0 && set.size != configured.size) {
         settings.size = set.size;
     }
     if keep("queue_limit", configured.queue_limit == then.queue_limit, set.queue_limit != configured.queue_limit) {

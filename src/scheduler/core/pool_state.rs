@@ -185,12 +185,10 @@ impl PoolState {
     }
 
     pub fn view(&self) -> PoolView {
-        let PoolSpec { size, queue_limit, paused, .. } = &self.spec;
+        let PoolSettings { size, queue_limit, paused } = PoolSettings::of(&self.spec);
         // Contains the settings because the configuration can change them without an event.
         let version = self.change.map_or(0, |(revision, _)| revision.0);
-        // The size of a remote pool is not a setting.
-        let size = if self.is_remote() { &0 } else { size };
-        let etag = format!("{size:x}-{queue_limit:x}-{}-{version:x}", u8::from(*paused));
+        let etag = format!("{size:x}-{queue_limit:x}-{}-{version:x}", u8::from(paused));
         PoolView { spec: self.spec.clone(), etag }
     }
 

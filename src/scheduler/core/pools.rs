@@ -1,6 +1,6 @@
 //! The set of pools and their settings.
 
-use crate::model::{Event, PoolChange, PoolEvent, PoolName, PoolSettings, PoolSpec, Timestamp};
+use crate::model::{Autoscale, Event, PoolChange, PoolEvent, PoolName, PoolSettings, PoolSpec, Timestamp};
 use crate::scheduler::refusal::{BadField, EtagMismatch, Refusal, UnknownPool};
 
 use super::decision_log::{DecisionFilter, DecisionPage};
@@ -13,7 +13,7 @@ use super::state::Core;
 #[derive(Clone, Debug)]
 pub struct PoolUpdate {
     pub name: PoolName,
-    /// Workers, 1 to 1,000; a remote pool has no size.
+    /// Workers, 1 to 1,000; not of a remote pool, or of one that autoscales.
     pub size: Option<usize>,
     pub paused: Option<bool>,
     /// Maximum number of WAITING and QUEUED tasks.
@@ -91,10 +91,15 @@ impl Core {
     ) -> Result<(u16, PoolView), Refusal> {
         let index = self.pool_index(&update.name)?;
         let pool = &self.pools[usize::from(index)];
-        if update.size.is_some() && pool.is_remote() {
-            let description =
-                "cannot be set: the pool is of kind REMOTE and has the slots of the workers that are connected";
-            return Err(BadField { field: "size".to_owned(), description: description.to_owned() }.into());
+        if update.size.is_some() && !pool.spec.has_fixed_size() {
+            let description = match pool.spec.autoscale {
+                None => "cannot be set: the pool is of kind REMOTE and has the slots of the workers that are connected"
+                    .into(),
+                Some(Autoscale { min, max }) => {
+                    format!("cannot be set: the configuration lets the pool autoscale from {min} to {max} workers")
+                }
+            };
+            return Err(BadField { field: "size".to_owned(), description }.into());
         }
         let current = pool.view().etag;
         if let Some(given) = update.etag.as_ref().filter(|given| **given != current) {
@@ -102,12 +107,11 @@ impl Core {
                 EtagMismatch { subject: format!("pool `{}`", update.name), given: given.clone(), current }.into()
             );
         }
-        // The size of a remote pool changes with its workers and is no setting.
-        let size = if pool.is_remote() { pool.configuration.size } else { pool.spec.size };
+        let present = PoolSettings::of(&pool.spec);
         let set = PoolSettings {
-            size: update.size.unwrap_or(size),
-            paused: update.paused.unwrap_or(pool.spec.paused),
-            queue_limit: update.queue_limit.unwrap_or(pool.spec.queue_limit),
+            size: update.size.unwrap_or(present.size),
+            paused: update.paused.unwrap_or(present.paused),
+            queue_limit: update.queue_limit.unwrap_or(present.queue_limit),
         };
         let change = PoolChange::Updated { configured: pool.configuration, set };
         let event = PoolEvent { revision: self.revision.next(), at: now, pool: update.name.clone(), change };
@@ -125,11 +129,32 @@ impl Core {
         };
         let pool = &mut self.pools[usize::from(index)];
         let (PoolSettings { size, queue_limit, paused }, _) = settings_after(pool.configuration, event.change);
-        let size = if pool.is_remote() { pool.spec.size } else { size };
+        let size = if pool.spec.has_fixed_size() { size } else { pool.spec.size };
         pool.spec = PoolSpec { size, queue_limit, paused, ..pool.spec.clone() };
         pool.change = Some((event.revision, event.change));
         // Their window has changed with the size.
         pool.queues.mark_all_changed();
+    }
+
+    /// The configured pools that autoscale, with their bounds.
+    pub fn autoscaled_pools(&self) -> Vec<(u16, Autoscale)> {
+        let configured = (0..).zip(&self.pools).filter(|(_, pool)| pool.configured);
+        configured.filter_map(|(index, pool)| Some((index, pool.spec.autoscale?))).collect()
+    }
+
+    /// Sets the number of workers of a pool that autoscales, within its bounds. It is no setting: no event records it.
+    pub fn scale_pool(&mut self, index: u16, size: usize) {
+        let pool = &mut self.pools[usize::from(index)];
+        if let Some(Autoscale { min, max }) = pool.spec.autoscale {
+            pool.spec.size = size.clamp(min, max);
+            // Their window has changed with the size.
+            pool.queues.mark_all_changed();
+        }
+    }
+
+    /// Present number of workers, or of slots of a remote pool.
+    pub fn pool_size(&self, index: u16) -> usize {
+        self.pools[usize::from(index)].spec.size
     }
 
     /// The pools whose settings were changed while an earlier server ran, with the names of those changed settings

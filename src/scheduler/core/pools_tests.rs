@@ -1,6 +1,8 @@
 //! Changes of pools: an event each, restored by recovery.
 
-use crate::model::{Coded, ErrorCode, Event, PoolKind, PoolName, PoolSettings, PoolSpec, Revision, Timestamp};
+use crate::model::{
+    Autoscale, Coded, ErrorCode, Event, PoolKind, PoolName, PoolSettings, PoolSpec, Revision, Timestamp,
+};
 
 use super::tests::options;
 use super::{Core, CoreOptions, Decisions, PoolUpdate, PoolView};
@@ -73,6 +75,30 @@ fn the_size_of_a_remote_pool_cannot_be_set() {
     assert!(out.events.is_empty());
     let (_, paused) = core.update_pool(Timestamp(1), &pause, &mut out).unwrap();
     assert_eq!(PoolSettings::of(&paused.spec), PoolSettings { size: 0, queue_limit: 7, paused: true });
+}
+
+#[test]
+fn the_size_of_a_pool_that_autoscales_is_no_setting_and_stays_within_its_bounds() {
+    let autoscale = Some(Autoscale { min: 2, max: 6 });
+    let pool = PoolSpec { size: 2, autoscale, ..PoolSpec::with_defaults(name(), 1) };
+    let options = CoreOptions { pools: vec![pool], ..options() };
+    let mut core = Core::new(options.clone());
+    let mut out = Decisions::default();
+    let pause = PoolUpdate { name: name(), size: None, paused: Some(true), queue_limit: None, etag: None };
+    let resize = PoolUpdate { size: Some(4), ..pause.clone() };
+    let refusal = core.update_pool(Timestamp(1), &resize, &mut out).unwrap_err();
+    assert_eq!((refusal.code(), &*refusal.details().violations[0].field), (ErrorCode::InvalidField, "size"));
+    assert!(refusal.to_string().contains("autoscale from 2 to 6 workers"), "{refusal}");
+    let before = view(&core);
+    for (size, expected) in [(5, 5), (1, 2), (9, 6)] {
+        core.scale_pool(0, size);
+        assert_eq!((view(&core).spec.size, view(&core).etag), (expected, before.etag.clone()));
+    }
+    core.update_pool(Timestamp(1), &pause, &mut out).unwrap();
+    assert_eq!((view(&core).spec.size, view(&core).spec.paused), (6, true), "a change of another setting leaves it");
+    let mut restarted = Core::new(options);
+    assert!(out.events.iter().all(|event| restarted.replay(event)));
+    assert_eq!((view(&restarted).spec.size, view(&restarted).spec.paused), (2, true));
 }
 
 #[test]

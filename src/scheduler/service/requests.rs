@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use crate::model::limits::GRACE_DEFAULT;
 use crate::model::{
-    CancelMode, CancelRequest, Durability, HandlerName, PoolKind, PoolName, Revision, TaskId, TaskState, TaskUpdate,
-    Timestamp,
+    CancelMode, CancelRequest, Durability, HandlerName, PoolName, Revision, TaskId, TaskState, TaskUpdate, Timestamp,
 };
 use crate::scheduler::core::{Decisions, PoolView, Submission, Submitted, Verdict};
 use crate::scheduler::message::{PendingReply, Reply, Request, send};
@@ -204,13 +203,11 @@ impl Service {
     /// # Errors
     /// If workers cannot be started. The pool then has those that it could start.
     pub(super) fn apply_pool_update(&mut self, index: u16, mut view: PoolView) -> Result<(), Refusal> {
-        let index = usize::from(index);
-        if let Some(Some(stored)) = self.pool_views.get(index)
-            && view.spec.kind == PoolKind::Remote
-        {
-            // It has followed the workers since the decision.
-            view.spec.size = stored.spec.size;
+        if !view.spec.has_fixed_size() {
+            // It has followed the workers, or the load, since the decision.
+            view.spec.size = self.core.pool_size(index);
         }
+        let index = usize::from(index);
         let Some(Some(pool)) = self.pools.get(index) else { return Ok(()) };
         pool.set_paused(view.spec.paused || self.shared.draining.is_cancelled());
         let resized = pool.resize(view.spec.size);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
@@ -131,6 +132,7 @@ impl Service {
             in_flight: 0,
             fault: None,
             drain: None,
+            autoscalers: HashMap::new(),
             deletions: Deletions::default(),
             batches,
             watch_window: options.watch_window,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use hashbrown::HashMap;
 
 use crate::model::{BatchKey, Event, Revision, TaskId};
-use crate::pool::{Attempt, Pool, Ticket, WorkerContext};
+use crate::pool::{Attempt, Autoscaler, Pool, Ticket, WorkerContext};
 use crate::scheduler::core::{BatchCancel, Core, Deletion, PoolView, RecoveryCounts};
 use crate::scheduler::handle::{Handle, HandleInner};
 use crate::scheduler::journal_trim::WatchWindow;
@@ -39,6 +39,8 @@ pub struct Service {
     /// Why the store refuses writes, and when to try again.
     pub(super) fault: Option<(StoreError, Instant)>,
     pub(super) drain: Option<Drain>,
+    /// By index of a pool that autoscales.
+    pub(super) autoscalers: HashMap<u16, Autoscaler>,
     pub(super) deletions: Deletions,
     pub(super) batches: Batches,
     pub(super) watch_window: WatchWindow,

@@ -117,7 +117,7 @@ rows! {
     POOL_WORKERS: "lineshaft.pool.worker.count", "{worker}", UpDownCounter, ["pool", "state"],
         "Existing workers, `busy` and `idle`.";
     POOL_LIMIT: "lineshaft.pool.worker.limit", "{worker}", UpDownCounter, ["pool"],
-        "Configured size of the pool.";
+        "Workers that the pool should have: its configured size, or what its load needs if it autoscales.";
     POOL_UTILIZATION: "lineshaft.pool.utilization", "1", Gauge, ["pool"],
         "Share of the workers that are busy.";
     POOL_PAUSED: "lineshaft.pool.paused", "{pool}", Gauge, ["pool"],

@@ -39,6 +39,7 @@ function PoolCard({ pool, now }: { pool: Pool; now: PoolMetrics | undefined }) {
   };
   const isPaused = now?.paused ?? pool.paused;
   const isRemote = pool.kind === PoolKind.REMOTE;
+  const { autoscale } = pool;
   const mayChange = may("UpdatePool");
   const pause = () => {
     if (isPaused) return change({ paused: false }, "resumed");
@@ -89,13 +90,14 @@ function PoolCard({ pool, now }: { pool: Pool; now: PoolMetrics | undefined }) {
       </div>
       {mayChange && (
         <div class="pool-settings">
-          {!isRemote && <NumberSetting name="Workers" value={pool.size} max={1_000} onApply={(size) => change({ size }, `${number(size)} workers`)} />}
+          {!isRemote && !autoscale && <NumberSetting name="Workers" value={pool.size} max={1_000} onApply={(size) => change({ size }, `${number(size)} workers`)} />}
           <NumberSetting name="Queue limit" value={Number(pool.queueLimit)} max={100_000_000} onApply={(limit) => change({ queueLimit: BigInt(limit) }, `queue limit ${number(limit)}`)} />
         </div>
       )}
       <dl class="facts">
         <div><dt>kind</dt><dd>{(PoolKind[pool.kind] ?? "").toLowerCase()}</dd></div>
-        {!mayChange && <div><dt>workers</dt><dd>{isRemote ? "those that are connected" : number(pool.size)}</dd></div>}
+        {autoscale && <div><dt>workers</dt><dd>{number(autoscale.min)} to {number(autoscale.max)}, as the load needs</dd></div>}
+        {!mayChange && !autoscale && <div><dt>workers</dt><dd>{isRemote ? "those that are connected" : number(pool.size)}</dd></div>}
         {!mayChange && <div><dt>queue limit</dt><dd>{number(Number(pool.queueLimit))}</dd></div>}
         <div><dt>timeout</dt><dd>{seconds(inSeconds(pool.defaultTimeout))}</dd></div>
         <div><dt>durability</dt><dd>{(Durability[pool.durability] ?? "").toLowerCase()}</dd></div>

@@ -187,6 +187,7 @@ fn pool_json(configured: Option<&v1::Pool>, metrics: &v1::PoolMetrics) -> Value 
         "configuration": configured.map(|pool| json!({
             "kind": lower_case_name(pool.kind().as_str_name(), "POOL_KIND_"),
             "size": pool.size,
+            "autoscale": pool.autoscale.map(|bounds| json!({ "min": bounds.min, "max": bounds.max })),
             "queue_limit": pool.queue_limit,
             "namespaces": pool.namespaces,
             "max_running_per_namespace": pool.max_running_per_namespace,

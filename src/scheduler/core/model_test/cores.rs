@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::model::batch_state::{batch_of, fold_batch, fold_task_into_batch};
 use crate::model::schedule_state::{fold_schedule, fold_task_into_schedule, schedule_of};
 use crate::model::{
-    Batch, BatchKey, Catalog, Charge, Event, HandlerName, LimitRule, PoolKind, PoolName, PoolSpec, Revision, Schedule,
-    ScheduleKey, Task,
+    Autoscale, Batch, BatchKey, Catalog, Charge, Event, HandlerName, LimitRule, PoolKind, PoolName, PoolSpec, Revision,
+    Schedule, ScheduleKey, Task,
 };
 use crate::store::fold;
 
@@ -23,6 +23,8 @@ pub const POOLS: [&str; 4] = ["default", "other", "far", "farther"];
 pub const LOCAL_POOLS: usize = 2;
 /// Attempts of one namespace that may run at once in each pool.
 pub const MAX_RUNNING: [Option<usize>; POOLS.len()] = [None, Some(2), None, Some(2)];
+/// Bounds of the size of the pools that autoscale.
+pub const AUTOSCALE: [Option<Autoscale>; POOLS.len()] = [None, Some(Autoscale { min: 1, max: 3 }), None, None];
 /// What each pool charges.
 const CHARGES: [Charge; POOLS.len()] = [Charge::Tasks, Charge::SlotTime, Charge::SlotTime, Charge::Tasks];
 pub const MAX_WAIT: [Option<Duration>; POOLS.len()] =
@@ -61,7 +63,7 @@ fn options() -> CoreOptions {
         if is_remote(index) {
             PoolSpec { kind: PoolKind::Remote, size: 0, ..pool }
         } else {
-            PoolSpec { size: 2, ..pool }
+            PoolSpec { size: AUTOSCALE[index].map_or(2, |bounds| bounds.min), autoscale: AUTOSCALE[index], ..pool }
         }
     };
     let pools: Vec<_> = (0..POOLS.len()).map(pool).collect();

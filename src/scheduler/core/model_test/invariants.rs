@@ -167,9 +167,11 @@ fn pools_have_the_settings_of_their_last_change(world: &World) {
     for (index, (view, pool)) in world.core.pool_views().iter().zip(&world.pools).enumerate() {
         let set = world.live.pools.get(&view.spec.name).copied();
         let expected = set.unwrap_or(PoolSettings { size: 2, ..PoolSettings::of(&view.spec) });
-        // The size of a remote pool is that of its workers, and no setting.
-        let size = if is_remote(index) { pool.slots().0 } else { expected.size };
+        let size = if view.spec.has_fixed_size() { expected.size } else { 0 };
         assert_eq!(PoolSettings::of(&view.spec), PoolSettings { size, ..expected });
+        // That of others is no setting.
+        let size = if is_remote(index) { pool.slots().0 } else { pool.size(index) };
+        assert!(view.spec.has_fixed_size() || view.spec.size == size);
     }
 }
 

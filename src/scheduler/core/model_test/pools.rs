@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{HandlerName, PoolSettings, Priority, Revision, TaskId, TaskOptions, TaskState};
+use crate::model::{Autoscale, HandlerName, PoolSettings, Priority, Revision, TaskId, TaskOptions, TaskState};
 use crate::pool::{Assignment, Ticket};
 
 use super::super::Core;
+use super::cores::AUTOSCALE;
 use super::history::{History, Known};
 use super::steps::WORKERS;
 
@@ -13,6 +14,8 @@ use super::steps::WORKERS;
 #[derive(Default)]
 pub struct Pool {
     pub settings: Option<PoolSettings>,
+    /// What the load of a pool that autoscales has needed last.
+    pub scaled_to: Option<usize>,
     /// By handler, and by priority index. In a pool with workers of its own the handler is `None`.
     pub held_back: BTreeMap<Option<HandlerName>, [bool; Priority::COUNT]>,
     /// Not started.
@@ -53,6 +56,14 @@ impl Worker {
 }
 
 impl Pool {
+    /// Workers of this pool, which is not a remote one.
+    pub fn size(&self, index: usize) -> usize {
+        match AUTOSCALE[index] {
+            Some(Autoscale { min, .. }) => self.scaled_to.unwrap_or(min),
+            None => self.settings.map_or(2, |settings| settings.size),
+        }
+    }
+
     /// Slots of the connected workers: all, and those of each handler that has some.
     pub fn slots(&self) -> (usize, Vec<(HandlerName, usize)>) {
         let mut by_handler: BTreeMap<HandlerName, usize> = BTreeMap::new();

@@ -53,6 +53,11 @@ pub enum Step {
         paused: Option<bool>,
         size: Option<usize>,
     },
+    /// A pool that autoscales follows its load.
+    ScalePool {
+        pool: usize,
+        size: usize,
+    },
     /// A worker offers handlers in a remote pool.
     RegisterHandlers {
         pool: usize,
@@ -286,6 +291,7 @@ pub fn step() -> impl Strategy<Value = (Step, bool)> {
         3 => prop_oneof![2 => 1..3_000_u64, 1 => 3_000..60_000_u64].prop_map(|ms| Step::Advance { ms }),
         2 => (0..POOLS.len(), any::<Option<bool>>(), proptest::option::of(1..4_usize))
             .prop_map(|(pool, paused, size)| Step::UpdatePool { pool, paused, size }),
+        2 => (0..LOCAL_POOLS, 0..5_usize).prop_map(|(pool, size)| Step::ScalePool { pool, size }),
         1 => (remote(), prop::collection::vec(0..HANDLERS, 0..3))
             .prop_map(|(pool, handlers)| Step::RegisterHandlers { pool, handlers }),
         5 => (remote(), 0..WORKERS, handlers, 1..=WORKER_SLOTS_MAX, prop::bool::weighted(0.8)).prop_map(

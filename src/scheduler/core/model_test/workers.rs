@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{
-    CancelMode, Captured, HandlerName, Namespace, Output, Payload, PoolSettings, StopMethod, TaskId, TaskSpec,
-    TaskState, Timestamp,
+    CancelMode, Captured, HandlerName, Namespace, Output, Payload, StopMethod, TaskId, TaskSpec, TaskState, Timestamp,
 };
 use crate::pool::{Assignment, Ticket};
 use crate::runners::{Outcome, StopCause};
@@ -43,13 +42,13 @@ impl World {
 
     fn next_attempt(&self, index: usize, worker: usize) -> Option<usize> {
         let pool = &self.pools[index];
-        let settings = pool.settings.unwrap_or(PoolSettings { size: 2, queue_limit: 0, paused: false });
+        let is_paused = pool.settings.is_some_and(|settings| settings.paused);
         let (used, size) = if is_remote(index) {
             (pool.taken(worker), pool.workers[worker].slots)
         } else {
-            (pool.claimed.len() + pool.running.len(), settings.size)
+            (pool.claimed.len() + pool.running.len(), pool.size(index))
         };
-        if settings.paused || used >= size {
+        if is_paused || used >= size {
             return None;
         }
         let worker = &pool.workers[worker];

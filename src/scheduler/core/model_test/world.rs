@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::model::{Event, Namespace, Revision, TaskFilter, TaskId, TaskSpec, TaskState, Timestamp};
+use crate::model::{Autoscale, Event, Namespace, Revision, TaskFilter, TaskId, TaskSpec, TaskState, Timestamp};
 use crate::pool::Ticket;
 
 use super::super::{BatchCancel, Core, Decisions, Deletion, Dispatch, PoolUpdate, ScheduleUpdate};
 use super::batches::batch_key;
-use super::cores::{POOLS, handler_name, is_remote, new_core, pool_name};
+use super::cores::{AUTOSCALE, POOLS, handler_name, is_remote, new_core, pool_name};
 use super::fairness::Fairness;
 use super::history::{Cause, History};
 use super::limits::Limits;
@@ -142,6 +142,7 @@ impl World {
             Step::Update { pick, change } => self.update_task(pick, &change),
             Step::Advance { .. } => {}
             Step::UpdatePool { pool, paused, size } => self.update_pool(pool, paused, size),
+            Step::ScalePool { pool, size } => self.scale_pool(pool, size),
             Step::RegisterHandlers { pool, handlers } => self.register_handlers(pool, &handlers),
             Step::Connect { pool, worker, handlers, slots, keeps } => {
                 self.connect(pool, worker, &handlers, slots, keeps);
@@ -251,13 +252,20 @@ impl World {
     }
 
     fn update_pool(&mut self, pool: usize, paused: Option<bool>, size: Option<usize>) {
-        // Its workers bring the slots of a remote pool.
-        let size = size.filter(|_| !is_remote(pool));
+        // Its workers bring the slots of a remote pool, and its load those of one that autoscales.
+        let size = size.filter(|_| !is_remote(pool) && AUTOSCALE[pool].is_none());
         let name = pool_name(pool);
         let update = PoolUpdate { name, size, paused, queue_limit: None, etag: None };
         let (_, view) = self.core.update_pool(self.at(), &update, &mut self.out).unwrap();
         assert!(paused.is_none_or(|paused| view.spec.paused == paused));
         assert!(size.is_none_or(|size| view.spec.size == size));
+    }
+
+    /// The pool gives the slots to attempts before the core has heard of them, and does not take them away.
+    fn scale_pool(&mut self, pool: usize, size: usize) {
+        let Some(Autoscale { min, max }) = AUTOSCALE[pool] else { return };
+        self.core.scale_pool(u16::try_from(pool).unwrap(), size);
+        self.pools[pool].scaled_to = Some(size.clamp(min, max));
     }
 
     fn register_handlers(&mut self, pool: usize, handlers: &[u8]) {

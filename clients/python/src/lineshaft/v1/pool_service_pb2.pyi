@@ -42,7 +42,7 @@ DECISION_REASON_TRIAL: DecisionReason
 DECISION_REASON_PROMOTED: DecisionReason
 
 class Pool(_message.Message):
-    __slots__ = ("name", "description", "kind", "size", "paused", "queue_limit", "default_timeout", "durability", "etag", "max_running_per_namespace", "namespaces", "weights", "charge", "max_wait")
+    __slots__ = ("name", "description", "kind", "size", "paused", "queue_limit", "default_timeout", "durability", "etag", "max_running_per_namespace", "namespaces", "weights", "charge", "max_wait", "autoscale")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +57,7 @@ class Pool(_message.Message):
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     CHARGE_FIELD_NUMBER: _ClassVar[int]
     MAX_WAIT_FIELD_NUMBER: _ClassVar[int]
+    AUTOSCALE_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     kind: PoolKind
@@ -71,7 +72,16 @@ class Pool(_message.Message):
     weights: _containers.RepeatedCompositeFieldContainer[PoolWeight]
     charge: PoolCharge
     max_wait: _duration_pb2.Duration
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., kind: _Optional[_Union[PoolKind, str]] = ..., size: _Optional[int] = ..., paused: bool = ..., queue_limit: _Optional[int] = ..., default_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., durability: _Optional[_Union[_task_pb2.Durability, str]] = ..., etag: _Optional[str] = ..., max_running_per_namespace: _Optional[int] = ..., namespaces: _Optional[_Iterable[str]] = ..., weights: _Optional[_Iterable[_Union[PoolWeight, _Mapping]]] = ..., charge: _Optional[_Union[PoolCharge, str]] = ..., max_wait: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    autoscale: PoolAutoscale
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., kind: _Optional[_Union[PoolKind, str]] = ..., size: _Optional[int] = ..., paused: bool = ..., queue_limit: _Optional[int] = ..., default_timeout: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., durability: _Optional[_Union[_task_pb2.Durability, str]] = ..., etag: _Optional[str] = ..., max_running_per_namespace: _Optional[int] = ..., namespaces: _Optional[_Iterable[str]] = ..., weights: _Optional[_Iterable[_Union[PoolWeight, _Mapping]]] = ..., charge: _Optional[_Union[PoolCharge, str]] = ..., max_wait: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., autoscale: _Optional[_Union[PoolAutoscale, _Mapping]] = ...) -> None: ...
+
+class PoolAutoscale(_message.Message):
+    __slots__ = ("min", "max")
+    MIN_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    min: int
+    max: int
+    def __init__(self, min: _Optional[int] = ..., max: _Optional[int] = ...) -> None: ...
 
 class PoolWeight(_message.Message):
     __slots__ = ("namespace", "fairness_key", "weight")
