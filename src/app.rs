@@ -177,8 +177,9 @@ async fn start_checked(
     let (scheduler::RecoveryCounts { tasks, unfinished }, revision) = (service.recovery_counts(), handle.revision());
     // Cannot be set already: this is the only place that sets it.
     let _ = scheduler_handle.set(handle.clone());
+    // Before the first task can start.
+    let resources = ResourceSampler::start(handle.clone(), config.limits.memory_reserve.0)?;
     let scheduler_ended = scheduler_thread::spawn(service, runtime)?;
-    let resources = ResourceSampler::start(handle.clone())?;
     let configured = handle.configure_schedules(schedules).await;
     if let Err(error) = &configured {
         tracing::error!(%error, "the schedules of the configuration are not in use; those of the last start are");

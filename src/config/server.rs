@@ -257,6 +257,10 @@ pub struct Limits {
     /// Maximum size of a payload, and of a result, 1MiB to 64MiB, and at most a sixth of `request_bytes` and a quarter of
     /// `response_bytes`. Default: 1MiB.
     pub payload_bytes: ByteSize,
+    /// Memory that has to be unused for tasks to start in the server, 0 to 1TiB: of the machine, and of each control group with a limit.
+    /// While less is, tasks of pools with local workers wait; they start again when half as much more is unused. 0: they always start.
+    /// Default: a twentieth of the memory that the server may use, at most 512MiB.
+    pub memory_reserve: ByteSize,
     /// Number of consecutive server crashes during a task after which the task fails, 1 to 100. Default: 3.
     pub crashes_max: u32,
 }
@@ -291,6 +295,7 @@ impl Limits {
             response_bytes: share(125, 16),
             queued_payload_bytes: share(400, 16),
             payload_bytes: ByteSize(*PayloadLimit::RANGE.start() as u64),
+            memory_reserve: ByteSize(((available.unwrap_or(0) >> 20) / 20).min(512) << 20),
             crashes_max: 3,
         }
     }
@@ -340,6 +345,7 @@ impl Limits {
         problems.check_range("limits.response_bytes", self.response_bytes, ByteSize(16 << 20), ByteSize(1 << 40));
         problems.check_range("limits.queued_payload_bytes", self.queued_payload_bytes, ByteSize(0), ByteSize(1 << 40));
         self.check_payload_bytes(problems);
+        problems.check_range("limits.memory_reserve", self.memory_reserve, ByteSize(0), ByteSize(1 << 40));
         problems.check_range("limits.crashes_max", self.crashes_max, 1, 100);
     }
 }

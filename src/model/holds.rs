@@ -113,12 +113,13 @@ pub enum BlockerKind {
     NoWorker,
     PoolSlots,
     NamespaceSlots,
+    LowMemory,
     Trial,
     Draining,
 }
 
 impl BlockerKind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Delay,
         Self::BackOff,
         Self::Parents,
@@ -128,6 +129,7 @@ impl BlockerKind {
         Self::NoWorker,
         Self::PoolSlots,
         Self::NamespaceSlots,
+        Self::LowMemory,
         Self::Trial,
         Self::Draining,
     ];
@@ -144,6 +146,7 @@ impl BlockerKind {
             Self::NoWorker => "no_worker",
             Self::PoolSlots => "pool_slots",
             Self::NamespaceSlots => "namespace_slots",
+            Self::LowMemory => "low_memory",
             Self::Trial => "trial",
             Self::Draining => "draining",
         }

@@ -180,7 +180,7 @@ impl Handle {
         self.catalog().pools.values().any(|pool| pool.autoscale.is_some())
     }
 
-    /// Lets the pools that autoscale follow their load.
+    /// Lets pools that autoscale follow their load, and those with local workers start nothing while memory is low.
     pub fn report_resources(&self, resources: Resources) {
         // Fails only if the service has ended.
         let _ = self.inner.inbox.send(Message::Resources(resources));

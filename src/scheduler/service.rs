@@ -7,11 +7,8 @@
 //!
 //! `start` builds the service, `run` is the loop, `requests` and `batches` serve callers, `configuration`
 //! replaces handlers and pools, `handlers` registers single ones, `retention` deletes finished tasks,
-//! `autoscale` lets pools follow their load, `pending` collects decisions, `commit` makes them durable.
+//! `resources` lets pools follow their load and the memory, `pending` collects decisions, `commit` makes them durable.
 
-mod autoscale;
-#[cfg(test)]
-mod autoscale_tests;
 mod batches;
 mod commit;
 mod configuration;
@@ -22,6 +19,9 @@ mod pending;
 #[cfg(test)]
 mod registration_tests;
 mod requests;
+mod resources;
+#[cfg(test)]
+mod resources_tests;
 mod retention;
 mod run;
 mod schedules;

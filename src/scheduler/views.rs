@@ -25,6 +25,8 @@ pub struct Configuration {
 pub struct Resources {
     /// Share of the CPU, 0 to 1.
     pub cpu: f64,
+    /// Whether so much of the memory is that no more work should start.
+    pub memory_low: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! The memory that this process may use, as its control groups limit it.
+//! The memory that this process may use, as its control groups limit it, and what is left of it.
 //!
 //! A container sees its own group as the root, a systemd unit sees its path. So the group of the process and all that
 //! contain it are read, as far as they are visible.
@@ -12,26 +12,41 @@ const ROOT: &str = "/sys/fs/cgroup";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GroupMemory {
     pub limit: u64,
-    /// Without caches that can be dropped.
+    /// Without caches that can be dropped at once.
     pub used: u64,
+    /// What its processes can still take, without those caches that the kernel drops first.
+    pub unused: u64,
 }
 
 /// The memory of the group with the lowest limit; `None` without a limit.
 pub fn group_memory() -> Option<GroupMemory> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    read(Path::new(ROOT), &groups)
+    own_groups().into_iter().min_by_key(|group| group.limit)
+}
+
+fn own_groups() -> Vec<GroupMemory> {
+    read(Path::new(ROOT), &fs::read_to_string("/proc/self/cgroup").unwrap_or_default())
 }
 
 /// Bytes of memory that the process may use: the limit of its control groups, or the machine's memory if that is less.
 /// `None` on a platform where neither is known.
 pub fn available_memory() -> Option<u64> {
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| machine_memory(&text));
+    let machine = meminfo_value("MemTotal:");
     group_memory().map(|group| group.limit).into_iter().chain(machine).min()
 }
 
-fn machine_memory(meminfo: &str) -> Option<u64> {
-    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    Some(total.trim().trim_end_matches(" kB").parse::<u64>().ok()? << 10)
+/// Bytes of memory that this process and those that it starts can take before the machine swaps or a control group is at its limit.
+/// `None` on a platform where that is not known.
+pub fn unused_memory() -> Option<u64> {
+    own_groups().into_iter().map(|group| group.unused).chain(meminfo_value("MemAvailable:")).min()
+}
+
+fn meminfo_value(name: &str) -> Option<u64> {
+    meminfo(&fs::read_to_string("/proc/meminfo").ok()?, name)
+}
+
+fn meminfo(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(value.trim().trim_end_matches(" kB").parse::<u64>().ok()? << 10)
 }
 
 /// The files of one version of control groups.
@@ -39,12 +54,12 @@ struct Version {
     directory: PathBuf,
     limit: &'static str,
     used: &'static str,
-    /// Line of `memory.stat` with the bytes that can be dropped.
-    inactive: &'static str,
+    /// Lines of `memory.stat` with bytes that can be dropped, that of files that were not used lately first.
+    caches: &'static [&'static str],
 }
 
-fn read(root: &Path, groups: &str) -> Option<GroupMemory> {
-    let lowest = groups.lines().filter_map(|line| {
+fn read(root: &Path, groups: &str) -> Vec<GroupMemory> {
+    let found = groups.lines().filter_map(|line| {
         let (_, rest) = line.split_once(':')?;
         let (controllers, path) = rest.split_once(':')?;
         let version = match controllers {
@@ -52,20 +67,20 @@ fn read(root: &Path, groups: &str) -> Option<GroupMemory> {
                 directory: root.into(),
                 limit: "memory.max",
                 used: "memory.current",
-                inactive: "inactive_file ",
+                caches: &["inactive_file ", "active_file ", "slab_reclaimable "],
             },
             _ if controllers.split(',').any(|name| name == "memory") => Version {
                 directory: root.join("memory"),
                 limit: "memory.limit_in_bytes",
                 used: "memory.usage_in_bytes",
-                inactive: "total_inactive_file ",
+                caches: &["total_inactive_file ", "total_active_file "],
             },
             _ => return None,
         };
         let ancestors = Path::new(path.trim_start_matches('/')).ancestors();
-        ancestors.filter_map(|group| version.read(&version.directory.join(group))).min_by_key(|group| group.limit)
+        Some(ancestors.filter_map(|group| version.read(&version.directory.join(group))).collect::<Vec<_>>())
     });
-    lowest.min_by_key(|group| group.limit)
+    found.flatten().collect()
 }
 
 impl Version {
@@ -74,8 +89,12 @@ impl Version {
         let number = |file| fs::read_to_string(group.join(file)).ok()?.trim().parse::<u64>().ok();
         let limit = number(self.limit).filter(|limit| *limit < 1 << 60)?;
         let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
-        let inactive = stat.lines().find_map(|line| line.strip_prefix(self.inactive)?.parse().ok()).unwrap_or(0);
-        Some(GroupMemory { limit, used: number(self.used).unwrap_or(0).saturating_sub(inactive) })
+        let cache =
+            |name: &&str| stat.lines().find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok()).unwrap_or(0);
+        let used = number(self.used).unwrap_or(0);
+        let kept = used.saturating_sub(self.caches.iter().map(cache).sum());
+        let used = used.saturating_sub(self.caches.first().map_or(0, cache));
+        Some(GroupMemory { limit, used, unused: limit.saturating_sub(kept) })
     }
 }
 
@@ -92,20 +111,24 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_limit_of_the_group_and_those_around_it_applies() {
+    fn the_limits_of_the_group_and_of_those_around_it_are_read() {
         let root = tempfile::tempdir().unwrap();
         write(
             root.path(),
             &[
                 ("a.slice/memory.max", "1000\n"),
                 ("a.slice/memory.current", "700\n"),
-                ("a.slice/memory.stat", "anon 1\ninactive_file 200\n"),
+                ("a.slice/memory.stat", "anon 1\ninactive_file 200\nactive_file 90\nslab_reclaimable 10\n"),
                 ("a.slice/b.service/memory.max", "max\n"),
+                ("a.slice/c.service/memory.max", "900\n"),
+                ("a.slice/c.service/memory.current", "100\n"),
             ],
         );
-        let expected = Some(GroupMemory { limit: 1_000, used: 500 });
-        assert_eq!(read(root.path(), "0::/a.slice/b.service\n"), expected);
-        assert_eq!(read(root.path(), "0::/\n"), None);
+        let outer = GroupMemory { limit: 1_000, used: 500, unused: 600 };
+        assert_eq!(read(root.path(), "0::/a.slice/b.service\n"), [outer]);
+        let inner = GroupMemory { limit: 900, used: 100, unused: 800 };
+        assert_eq!(read(root.path(), "0::/a.slice/c.service\n"), [inner, outer]);
+        assert_eq!(read(root.path(), "0::/\n"), []);
     }
 
     #[test]
@@ -114,14 +137,19 @@ mod tests {
         let files = [("memory/memory.limit_in_bytes", "2000\n"), ("memory/memory.usage_in_bytes", "50\n")];
         write(root.path(), &files);
         let groups = "5:devices:/\n4:cpu,memory:/docker/1234\n0::/\n";
-        assert_eq!(read(root.path(), groups), Some(GroupMemory { limit: 2_000, used: 50 }));
+        assert_eq!(read(root.path(), groups), [GroupMemory { limit: 2_000, used: 50, unused: 1_950 }]);
         write(root.path(), &[("memory/memory.limit_in_bytes", "9223372036854771712\n")]);
-        assert_eq!(read(root.path(), groups), None);
+        assert_eq!(read(root.path(), groups), []);
     }
 
     #[test]
     fn the_memory_of_the_machine_is_read() {
-        assert_eq!(machine_memory("MemTotal:       24684420 kB\nMemFree: 1 kB\n"), Some(24_684_420 << 10));
+        let text = "MemTotal:       24684420 kB\nMemFree: 1 kB\nMemAvailable: 7 kB\n";
+        assert_eq!(
+            (meminfo(text, "MemTotal:"), meminfo(text, "MemAvailable:")),
+            (Some(24_684_420 << 10), Some(7 << 10))
+        );
         assert!(available_memory().is_some_and(|bytes| bytes > 1 << 20));
+        assert!(unused_memory().is_some_and(|bytes| bytes < available_memory().unwrap()));
     }
 }

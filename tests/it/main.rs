@@ -45,6 +45,7 @@ mod keda;
 mod library;
 mod lifecycle;
 mod log;
+mod low_memory;
 mod malformed_requests;
 mod many_tasks;
 mod map;

@@ -1342,6 +1342,7 @@ type Blocker struct {
 	//	*Blocker_Trial
 	//	*Blocker_Draining
 	//	*Blocker_Limit
+	//	*Blocker_LowMemory
 	Kind          isBlocker_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1483,6 +1484,15 @@ func (x *Blocker) GetLimit() *LimitBlocker {
 	return nil
 }
 
+func (x *Blocker) GetLowMemory() bool {
+	if x != nil {
+		if x, ok := x.Kind.(*Blocker_LowMemory); ok {
+			return x.LowMemory
+		}
+	}
+	return false
+}
+
 type isBlocker_Kind interface {
 	isBlocker_Kind()
 }
@@ -1543,6 +1553,11 @@ type Blocker_Limit struct {
 	Limit *LimitBlocker `protobuf:"bytes,11,opt,name=limit,proto3,oneof"`
 }
 
+type Blocker_LowMemory struct {
+	// Less memory is unused than `limits.memory_reserve` of the configuration, so that tasks do not start in the server.
+	LowMemory bool `protobuf:"varint,12,opt,name=low_memory,json=lowMemory,proto3,oneof"`
+}
+
 func (*Blocker_DelayedUntil) isBlocker_Kind() {}
 
 func (*Blocker_RetriesAt) isBlocker_Kind() {}
@@ -1564,6 +1579,8 @@ func (*Blocker_Trial) isBlocker_Kind() {}
 func (*Blocker_Draining) isBlocker_Kind() {}
 
 func (*Blocker_Limit) isBlocker_Kind() {}
+
+func (*Blocker_LowMemory) isBlocker_Kind() {}
 
 // A limit that has no place or no token for a task.
 type LimitBlocker struct {
@@ -4044,7 +4061,7 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\bposition\x18\x04 \x01(\v2\x1b.lineshaft.v1.QueuePositionR\bposition\x12C\n" +
 	"\x0festimated_start\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x0eestimatedStart\x12B\n" +
 	"\x0eestimate_basis\x18\x06 \x01(\x0e2\x1b.lineshaft.v1.EstimateBasisR\restimateBasis\x12\x1a\n" +
-	"\brevision\x18\a \x01(\x04R\brevision\"\xb8\x04\n" +
+	"\brevision\x18\a \x01(\x04R\brevision\"\xd9\x04\n" +
 	"\aBlocker\x12A\n" +
 	"\rdelayed_until\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\fdelayedUntil\x12;\n" +
 	"\n" +
@@ -4060,7 +4077,9 @@ const file_lineshaft_v1_task_service_proto_rawDesc = "" +
 	"\x05trial\x18\t \x01(\bH\x00R\x05trial\x12\x1c\n" +
 	"\bdraining\x18\n" +
 	" \x01(\bH\x00R\bdraining\x122\n" +
-	"\x05limit\x18\v \x01(\v2\x1a.lineshaft.v1.LimitBlockerH\x00R\x05limitB\x06\n" +
+	"\x05limit\x18\v \x01(\v2\x1a.lineshaft.v1.LimitBlockerH\x00R\x05limit\x12\x1f\n" +
+	"\n" +
+	"low_memory\x18\f \x01(\bH\x00R\tlowMemoryB\x06\n" +
 	"\x04kind\"n\n" +
 	"\fLimitBlocker\x12+\n" +
 	"\x04hold\x18\x01 \x01(\v2\x17.lineshaft.v1.LimitHoldR\x04hold\x12\x16\n" +
@@ -4503,6 +4522,7 @@ func file_lineshaft_v1_task_service_proto_init() {
 		(*Blocker_Trial)(nil),
 		(*Blocker_Draining)(nil),
 		(*Blocker_Limit)(nil),
+		(*Blocker_LowMemory)(nil),
 	}
 	file_lineshaft_v1_task_service_proto_msgTypes[29].OneofWrappers = []any{
 		(*WatchTasksResponse_SnapshotEntry)(nil),

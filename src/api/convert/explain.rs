@@ -57,6 +57,7 @@ fn kind(blocker: Blocker, snapshot: &TaskSnapshot) -> Option<Kind> {
         Blocker::NoWorker => Kind::HandlerWithoutWorker(options.handler.to_string()),
         Blocker::PoolFull { slots: all } => Kind::PoolSlots(slots(all)),
         Blocker::NamespaceFull { slots: all } => Kind::NamespaceSlots(slots(all)),
+        Blocker::LowMemory => Kind::LowMemory(true),
         Blocker::Trial => Kind::Trial(true),
         Blocker::Draining => Kind::Draining(true),
     })

@@ -50,6 +50,9 @@ fn line(kind: &Kind, view: &View) -> String {
         Kind::NamespaceSlots(taken) => {
             format!("its namespace has all {} of the pool that it may have", counted(taken.slots.into(), "slot"))
         }
+        Kind::LowMemory(_) => {
+            "the memory is low: tasks start again when more than limits.memory_reserve is unused".to_owned()
+        }
         Kind::Trial(_) => "the server runs another task alone, which may have crashed it".to_owned(),
         Kind::Draining(_) => "the server is shutting down".to_owned(),
     }

@@ -34,6 +34,7 @@ impl Core {
             BlockerKind::NamespaceSlots => {
                 undispatched(|ready, priority| ready.len(priority) - ready.startable(priority))
             }
+            BlockerKind::LowMemory => all_queued(self.lacks_memory(pool)),
             BlockerKind::Trial if self.is_in_trial() => undispatched(ReadyQueue::len),
             BlockerKind::Draining => all_queued(self.draining),
             BlockerKind::NoWorker | BlockerKind::Trial => 0,

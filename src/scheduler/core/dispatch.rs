@@ -28,7 +28,7 @@ impl Core {
         let is_trial = self.dispatch_suspect(out);
         let unstarted = self.pool_of_unstarted_trial();
         for index in 0..self.pools.len() {
-            if self.pools[index].spec.paused || unstarted == Some(index) {
+            if self.starts_nothing(&self.pools[index]) || unstarted == Some(index) {
                 continue;
             }
             for priority in Priority::DESCENDING.into_iter().filter(|_| !is_trial) {

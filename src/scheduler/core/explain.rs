@@ -58,6 +58,8 @@ pub enum Blocker {
     NamespaceFull {
         slots: usize,
     },
+    /// The server has too little memory for more work of its own.
+    LowMemory,
     /// After crashes, the server runs a suspected task alone.
     Trial,
     Draining,
@@ -163,6 +165,7 @@ impl Core {
             (pool.configured && pool.spec.paused, Blocker::PoolPaused),
             (pool.configured && !has_worker, Blocker::NoWorker),
             (waits_for_dispatch && pool.queues.is_full(&options.namespace), Blocker::NamespaceFull { slots }),
+            (self.lacks_memory(pool), Blocker::LowMemory),
             (waits_for_dispatch && self.is_in_trial(), Blocker::Trial),
             (self.draining, Blocker::Draining),
         ];

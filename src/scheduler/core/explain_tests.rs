@@ -79,6 +79,12 @@ fn every_hold_is_named_together_with_what_keeps_the_pool_from_starting() {
     let parent = explain(&fixture, 0, "parent");
     assert_eq!((parent.blockers, parent.estimate), (vec![Blocker::PoolPaused], None));
     pause(&mut fixture, false);
+    fixture.core.set_memory_low(true);
+    assert!(fixture.assigned().is_empty(), "nothing is given to the pool");
+    let parent = explain(&fixture, 0, "parent");
+    assert_eq!((parent.blockers, parent.estimate), (vec![Blocker::LowMemory], None));
+    assert_eq!(blocked(&fixture), [("delay", 1), ("parents", 1), ("low_memory", 1)]);
+    fixture.core.set_memory_low(false);
     let ticket = fixture.start(1);
     let running = Explanation { state: TaskState::Running, blockers: Vec::new(), position: None, estimate: None };
     assert_eq!(explain(&fixture, 1, "parent"), running);

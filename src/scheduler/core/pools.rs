@@ -23,6 +23,24 @@ pub struct PoolUpdate {
 }
 
 impl Core {
+    /// Lets pools with workers of their own start nothing while memory is low.
+    pub fn set_memory_low(&mut self, is_low: bool) {
+        self.memory_low = is_low;
+    }
+
+    pub fn memory_is_low(&self) -> bool {
+        self.memory_low
+    }
+
+    /// Whether the pool is paused, or would use memory that is low.
+    pub(super) fn starts_nothing(&self, pool: &PoolState) -> bool {
+        pool.spec.paused || self.lacks_memory(pool)
+    }
+
+    pub(super) fn lacks_memory(&self, pool: &PoolState) -> bool {
+        self.memory_low && !pool.is_remote()
+    }
+
     /// Adds a pool and returns its index.
     pub(super) fn add_pool(&mut self, spec: PoolSpec, configured: bool) -> u16 {
         let index = u16::try_from(self.pools.len()).unwrap_or(u16::MAX);

@@ -94,7 +94,8 @@ impl Core {
             self.tasks.get(suspect.index).is_some_and(|task| {
                 let pool = &self.pools[usize::from(task.pool)];
                 let options = &task.spec.options;
-                task.state == TaskState::Queued && !pool.spec.paused && !pool.queues.is_full(&options.namespace)
+                let is_held = pool.spec.paused || self.memory_low || pool.queues.is_full(&options.namespace);
+                task.state == TaskState::Queued && !is_held
             })
         };
         let Some(next) = suspects.iter().position(may_start).and_then(|at| suspects.remove(at)) else { return false };

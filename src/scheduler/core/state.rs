@@ -83,6 +83,8 @@ pub struct Core {
     pub(super) limits: LimitTable,
     pub(super) unique_keys: UniqueKeys,
     pub(super) draining: bool,
+    /// Whether the server has too little memory for more work of its own.
+    pub(super) memory_low: bool,
     pub(super) quarantine: Quarantine,
     /// While the core recovers: the remote workers of running attempts, by fence.
     pub(super) remote_workers: HashMap<u64, Arc<str>>,
@@ -141,6 +143,7 @@ impl Core {
             limits: LimitTable::default(),
             unique_keys: UniqueKeys::default(),
             draining: false,
+            memory_low: false,
             quarantine: Quarantine::default(),
             remote_workers: HashMap::new(),
             now: Timestamp::ZERO,

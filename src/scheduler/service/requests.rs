@@ -209,7 +209,7 @@ impl Service {
         }
         let index = usize::from(index);
         let Some(Some(pool)) = self.pools.get(index) else { return Ok(()) };
-        pool.set_paused(view.spec.paused || self.shared.draining.is_cancelled());
+        pool.set_paused(self.starts_nothing(&view.spec));
         let resized = pool.resize(view.spec.size);
         let name = view.spec.name.clone();
         if let Some(stored) = self.pool_views.get_mut(index) {

@@ -127,7 +127,7 @@ impl Service {
         match message {
             Message::Report(report) => self.handle_report(now, report, out),
             Message::Committed(end, result) => self.committed(end, result),
-            Message::Resources(resources) => self.scale_pools(resources),
+            Message::Resources(resources) => self.follow(resources),
             Message::Request(request) => self.serve(now, request, out),
         }
     }

@@ -103,7 +103,7 @@ rows! {
     TASK_ACTIVE: "lineshaft.task.active", "{task}", UpDownCounter, ["pool", "state"],
         "Tasks that are not in a terminal state, by state.";
     TASK_BLOCKED: "lineshaft.task.blocked", "{task}", Gauge, ["pool", "blocker"],
-        "Tasks that do not start, by what keeps them from starting as `ExplainTask` names it; a task counts for each of its blockers. Of WAITING tasks: `delay`, `back_off`, `parents`, `limit`. Of QUEUED tasks: `paused_pool`, `missing_pool`, `no_worker`, `pool_slots` and `namespace_slots` (others have them all), `trial`, `draining`.";
+        "Tasks that do not start, by what keeps them from starting as `ExplainTask` names it; a task counts for each of its blockers. Of WAITING tasks: `delay`, `back_off`, `parents`, `limit`. Of QUEUED tasks: `paused_pool`, `missing_pool`, `no_worker`, `pool_slots` and `namespace_slots` (others have them all), `low_memory`, `trial`, `draining`.";
     QUEUE_LENGTH: "lineshaft.queue.length", "{task}", UpDownCounter, ["pool", "priority"],
         "QUEUED tasks.";
     QUEUE_LIMIT: "lineshaft.queue.limit", "{task}", UpDownCounter, ["pool"],

@@ -68,6 +68,7 @@ function blockerLine({ kind }: Blocker): ComponentChildren {
     case "handlerWithoutWorker": return `No connected worker offers the handler ${kind.value}.`;
     case "poolSlots": return `Other tasks have all ${counted(kind.value.slots, "slot")} of the pool.`;
     case "namespaceSlots": return `Its namespace has all ${counted(kind.value.slots, "slot")} of the pool that it may have.`;
+    case "lowMemory": return "The memory of the server is low: tasks start again when more of it is unused.";
     case "trial": return "The server runs another task alone, which may have crashed it.";
     case "draining": return "The server is shutting down.";
     default: return "The server names a reason that this page does not know.";

@@ -3,6 +3,6 @@
 pub const FILES: [(&str, &[u8]); 4] = [
     ("assets/icon-EmPn01Xn.svg", include_bytes!("dist/assets/icon-EmPn01Xn.svg")),
     ("assets/index-BiaTGns0.css", include_bytes!("dist/assets/index-BiaTGns0.css")),
-    ("assets/index-CTNtmKhU.js", include_bytes!("dist/assets/index-CTNtmKhU.js")),
+    ("assets/index-DG4GNdHl.js", include_bytes!("dist/assets/index-DG4GNdHl.js")),
     ("index.html", include_bytes!("dist/index.html")),
 ];

@@ -116,7 +116,7 @@ fn startable(world: &World, pool: &PoolSpec, queue: &DispatchQueue, priority: Pr
 /// window for each handler, which does not depend on those of the others.
 fn free_slots_are_given_to_startable_tasks(world: &World) {
     let is_trial = world.core.quarantine.barrier.is_some() || !world.core.quarantine.suspects.is_empty();
-    for pool in world.core.pools.iter().filter(|pool| !pool.spec.paused && !is_trial) {
+    for pool in world.core.pools.iter().filter(|pool| !world.core.starts_nothing(pool) && !is_trial) {
         for (index, queue) in pool.queues.iter().enumerate() {
             let (mut ahead, window) = (0, pool.window(index));
             for priority in Priority::DESCENDING {

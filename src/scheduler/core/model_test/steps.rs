@@ -58,6 +58,10 @@ pub enum Step {
         pool: usize,
         size: usize,
     },
+    /// Whether the memory of the server is low.
+    SetMemory {
+        low: bool,
+    },
     /// A worker offers handlers in a remote pool.
     RegisterHandlers {
         pool: usize,
@@ -292,6 +296,7 @@ pub fn step() -> impl Strategy<Value = (Step, bool)> {
         2 => (0..POOLS.len(), any::<Option<bool>>(), proptest::option::of(1..4_usize))
             .prop_map(|(pool, paused, size)| Step::UpdatePool { pool, paused, size }),
         2 => (0..LOCAL_POOLS, 0..5_usize).prop_map(|(pool, size)| Step::ScalePool { pool, size }),
+        1 => prop::bool::weighted(0.3).prop_map(|low| Step::SetMemory { low }),
         1 => (remote(), prop::collection::vec(0..HANDLERS, 0..3))
             .prop_map(|(pool, handlers)| Step::RegisterHandlers { pool, handlers }),
         5 => (remote(), 0..WORKERS, handlers, 1..=WORKER_SLOTS_MAX, prop::bool::weighted(0.8)).prop_map(

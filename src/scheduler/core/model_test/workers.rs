@@ -42,7 +42,8 @@ impl World {
 
     fn next_attempt(&self, index: usize, worker: usize) -> Option<usize> {
         let pool = &self.pools[index];
-        let is_paused = pool.settings.is_some_and(|settings| settings.paused);
+        let lacks_memory = self.core.memory_is_low() && !is_remote(index);
+        let is_paused = lacks_memory || pool.settings.is_some_and(|settings| settings.paused);
         let (used, size) = if is_remote(index) {
             (pool.taken(worker), pool.workers[worker].slots)
         } else {

@@ -143,6 +143,7 @@ impl World {
             Step::Advance { .. } => {}
             Step::UpdatePool { pool, paused, size } => self.update_pool(pool, paused, size),
             Step::ScalePool { pool, size } => self.scale_pool(pool, size),
+            Step::SetMemory { low } => self.core.set_memory_low(low),
             Step::RegisterHandlers { pool, handlers } => self.register_handlers(pool, &handlers),
             Step::Connect { pool, worker, handlers, slots, keeps } => {
                 self.connect(pool, worker, &handlers, slots, keeps);
@@ -215,6 +216,8 @@ impl World {
             let index = usize::from(dispatch.pool);
             let settings = self.live.pools.get(&pool_name(index));
             assert!(settings.is_none_or(|settings| !settings.paused), "a paused pool is given no attempts");
+            let is_low = self.core.memory_is_low() && !is_remote(index);
+            assert!(!is_low, "a pool is given attempts although memory is low");
             assert_eq!(dispatch.handler.is_some(), is_remote(index), "only remote pools have queues of handlers");
             for assignment in &dispatch.assignments {
                 assignments_of_a_key_are_in_order(&self.live, &self.core, assignment);
@@ -311,6 +314,7 @@ impl World {
             }
         }
         self.execute(Step::SetLimit { max: Some(1) }, true);
+        self.execute(Step::SetMemory { low: false }, true);
         self.close_batches();
         self.delete_schedules();
         for _ in 0..2_000 {

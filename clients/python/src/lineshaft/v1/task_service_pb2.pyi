@@ -233,7 +233,7 @@ class ExplainTaskResponse(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., state: _Optional[_Union[_task_pb2.TaskState, str]] = ..., blockers: _Optional[_Iterable[_Union[Blocker, _Mapping]]] = ..., position: _Optional[_Union[QueuePosition, _Mapping]] = ..., estimated_start: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., estimate_basis: _Optional[_Union[EstimateBasis, str]] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class Blocker(_message.Message):
-    __slots__ = ("delayed_until", "retries_at", "parents", "paused_pool", "missing_pool", "handler_without_worker", "pool_slots", "namespace_slots", "trial", "draining", "limit")
+    __slots__ = ("delayed_until", "retries_at", "parents", "paused_pool", "missing_pool", "handler_without_worker", "pool_slots", "namespace_slots", "trial", "draining", "limit", "low_memory")
     DELAYED_UNTIL_FIELD_NUMBER: _ClassVar[int]
     RETRIES_AT_FIELD_NUMBER: _ClassVar[int]
     PARENTS_FIELD_NUMBER: _ClassVar[int]
@@ -245,6 +245,7 @@ class Blocker(_message.Message):
     TRIAL_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    LOW_MEMORY_FIELD_NUMBER: _ClassVar[int]
     delayed_until: _timestamp_pb2.Timestamp
     retries_at: _timestamp_pb2.Timestamp
     parents: UnfinishedParents
@@ -256,7 +257,8 @@ class Blocker(_message.Message):
     trial: bool
     draining: bool
     limit: LimitBlocker
-    def __init__(self, delayed_until: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., retries_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., parents: _Optional[_Union[UnfinishedParents, _Mapping]] = ..., paused_pool: _Optional[str] = ..., missing_pool: _Optional[str] = ..., handler_without_worker: _Optional[str] = ..., pool_slots: _Optional[_Union[TakenSlots, _Mapping]] = ..., namespace_slots: _Optional[_Union[TakenSlots, _Mapping]] = ..., trial: bool = ..., draining: bool = ..., limit: _Optional[_Union[LimitBlocker, _Mapping]] = ...) -> None: ...
+    low_memory: bool
+    def __init__(self, delayed_until: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., retries_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., parents: _Optional[_Union[UnfinishedParents, _Mapping]] = ..., paused_pool: _Optional[str] = ..., missing_pool: _Optional[str] = ..., handler_without_worker: _Optional[str] = ..., pool_slots: _Optional[_Union[TakenSlots, _Mapping]] = ..., namespace_slots: _Optional[_Union[TakenSlots, _Mapping]] = ..., trial: bool = ..., draining: bool = ..., limit: _Optional[_Union[LimitBlocker, _Mapping]] = ..., low_memory: bool = ...) -> None: ...
 
 class LimitBlocker(_message.Message):
     __slots__ = ("hold", "before", "at_least")

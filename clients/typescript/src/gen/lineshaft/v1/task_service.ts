@@ -175,6 +175,7 @@ export interface Blocker {
     | { $case: "trial"; value: boolean }
     | { $case: "draining"; value: boolean }
     | { $case: "limit"; value: LimitBlocker }
+    | { $case: "lowMemory"; value: boolean }
     | undefined;
 }
 
@@ -2192,6 +2193,9 @@ export const Blocker: MessageFns<Blocker> = {
       case "limit":
         LimitBlocker.encode(message.kind.value, writer.uint32(90).fork()).join();
         break;
+      case "lowMemory":
+        writer.uint32(96).bool(message.kind.value);
+        break;
     }
     return writer;
   },
@@ -2297,6 +2301,14 @@ export const Blocker: MessageFns<Blocker> = {
             message.kind = { $case: "limit", value: LimitBlocker.decode(reader, reader.uint32()) };
             continue;
           }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.kind = { $case: "lowMemory", value: reader.bool() };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2378,6 +2390,12 @@ export const Blocker: MessageFns<Blocker> = {
       case "limit": {
         if (object.kind?.value !== undefined && object.kind?.value !== null) {
           message.kind = { $case: "limit", value: LimitBlocker.fromPartial(object.kind.value) };
+        }
+        break;
+      }
+      case "lowMemory": {
+        if (object.kind?.value !== undefined && object.kind?.value !== null) {
+          message.kind = { $case: "lowMemory", value: object.kind.value };
         }
         break;
       }

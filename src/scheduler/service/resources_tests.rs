@@ -1,4 +1,4 @@
-//! Pools that autoscale, with a clock and a use of the CPU that the test sets.
+//! Pools that follow their load and the memory, with a clock and a use of the machine that the test sets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -75,17 +75,29 @@ impl Fixture {
     }
 
     async fn submit(&self, count: usize) {
+        for n in 0..count {
+            self.submit_named(&format!("t{n}")).await;
+        }
+    }
+
+    async fn submit_named(&self, id: &str) {
         let options = Arc::new(TaskOptions { pool: name(), ..TaskOptions::sample() });
-        let id = |n| TaskId::parse(&format!("t{n}")).unwrap();
-        let spec = |n| TaskSpec { id: id(n), options: options.clone(), payload: Box::default(), extras: None };
-        self.handle.submit((0..count).map(spec).collect()).await.unwrap();
+        let id = TaskId::parse(id).unwrap();
+        self.handle.submit(vec![TaskSpec { id, options, payload: Box::default(), extras: None }]).await.unwrap();
+    }
+
+    async fn reconfigure(&self, min: usize, max: usize) {
+        let by_name = [(name(), pool(min, max))].into();
+        let catalog = Arc::new(Catalog { pools: by_name, ..Catalog::default() });
+        let configuration = Configuration { pools: vec![pool(min, max)], catalog, runners: runners(&self.gate) };
+        self.handle.reconfigure(configuration).await.unwrap();
     }
 
     /// The size after this time, and after a look at the load.
     async fn size_after(&self, time: Duration, cpu: f64) -> usize {
         let now = self.clock.now().after(time);
         self.clock.0.store(now.0, SeqCst);
-        self.handle.report_resources(Resources { cpu });
+        self.handle.report_resources(Resources { cpu, memory_low: false });
         let size = self.metrics().await.snapshot.spec.size;
         assert_eq!(self.handle.pools().await.unwrap().0[0].spec.size, size);
         size
@@ -146,15 +158,32 @@ async fn a_paused_pool_does_not_grow_and_a_new_configuration_changes_its_bounds_
     fixture.pause(false).await;
     assert_eq!(fixture.size_after(STEP, 0.0).await, 2);
     for (min, max, expected) in [(3, 5, 3), (1, 2, 2), (7, 7, 7)] {
-        let pools = vec![pool(min, max)];
-        let by_name = [(name(), pool(min, max))].into();
-        let catalog = Arc::new(Catalog { pools: by_name, ..Catalog::default() });
-        let runners = runners(&fixture.gate);
-        fixture.handle.reconfigure(Configuration { pools, catalog, runners }).await.unwrap();
+        fixture.reconfigure(min, max).await;
         let size = fixture.metrics().await.snapshot.spec.size;
         assert_eq!(size, expected, "{min} to {max}");
         assert_eq!(fixture.handle.pools().await.unwrap().0[0].spec.size, size);
     }
     fixture.wait_for(|now| now.snapshot.running == 7).await;
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_starts_while_memory_is_low_also_after_a_reload_and_a_pool_that_is_resumed() {
+    let fixture = Fixture::start(pool(2, 2));
+    let report = |memory_low| fixture.handle.report_resources(Resources { cpu: 0.0, memory_low });
+    fixture.submit(1).await;
+    fixture.wait_for(|now| now.snapshot.running == 1).await;
+    report(true);
+    fixture.submit_named("later").await;
+    fixture.gate.add_permits(9);
+    fixture.wait_for(|now| now.snapshot.counters.completed == 1).await;
+    fixture.pause(true).await;
+    fixture.pause(false).await;
+    fixture.reconfigure(2, 2).await;
+    let now = fixture.metrics().await;
+    assert_eq!((now.snapshot.queued, now.snapshot.counters.attempts, now.snapshot.spec.paused), (1, 1, false));
+    report(false);
+    fixture.wait_for(|now| now.snapshot.counters.completed == 2).await;
+    report(true);
     fixture.stop().await;
 }

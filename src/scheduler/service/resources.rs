@@ -1,13 +1,32 @@
-//! Pools that follow their load.
+//! Pools follow their load and the memory.
 
+use crate::model::{PoolKind, PoolSpec};
 use crate::pool::Sample;
 use crate::scheduler::views::Resources;
 
 use super::state::Service;
 
 impl Service {
+    pub(super) fn follow(&mut self, Resources { cpu, memory_low }: Resources) {
+        if memory_low != self.core.memory_is_low() {
+            self.core.set_memory_low(memory_low);
+            for (pool, view) in self.pools.iter().zip(&self.pool_views) {
+                if let (Some(pool), Some(view)) = (pool, view) {
+                    pool.set_paused(self.starts_nothing(&view.spec));
+                }
+            }
+        }
+        self.scale_pools(cpu);
+    }
+
+    /// Whether a configured pool must not start attempts.
+    pub(super) fn starts_nothing(&self, pool: &PoolSpec) -> bool {
+        let lacks_memory = self.core.memory_is_low() && pool.kind != PoolKind::Remote;
+        pool.paused || lacks_memory || self.shared.draining.is_cancelled()
+    }
+
     /// Gives the pools that autoscale as many workers as they need now.
-    pub(super) fn scale_pools(&mut self, Resources { cpu }: Resources) {
+    fn scale_pools(&mut self, cpu: f64) {
         if self.shared.draining.is_cancelled() {
             return;
         }
