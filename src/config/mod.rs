@@ -38,7 +38,7 @@ pub use export::Export;
 pub use handler::{Handler, Launch};
 pub use http_call::{HttpMethod, HttpRequest};
 pub use load::{Loaded, Overrides, Sources, load};
-pub use pool::PoolKind;
+pub use pool::{Pool, PoolKind};
 pub use program::Process;
 #[cfg(feature = "wasm")]
 pub use program::Wasm;

@@ -44,6 +44,24 @@ fn a_running_server_is_detected() {
 }
 
 #[test]
+fn pools_whose_tasks_may_need_more_memory_than_there_is_are_reported() {
+    let directory = tempfile::tempdir().unwrap();
+    let pools = "[[pool]]\nname = \"large\"\nautoscale = { max = 8 }\n[[pool]]\nname = \"small\"\nsize = 1\n";
+    let handler = |pool: &str, memory: &str| {
+        format!(
+            "[[handler]]\nname = \"in-{pool}\"\nrunner = \"process\"\nargv = [\"/bin/true\"]\npool = \"{pool}\"\n\
+             limits = {{ memory = \"{memory}\" }}\n"
+        )
+    };
+    let config = format!("{pools}{}{}", handler("large", "1TiB"), handler("small", "1MiB"));
+    let printed = text(&doctor(&config, directory.path(), &[]));
+    let line = |text: &str| printed.lines().find(|line| line.contains(text)).unwrap_or_else(|| panic!("{printed}"));
+    assert!(line("tasks of pool `large` may need 8388608 MiB").starts_with("WARN"), "{printed}");
+    assert!(!line("tasks of pool `small` may need 1 MiB").starts_with("WARN"), "{printed}");
+    assert!(printed.contains("lower the size of the pool or limits.memory of its handlers"), "{printed}");
+}
+
+#[test]
 fn failures_are_reported_with_advice() {
     let directory = tempfile::tempdir().unwrap();
     let config = "[[handler]]\nname = \"render\"\nrunner = \"process\"\nargv = [\"/opt/nosuch\"]\n";

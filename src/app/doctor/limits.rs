@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::config::{Config, MEMORY_BASE, PoolKind, UNWRITTEN_BYTES_MIN, unwritten_bytes};
+use crate::config::{Config, Handler, MEMORY_BASE, Pool, PoolKind, UNWRITTEN_BYTES_MIN, unwritten_bytes};
 use crate::telemetry::host::HostSampler;
 
 use super::report::Finding;
@@ -34,6 +34,30 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         processes_and_threads(wanted, processes),
         memory_use(base + threads * MEMORY_THREAD + budgets, available),
     ]
+    .into_iter()
+    .chain(config.pools.iter().filter_map(|pool| task_memory(pool, config, available)))
+    .collect()
+}
+
+/// Compares the memory with what the tasks of a pool may take, if its handlers have limits.
+fn task_memory(pool: &Pool, config: &Config, available: u64) -> Option<Finding> {
+    let is_its =
+        |handler: &&Handler| handler.pool.as_ref() == Some(&pool.name) || handler.allowed_pools.contains(&pool.name);
+    let limit = config.handlers.iter().filter(is_its).filter_map(|handler| Some(handler.limits.memory?.0)).max()?;
+    let (workers, name) = (pool.local_workers() as u64, &pool.name);
+    let wanted = workers.saturating_mul(limit);
+    let text = format!(
+        "tasks of pool `{name}` may need {} MiB of {} MiB of memory: {workers} × {} MiB",
+        wanted >> 20,
+        available >> 20,
+        limit >> 20
+    );
+    if available == 0 || wanted <= available {
+        return Some(Finding::ok("limits", text));
+    }
+    let advice = "lower the size of the pool or limits.memory of its handlers; tasks do not start while less than \
+                  limits.memory_reserve is unused";
+    Some(Finding::warning("limits", text).with_advice(advice))
 }
 
 /// `pids.max` of this control group, if it is set.
