@@ -1,6 +1,7 @@
 //! Retry policy of a task.
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use super::id::TaskId;
@@ -18,6 +19,18 @@ pub struct RetryPolicy {
     pub delay_max: Duration,
     /// Maximum jitter as a fraction of the delay. 0 to 1.
     pub jitter: f64,
+}
+
+// Equality is reflexive: the factor and the jitter are validated and never NaN.
+impl Eq for RetryPolicy {}
+
+impl Hash for RetryPolicy {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { attempts_max, delay, factor, delay_max, jitter } = self;
+        // -0 equals 0.
+        let bits = [factor, jitter].map(|number| (number + 0.0).to_bits());
+        (attempts_max, delay, delay_max, bits).hash(state);
+    }
 }
 
 impl Default for RetryPolicy {

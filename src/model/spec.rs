@@ -1,6 +1,5 @@
 //! A submitted task as the caller described it. A spec changes only by an update before the first start.
 
-use std::hash::{Hash, Hasher};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -37,8 +36,9 @@ pub struct Payload {
 }
 
 /// The part of a spec that many tasks have in common. Equal options are shared between tasks, so that a
-/// queued task needs little memory.
-#[derive(Clone, Debug, PartialEq)]
+/// queued task needs little memory. Their hash has every field: of options that differ in one that it lacks, each would be compared
+/// with all.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TaskOptions {
     pub namespace: Namespace,
     pub handler: HandlerName,
@@ -106,25 +106,6 @@ impl TaskOptions {
             content_type: "text/plain".into(),
             submitted_by: "test".into(),
         }
-    }
-}
-
-// Equality is reflexive: the floating-point fields of a retry policy are validated and never NaN.
-impl Eq for TaskOptions {}
-
-impl Hash for TaskOptions {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        // The fields that differ in practice; equality compares the others.
-        self.namespace.hash(state);
-        self.handler.hash(state);
-        self.pool.hash(state);
-        self.priority.hash(state);
-        self.fairness_key.hash(state);
-        self.labels.hash(state);
-        self.display_name.hash(state);
-        self.batch.hash(state);
-        self.limits.hash(state);
-        self.submitted_by.hash(state);
     }
 }
 
