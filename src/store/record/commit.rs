@@ -208,14 +208,11 @@ pub fn commit_checksum(first: u64, count: u64, body: &[u8]) -> u32 {
 struct Dictionary<'a> {
     entries: Vec<&'a Arc<TaskOptions>>,
     by_address: HashMap<*const TaskOptions, u32>,
+    by_value: HashMap<&'a TaskOptions, u32>,
     last: Option<(*const TaskOptions, u32)>,
 }
 
 impl<'a> Dictionary<'a> {
-    /// Number of recent entries that a new address is compared with by value. Options that equal an older entry are
-    /// stored again.
-    const COMPARED_MAX: usize = 16;
-
     fn index(&mut self, options: &'a Arc<TaskOptions>) -> u32 {
         let address = Arc::as_ptr(options);
         if let Some((last, index)) = self.last
@@ -223,16 +220,11 @@ impl<'a> Dictionary<'a> {
         {
             return index;
         }
-        let entries = &mut self.entries;
         let index = *self.by_address.entry(address).or_insert_with(|| {
-            let equal = entries.iter().rev().take(Self::COMPARED_MAX).position(|entry| ***entry == **options);
-            let index = if let Some(from_end) = equal {
-                entries.len() - 1 - from_end
-            } else {
-                entries.push(options);
-                entries.len() - 1
-            };
-            u32::try_from(index).unwrap_or(u32::MAX)
+            *self.by_value.entry(&**options).or_insert_with(|| {
+                self.entries.push(options);
+                u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
+            })
         });
         self.last = Some((address, index));
         index
