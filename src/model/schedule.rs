@@ -6,7 +6,7 @@ use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::DateTime;
+use chrono::{DateTime, Datelike, Timelike};
 use hashbrown::Equivalent;
 use siphasher::sip::SipHasher13;
 
@@ -172,9 +172,16 @@ impl ScheduleKey {
     /// # Errors
     /// [`NameError`] if the ID of the schedule is too long.
     pub fn task_id(&self, time: Timestamp) -> Result<TaskId, NameError> {
-        let micros = i64::try_from(time.0).ok().and_then(DateTime::from_timestamp_micros).unwrap_or_default();
-        let format = if time.0.is_multiple_of(1_000_000) { "%Y%m%dT%H%M%SZ" } else { "%Y%m%dT%H%M%S%.6fZ" };
-        TaskId::named(&self.namespace, &format!("{}:{}", self.id, micros.format(format)))
+        let at = i64::try_from(time.0).ok().and_then(DateTime::from_timestamp_micros).unwrap_or_default();
+        let (id, year, month, day) = (&self.id, at.year(), at.month(), at.day());
+        let (hour, minute, second) = (at.hour(), at.minute(), at.second());
+        let fraction = match time.0 % 1_000_000 {
+            0 => String::new(),
+            micros => format!(".{micros:06}"),
+        };
+        // Without a pattern of chrono, which is parsed for each run.
+        let name = format!("{id}:{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}{fraction}Z");
+        TaskId::named(&self.namespace, &name)
     }
 }
 
@@ -216,4 +223,18 @@ pub enum ScheduleChange {
     },
     /// Its tasks stay.
     Deleted,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_run_is_its_time() {
+        let key = ScheduleKey { namespace: Namespace::default(), id: schedule_id("nightly").unwrap() };
+        let id = |micros| key.task_id(Timestamp(micros)).unwrap().to_string();
+        assert_eq!(id(1_782_882_001_000_000), "nightly:20260701T050001Z");
+        assert_eq!(id(1_782_882_001_000_250), "nightly:20260701T050001.000250Z");
+        assert_eq!(id(0), "nightly:19700101T000000Z");
+    }
 }
