@@ -6,6 +6,7 @@ use std::path::Path;
 use hashbrown::{Equivalent, HashMap};
 use rusqlite::{Connection, Row, params};
 
+use super::recent::Recent;
 use super::rows::{blob, number, text};
 use super::sum::Sum;
 use crate::model::{Namespace, Revision};
@@ -40,24 +41,28 @@ pub(super) trait EntityKey<T: Entity>: Hash + Equivalent<T::Key> {
     fn to_key(&self) -> T::Key;
 }
 
-/// The entities that the next transaction writes.
-pub(super) struct Pending<T: Entity>(HashMap<T::Key, PendingRow<T>>);
+/// The entities that the next transaction writes, and those of recent ones, which are not read again.
+pub(super) struct Entities<T: Entity> {
+    changed: HashMap<T::Key, ChangedRow<T>>,
+    written: Recent<T::Key, T>,
+}
 
-struct PendingRow<T> {
+struct ChangedRow<T> {
     /// Number of the row as last written.
     stored: Option<Revision>,
     entity: Option<T>,
 }
 
-impl<T: Entity> Default for Pending<T> {
+impl<T: Entity> Default for Entities<T> {
     fn default() -> Self {
-        Self(HashMap::new())
+        Self { changed: HashMap::new(), written: Recent::default() }
     }
 }
 
-impl<T: Entity> Pending<T> {
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+impl<T: Entity> Entities<T> {
+    /// Number of rows that the next transaction writes.
+    pub(super) fn changed(&self) -> usize {
+        self.changed.len()
     }
 
     /// The entity as it will be written; `None` if there is none.
@@ -67,35 +72,69 @@ impl<T: Entity> Pending<T> {
         path: &Path,
         key: &impl EntityKey<T>,
     ) -> Result<&mut Option<T>, StoreError> {
-        if !self.0.contains_key(key) {
-            let (key, entity) = (key.to_key(), find::<T>(connection, path, &key.to_key())?);
+        if !self.changed.contains_key(key) {
+            let recent = self.written.remove(key);
+            let key = key.to_key();
+            let entity = if recent.is_some() { recent } else { find::<T>(connection, path, &key)? };
             let stored = entity.as_ref().map(T::created);
-            self.0.insert(key, PendingRow { stored, entity });
+            self.changed.insert(key, ChangedRow { stored, entity });
         }
-        let found = self.0.get_mut(key).map(|pending| &mut pending.entity);
+        let found = self.changed.get_mut(key).map(|row| &mut row.entity);
         found.ok_or_else(|| StoreError::malformed(path, "an entity that was added is missing"))
     }
 
-    /// Writes the rows.
+    /// Writes the rows, in the order of the table.
     pub(super) fn store(&self, connection: &Connection) -> rusqlite::Result<()> {
         let mut delete = connection.prepare_cached(&format!("DELETE FROM {} WHERE seq = ?1", T::TABLE))?;
-        for PendingRow { stored, entity } in self.0.values() {
-            let kept = entity.as_ref().map(T::created);
-            if let Some(seq) = stored.filter(|seq| Some(*seq) != kept) {
+        let mut update =
+            connection.prepare_cached(&format!("UPDATE {} SET crc = ?2, body = ?3 WHERE seq = ?1", T::TABLE))?;
+        let mut rows: Vec<_> = self.changed.values().map(|row| (row.stored, row.entity.as_ref())).collect();
+        rows.sort_unstable_by_key(|(stored, entity)| entity.map(T::created).or(*stored));
+        for (stored, _) in rows.iter().filter(|(stored, entity)| entity.map(T::created) != *stored) {
+            if let Some(seq) = stored {
                 delete.execute([seq.0.cast_signed()])?;
             }
         }
-        self.0.values().filter_map(|pending| pending.entity.as_ref()).try_for_each(|entity| insert(connection, entity))
+        for (stored, entity) in rows {
+            let Some(entity) = entity else { continue };
+            if stored == Some(entity.created()) {
+                let (crc, body) = row_of(entity);
+                update.execute(params![entity.created().0.cast_signed(), crc, body])?;
+            } else {
+                insert(connection, entity)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The transaction has succeeded.
+    pub(super) fn remember(&mut self) {
+        for (key, row) in self.changed.drain() {
+            if let Some(entity) = row.entity {
+                self.written.insert(key, entity);
+            }
+        }
+    }
+
+    /// Forgets what only saves reading.
+    pub(super) fn forget_written(&mut self) {
+        self.written = Recent::default();
     }
 }
 
 pub(super) fn insert<T: Entity>(connection: &Connection, entity: &T) -> rusqlite::Result<()> {
     let sql = format!("INSERT OR REPLACE INTO {} VALUES (?1, ?2, ?3, ?4, ?5)", T::TABLE);
-    let (created, body) = (entity.created(), entity.encode());
     let (namespace, id) = T::namespace_and_id(entity.key());
-    let crc = row_checksum(created.0, namespace, id, &body);
+    let (crc, body) = row_of(entity);
     let mut statement = connection.prepare_cached(&sql)?;
-    statement.execute(params![created.0.cast_signed(), namespace, id, crc, body]).map(|_| ())
+    statement.execute(params![entity.created().0.cast_signed(), namespace, id, crc, body]).map(|_| ())
+}
+
+/// The checksum of a row, and its body.
+fn row_of<T: Entity>(entity: &T) -> (u32, Vec<u8>) {
+    let body = entity.encode();
+    let (namespace, id) = T::namespace_and_id(entity.key());
+    (row_checksum(entity.created().0, namespace, id, &body), body)
 }
 
 fn row_checksum(seq: u64, namespace: &str, id: &str, body: &[u8]) -> u32 {

@@ -17,6 +17,7 @@ mod list;
 mod list_tests;
 mod query;
 mod queue;
+mod recent;
 mod requests;
 mod rows;
 mod schedules;

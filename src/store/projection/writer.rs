@@ -8,9 +8,10 @@ use hashbrown::hash_map::{Entry, EntryRef};
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 
-use super::entities::Pending;
+use super::entities::Entities;
 use super::kinds::Kinds;
 use super::query::spec_record;
+use super::recent::Recent;
 use super::requests::{NewRequest, RequestTable};
 use super::rows::{
     SpecRow, body_checksum, is_inline, options_bytes, output_bytes, output_key, result_bytes, status_of, status_row,
@@ -32,8 +33,6 @@ use crate::store::record::{SpecRecord, Subjects, advance, output_of, submitted};
 use crate::store::sqlite::sqlite_error;
 use crate::store::traits::Commit;
 
-/// Size of one generation of a [`RecentTasks`].
-const GENERATION_MAX: usize = 16_384;
 /// About the number of rows in one transaction: few enough that its pages fit into the cache and the log.
 const ROWS_MAX: usize = 32_768;
 /// About the bytes of payloads, results and outputs in one transaction.
@@ -50,33 +49,10 @@ pub(super) struct Writer {
     submission_times: Arc<Mutex<SubmissionTimes>>,
     requests: RequestTable,
     /// Rows of recently written tasks that have not ended.
-    unfinished: RecentTasks<(u64, Box<PendingRow>)>,
+    unfinished: Recent<TaskId, (u64, Box<PendingRow>)>,
     /// Row of recently written tasks that have ended; needed only to delete them.
-    ended: RecentTasks<u64>,
+    ended: Recent<TaskId, u64>,
     changes: Changes,
-}
-
-/// A cache that drops its older half when it is full.
-struct RecentTasks<T> {
-    young: HashMap<TaskId, T>,
-    old: HashMap<TaskId, T>,
-}
-
-impl<T> RecentTasks<T> {
-    fn new() -> Self {
-        Self { young: HashMap::new(), old: HashMap::new() }
-    }
-
-    fn insert(&mut self, id: TaskId, value: T) {
-        if self.young.len() >= GENERATION_MAX {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(id, value);
-    }
-
-    fn remove(&mut self, id: &TaskId) -> Option<T> {
-        self.young.remove(id).or_else(|| self.old.remove(id))
-    }
 }
 
 /// What the next transaction writes. A task that is submitted and deleted meanwhile leaves nothing.
@@ -91,8 +67,8 @@ struct Changes {
     bytes: usize,
     /// Request IDs of all submissions, also of tasks that are deleted in the same transaction.
     requests: Vec<NewRequest>,
-    batches: Pending<Batch>,
-    schedules: Pending<Schedule>,
+    batches: Entities<Batch>,
+    schedules: Entities<Schedule>,
     tokens: PendingTokens,
     /// Events of other subjects.
     others: Vec<Event>,
@@ -143,8 +119,8 @@ impl Writer {
             kinds: None,
             submission_times,
             requests,
-            unfinished: RecentTasks::new(),
-            ended: RecentTasks::new(),
+            unfinished: Recent::default(),
+            ended: Recent::default(),
             changes: Changes { revision: meta.revision, ..Changes::default() },
         }
     }
@@ -157,7 +133,11 @@ impl Writer {
     /// Whether [`Writer::store`] should be called before more is added.
     pub(super) fn is_full(&self) -> bool {
         let changes = &self.changes;
-        changes.rows + changes.requests.len() + changes.batches.len() + changes.schedules.len() + changes.tokens.len()
+        changes.rows
+            + changes.requests.len()
+            + changes.batches.changed()
+            + changes.schedules.changed()
+            + changes.tokens.len()
             >= ROWS_MAX
             || changes.bytes >= TRANSACTION_BYTES_MAX
     }
@@ -174,10 +154,18 @@ impl Writer {
     pub(super) fn store(&mut self) -> Result<(), StoreError> {
         let mut changes = std::mem::take(&mut self.changes);
         let stored = self.try_store(&mut changes);
-        // The empty table keeps its memory.
-        let tasks = changes.tasks;
-        self.changes = Changes { revision: self.meta.revision, tasks, ..Changes::default() };
-        stored.inspect_err(|_| self.discard())
+        match stored {
+            Ok(()) => {
+                // The empty table keeps its memory.
+                let Changes { tasks, mut batches, mut schedules, .. } = changes;
+                batches.remember();
+                schedules.remember();
+                self.changes =
+                    Changes { revision: self.meta.revision, tasks, batches, schedules, ..Changes::default() };
+            }
+            Err(_) => self.discard(),
+        }
+        stored
     }
 
     /// Forgets what is not written.
@@ -189,8 +177,10 @@ impl Writer {
 
     fn clear_caches(&mut self) {
         self.kinds = None;
-        self.unfinished = RecentTasks::new();
-        self.ended = RecentTasks::new();
+        self.unfinished = Recent::default();
+        self.ended = Recent::default();
+        self.changes.batches.forget_written();
+        self.changes.schedules.forget_written();
     }
 
     /// Frees the memory that only speeds up writing.
