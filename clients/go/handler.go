@@ -77,20 +77,18 @@ type invalidPayloadError struct{ error }
 func (e *invalidPayloadError) Unwrap() error { return e.error }
 
 // panicError is a panic of a handler.
-type panicError struct {
-	value any
-	stack string
-}
+type panicError struct{ text, stack string }
 
-func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+func (e *panicError) Error() string { return e.text }
+
+// errGoexit is the end of a handler that does not return.
+var errGoexit = errors.New("the handler has ended its goroutine with runtime.Goexit")
 
 // call runs the function of the handler within the middleware, and returns a panic as an error.
 func (h *handler) call(attempt *Attempt, middleware []Middleware) (result *lineshaftv1.Payload, err error) {
-	returned := false
 	defer func() {
-		if !returned {
-			// A nil value: the handler has called runtime.Goexit.
-			err = &panicError{recover(), string(debug.Stack())}
+		if value := recover(); value != nil {
+			err = &panicError{"panic: " + shown(value), string(debug.Stack())}
 		}
 	}()
 	next := func(ctx context.Context) (err error) {
@@ -102,32 +100,36 @@ func (h *handler) call(attempt *Attempt, middleware []Middleware) (result *lines
 		next = func(ctx context.Context) error { return middleware[index](ctx, attempt, inner) }
 	}
 	err = next(attempt.ctx)
-	returned = true
 	return result, err
 }
 
-// outcome describes how an attempt ended. `stop` is why the server has stopped it.
-func outcome(
-	attempt *Attempt, stop lineshaftv1.StopReason, result *lineshaftv1.Payload, err error,
-) *lineshaftv1.AttemptFinished {
+// shown returns the text of a value of the handler. A method of the value can panic, also with a value of this kind.
+func shown(value any) (text string) {
+	text = fmt.Sprintf("a value of type %T, of which no text can be made", value)
+	defer func() { _ = recover() }()
+	return fmt.Sprint(value)
+}
+
+// outcome describes how an attempt ended: with a result, or with `failed` if that is not nil.
+func outcome(attempt *Attempt, result *lineshaftv1.Payload, failed *Failure) *lineshaftv1.AttemptFinished {
 	finished := &lineshaftv1.AttemptFinished{Token: attempt.assigned.Token}
-	if size, most := len(result.GetData()), attempt.worker.resultMax(); err == nil && size > most {
-		err = &resultTooLargeError{size, most}
+	if size, most := len(result.GetData()), attempt.worker.resultMax(); failed == nil && size > most {
+		failed = failure(&resultTooLargeError{size, most}, false)
 	}
 	switch {
-	case err == nil:
+	case failed == nil:
 		if result == nil {
 			result = &lineshaftv1.Payload{}
 		}
 		finished.Outcome = &lineshaftv1.AttemptFinished_Result{Result: result}
 		finished.Artifacts = slices.Collect(maps.Values(attempt.artifacts))
-	case stop != lineshaftv1.StopReason_STOP_REASON_UNSPECIFIED, errors.Is(context.Cause(attempt.ctx), ErrStopping):
+	case attempt.stop != lineshaftv1.StopReason_STOP_REASON_UNSPECIFIED, errors.Is(context.Cause(attempt.ctx), ErrStopping):
 		// Without a request to stop, the server takes it as the loss of the worker, and the task runs elsewhere.
 		finished.Outcome = &lineshaftv1.AttemptFinished_Stopped{Stopped: &lineshaftv1.AttemptStopped{
 			Method: lineshaftv1.StopMethod_STOP_METHOD_TOKEN,
 		}}
 	default:
-		finished.Outcome = &lineshaftv1.AttemptFinished_Failure{Failure: failure(err, errors.Is(context.Cause(attempt.ctx), ErrTimeout))}
+		finished.Outcome = &lineshaftv1.AttemptFinished_Failure{Failure: failed}
 	}
 	return finished
 }
@@ -138,33 +140,67 @@ func (e *resultTooLargeError) Error() string {
 	return fmt.Sprintf("the result has %d bytes, must have at most %d", e.size, e.most)
 }
 
-// failure describes an error of a handler. `isLate` is whether the attempt has reached its timeout.
+// failure describes an error of a handler, and never panics. `isLate` is whether the attempt has reached its timeout.
 func failure(err error, isLate bool) *Failure {
-	text := valid(err.Error())
+	text, verbose := texts(err)
 	line, _, hasMore := strings.Cut(text, "\n")
 	described := &Failure{Reason: HandlerError, Message: line, Retryable: true}
-	if verbose := valid(fmt.Sprintf("%+v", err)); hasMore || verbose != text {
+	if hasMore || verbose != text {
 		described.Detail = verbose
 	}
-	var (
-		permanent *permanentError
-		invalid   *invalidPayloadError
-		panicked  *panicError
-		tooLarge  *resultTooLargeError
-	)
-	switch {
-	case errors.As(err, &panicked):
-		described.Reason, described.Detail = Panic, valid(panicked.stack)
-	case errors.As(err, &invalid):
+	switch known := kindOf(err).(type) {
+	case *panicError:
+		described.Reason, described.Detail = Panic, valid(known.stack)
+	case *invalidPayloadError:
 		described.Reason, described.Retryable = InvalidPayload, false
-	case errors.As(err, &tooLarge):
+	case *resultTooLargeError:
 		described.Reason, described.Retryable = ResultTooLarge, false
-	case errors.As(err, &permanent):
+	case *permanentError:
 		described.Retryable = false
-	case isLate:
-		described.Reason = Timeout
+	default:
+		if isLate {
+			described.Reason = Timeout
+		}
 	}
 	return described
+}
+
+// texts returns the text of an error, and the one with all details, such as a stack. Its methods can panic, and do so for most
+// errors that are a nil pointer.
+func texts(err error) (text, verbose string) {
+	text = fmt.Sprintf("an error of type %T, whose method Error panics", err)
+	verbose = text
+	defer func() { _ = recover() }()
+	text = valid(err.Error())
+	verbose = text
+	verbose = valid(fmt.Sprintf("%+v", err))
+	return text, verbose
+}
+
+// wrappedMax limits the errors that are looked at, since an error can wrap itself.
+const wrappedMax = 1_000
+
+// kindOf returns the error of this package that an error is or wraps, or nil.
+func kindOf(err error) (kind error) {
+	defer func() { _ = recover() }()
+	left := []error{err}
+	for seen := 0; len(left) > 0 && seen < wrappedMax; seen++ {
+		next := left[0]
+		left = left[1:]
+		switch next.(type) {
+		case *panicError, *invalidPayloadError, *resultTooLargeError:
+			return next
+		case *permanentError:
+			kind = next
+		}
+		switch wrapper := next.(type) {
+		case interface{ Unwrap() error }:
+			left = append(left, wrapper.Unwrap())
+		case interface{ Unwrap() []error }:
+			left = append(left, wrapper.Unwrap()...)
+		}
+	}
+	return kind
 }
 
 // valid returns the text as a message can contain it.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"mime"
 	"strings"
+	"unicode/utf8"
 
 	lineshaftv1 "github.com/lineshaft/lineshaft/clients/go/lineshaftv1"
 )
@@ -57,6 +58,9 @@ func encode(value any) (*lineshaftv1.Payload, error) {
 	case nil:
 		return nil, nil
 	case Payload:
+		if !utf8.ValidString(value.ContentType) {
+			return nil, fmt.Errorf("content type %q is not valid UTF-8", value.ContentType)
+		}
 		return message(value.Data, value.ContentType), nil
 	case []byte:
 		return message(value, contentTypeBytes), nil

@@ -296,7 +296,7 @@ func (w *Worker) assign(ctx context.Context, assigned *lineshaftv1.AttemptAssign
 	go w.execute(attempt, entry)
 }
 
-// execute runs an attempt to its end.
+// execute runs an attempt to its end, and reports it whatever the handler does.
 func (w *Worker) execute(attempt *Attempt, entry *handler) {
 	defer attempt.cancel(nil)
 	if timeout := attempt.assigned.Timeout.AsDuration(); timeout > 0 {
@@ -304,18 +304,30 @@ func (w *Worker) execute(attempt *Attempt, entry *handler) {
 		attempt.ctx, end = context.WithTimeoutCause(attempt.ctx, timeout, ErrTimeout)
 		defer end()
 	}
-	result, err := entry.call(attempt, w.middleware)
-	var panicked *panicError
-	if errors.As(err, &panicked) {
-		w.logger.Error("lineshaft handler panicked", "task", attempt.TaskID(), "handler", attempt.Handler(),
-			"panic", panicked.value, "stack", panicked.stack)
+	var result *lineshaftv1.Payload
+	err := errGoexit
+	// Deferred, because runtime.Goexit runs nothing else.
+	defer func() { w.finish(attempt, result, err) }()
+	result, err = entry.call(attempt, w.middleware)
+}
+
+// finish reports the end of an attempt.
+func (w *Worker) finish(attempt *Attempt, result *lineshaftv1.Payload, err error) {
+	var failed *Failure
+	if err != nil {
+		// Without the mutex: the methods of the error can use the attempt.
+		failed = failure(err, errors.Is(context.Cause(attempt.ctx), ErrTimeout))
+		if failed.Reason == Panic {
+			w.logger.Error("lineshaft handler panicked", "task", attempt.TaskID(), "handler", attempt.Handler(),
+				"panic", failed.Message, "stack", failed.Detail)
+		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.attempts[attempt.assigned.Token] != attempt {
 		return
 	}
-	attempt.finished = outcome(attempt, attempt.stop, result, err)
+	attempt.finished = outcome(attempt, result, failed)
 	w.outbox.post(w.finishedMessage(attempt.finished))
 }
 

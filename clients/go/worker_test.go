@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -149,6 +150,95 @@ func TestErrorsOfAHandlerBecomeFailures(t *testing.T) {
 			!strings.Contains(failure.Message, want.message) || !strings.Contains(failure.Detail, want.detail) {
 			t.Errorf("%s returned %v", want.how, failure)
 		}
+	}
+}
+
+// nilError is an error whose methods panic for a nil pointer.
+type nilError struct{ text string }
+
+func (e *nilError) Error() string { return e.text }
+
+// loopError wraps itself.
+type loopError struct{}
+
+func (e loopError) Error() string { return "endless" }
+func (e loopError) Unwrap() error { return e }
+
+// loopsError wraps itself twice.
+type loopsError struct{}
+
+func (e loopsError) Error() string   { return "endless" }
+func (e loopsError) Unwrap() []error { return []error{e, e} }
+
+// badText has no text: each method panics, with a value whose methods panic.
+type badText struct{}
+
+func (b badText) Error() string  { panic(b) }
+func (b badText) String() string { panic(b) }
+func (b badText) Unwrap() error  { panic(b) }
+
+// askingError uses the attempt for its text.
+type askingError struct{ attempt *lineshaft.Attempt }
+
+func (e askingError) Error() string {
+	e.attempt.Progress(1, "failed")
+	return "asked"
+}
+
+func TestAnAttemptIsReportedWhateverItsHandlerDoes(t *testing.T) {
+	fake := startFakeServer(t)
+	worker := newWorker(t, fake.address)
+	ends := map[string]func(context.Context) error{
+		"typed nil": func(context.Context) error { var e *nilError; return e },
+		"endless":   func(context.Context) error { return loopError{} },
+		"branching": func(context.Context) error { return loopsError{} },
+		"no text":   func(context.Context) error { return badText{} },
+		"permanent": func(context.Context) error { return lineshaft.Permanent(badText{}) },
+		"asking":    func(ctx context.Context) error { return askingError{lineshaft.CurrentAttempt(ctx)} },
+		"panic":     func(context.Context) error { panic(badText{}) },
+		"nil":       func(context.Context) error { panic(nil) },
+		"exit":      func(context.Context) error { runtime.Goexit(); return nil },
+	}
+	lineshaft.Handle(worker, "end", func(ctx context.Context, how string) (any, error) { return nil, ends[how](ctx) })
+	lineshaft.Handle(worker, "result", func(context.Context, any) (lineshaft.Payload, error) {
+		return lineshaft.Payload{Data: []byte("x"), ContentType: "text/\xff"}, nil
+	})
+	stop := work(t, worker)
+	session := fake.accept()
+	for _, want := range []struct {
+		how     string
+		reason  lineshaft.FailureReason
+		retry   bool
+		message string
+	}{
+		{"typed nil", lineshaft.HandlerError, true, "an error of type *lineshaft_test.nilError, whose method Error panics"},
+		{"endless", lineshaft.HandlerError, true, "endless"},
+		{"branching", lineshaft.HandlerError, true, "endless"},
+		{"no text", lineshaft.HandlerError, true, "an error of type lineshaft_test.badText, whose method Error panics"},
+		{"permanent", lineshaft.HandlerError, false, "an error of type *lineshaft.permanentError, whose method Error panics"},
+		{"asking", lineshaft.HandlerError, true, "asked"},
+		{"panic", lineshaft.Panic, true, "panic: a value of type lineshaft_test.badText, of which no text can be made"},
+		{"nil", lineshaft.Panic, true, "panic: panic called with nil argument"},
+		{"exit", lineshaft.HandlerError, true, "the handler has ended its goroutine with runtime.Goexit"},
+	} {
+		session.assign(want.how, "end", `"`+want.how+`"`)
+		session.accepted(want.how)
+		if want.how == "asking" && session.report().GetProgress() == nil {
+			t.Error("the progress is missing")
+		}
+		failure := session.finished(want.how).GetFailure()
+		if failure.GetReason() != want.reason || failure.Retryable != want.retry || !strings.HasPrefix(failure.Message, want.message) {
+			t.Errorf("%s returned %v", want.how, failure)
+		}
+	}
+	session.assign("result", "result", "null")
+	session.accepted("result")
+	if failure := session.finished("result").GetFailure(); failure == nil || failure.Retryable ||
+		!strings.Contains(failure.Message, `content type "text/\xff" is not valid UTF-8`) {
+		t.Errorf("an invalid content type returned %v", failure)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
 	}
 }
 
