@@ -44,3 +44,63 @@ export async function leave(_: unknown, context: TaskContext): Promise<string> {
   await context.artifact("x.txt", Buffer.from("from the thread"));
   return "left";
 }
+
+function circular(): Error {
+  const error = new Error("own cause");
+  error.cause = error;
+  return error;
+}
+
+function mutual(): Error {
+  const [first, second] = [new Error("first"), new Error("second")];
+  [first.cause, second.cause] = [second, first];
+  return first;
+}
+
+function withMessage(property: PropertyDescriptor): Error {
+  return Object.defineProperty(new Error("hidden"), "message", property);
+}
+
+const refuse = () => {
+  throw new Error("no access");
+};
+
+/** An error with one cause more each time it is asked for it. */
+class Endless extends Error {
+  override get cause(): Error {
+    return new Endless();
+  }
+}
+
+/** Values that are hard to describe, and the beginning of the message of their failure. */
+export const THROWN: Record<string, [make: () => unknown, message: string]> = {
+  circular: [circular, "Error: own cause"],
+  mutual: [mutual, "Error: first"],
+  endless: [() => new Endless("many"), "Error: many"],
+  "no prototype": [() => Object.create(null) as unknown, "[Object: null prototype] {}"],
+  symbol: [() => Symbol("s"), "Symbol(s)"],
+  undefined: [() => undefined, "undefined"],
+  null: [() => null, "null"],
+  "message getter": [() => withMessage({ get: refuse }), "Error: undefined"],
+  "message object": [() => withMessage({ value: Object.create(null) }), "Error: [Object: null prototype] {}"],
+  "stack list": [() => Object.assign(new Error("listed"), { stack: [1, 2] }), "Error: listed"],
+  "all getters": [
+    () => Object.defineProperties(new Error(), Object.fromEntries(FIELDS.map((name) => [name, { get: refuse }]))),
+    "undefined: undefined",
+  ],
+  proxy: [() => new Proxy(new Error(), { get: refuse, getPrototypeOf: refuse }), ""],
+  revoked: [revoked, "<Revoked Proxy>"],
+  "no text": [() => ({ toString: refuse, [Symbol.for("nodejs.util.inspect.custom")]: refuse }), "a value of which no text"],
+  surrogate: [() => new Error("half \ud800"), "Error: half \ufffd"],
+};
+const FIELDS = ["stack", "name", "message", "cause", "code"];
+
+function revoked(): unknown {
+  const { proxy, revoke } = Proxy.revocable({}, {});
+  revoke();
+  return proxy;
+}
+
+export function throwing(name: string): void {
+  throw THROWN[name]![0]();
+}

@@ -3,6 +3,7 @@ import { after, before, test } from "node:test";
 import { FailureReason, OutputStream, StopMethod } from "../src/gen/lineshaft/v1/task.js";
 import { StopReason } from "../src/gen/lineshaft/v1/worker_service.js";
 import { Worker } from "../src/index.js";
+import { THROWN, throwing } from "./functions.js";
 import { FakeServer, type FakeStream } from "./fake-server.js";
 
 let server: FakeServer;
@@ -15,8 +16,9 @@ before(async () => {
   worker = new Worker({ address: server.address, log: () => {} });
   const module = new URL("./functions.js", import.meta.url);
   worker.handleInThread("add", module);
-  for (const name of ["report", "spin", "obey", "fail", "wait", "missing"])
+  for (const name of ["report", "spin", "obey", "fail", "wait", "missing", "throwing"])
     worker.handleInThread(name, module, { export: name });
+  worker.handle("throwingHere", throwing);
   running = worker.run({ signals: false });
   stream = await server.stream();
   await stream.hello();
@@ -74,6 +76,21 @@ test("errors in a thread are failures", async () => {
   assert.deepEqual([permanent.message, permanent.retryable], ["PermanentError: never again", false]);
   assert.match((await failureOf("f3", "fail", "exit")).message, /exited with code 7/);
   assert.match((await failureOf("f4", "missing")).message, /exports no function missing/);
+});
+
+test("whatever a function throws, its attempt is reported", async () => {
+  for (const [name, [, message]] of Object.entries(THROWN)) {
+    for (const handler of ["throwingHere", "throwing"]) {
+      const result = await outcome(`${handler} ${name}`, handler, name);
+      assert(result?.$case === "failure", `${name}: ${JSON.stringify(result)}`);
+      assert(result.value.message.startsWith(message), `${name}: ${result.value.message}`);
+      assert.equal(result.value.retryable, true);
+    }
+  }
+  const mutual = await outcome("mutual again", "throwing", "mutual");
+  assert(mutual?.$case === "failure");
+  assert.match(mutual.value.detail, /^Error: first\n.*\ncaused by: Error: second\n/s);
+  assert.equal(mutual.value.detail.split("caused by").length, 2, "each cause once");
 });
 
 test("a function that uses the CPU for ever is stopped by force, and one that obeys is not", async () => {

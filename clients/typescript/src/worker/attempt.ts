@@ -4,7 +4,7 @@ import { format } from "node:util";
 import { upload } from "../artifact.js";
 import { channelOf, type Client, type SubmitOptions } from "../client.js";
 import { milliseconds, priorityName } from "../convert.js";
-import { LineshaftError, PermanentError } from "../errors.js";
+import { LineshaftError } from "../errors.js";
 import { type Artifact, FailureReason, OutputStream, type Payload as WirePayload, StopMethod } from "../gen/lineshaft/v1/task.js";
 import { type AttemptAssigned, type AttemptFinished, StopReason } from "../gen/lineshaft/v1/worker_service.js";
 import { parents } from "../parents.js";
@@ -12,11 +12,9 @@ import { decode, encode, Payload } from "../payload.js";
 import { withTrace } from "../trace.js";
 import { captured } from "./capture.js";
 import type { HandlerFunction, InternalContext } from "./context.js";
+import { describe, type Description, field, isA } from "./failure.js";
 import type { Outbox } from "./outbox.js";
 import { Slot } from "./slot.js";
-
-const MESSAGE_CHARACTERS_MAX = 1_000;
-const DETAIL_CHARACTERS_MAX = 8_000;
 
 /** Most attempts are not aborted and do not look at their signal, whose creation takes as long as all the rest. */
 class LazySignal {
@@ -81,16 +79,16 @@ export class Attempt {
     try {
       payload = isEmpty(this.#assigned.payload) ? undefined : decode(this.#assigned.payload);
     } catch (error) {
-      return failed(FailureReason.INVALID_PAYLOAD, error, false);
+      return failed(FailureReason.INVALID_PAYLOAD, { ...describe(error), isPermanent: true });
     }
     const sink = (stream: OutputStream, data: Buffer) => this.#outbox.output(this.token, stream, data);
     const begin = () => withTrace(this.#assigned, () => call(payload, this.#context()));
     try {
       return completed(await (isCapturing ? captured(sink, begin) : begin()), resultBytesMax);
     } catch (error) {
-      if (error instanceof TerminatedError) return { $case: "stopped", value: { method: StopMethod.ABORT } };
+      if (isA(error, TerminatedError)) return { $case: "stopped", value: { method: StopMethod.ABORT } };
       if (this.#abort.isAborted) return { $case: "stopped", value: { method: StopMethod.TOKEN } };
-      return failed(reasonOf(error), error, !(error instanceof PermanentError));
+      return failed(reasonOf(error), describe(error));
     } finally {
       clearTimeout(this.#grace);
     }
@@ -151,24 +149,15 @@ function completed(value: unknown, bytesMax: number): Outcome {
   const bytes = result.kind?.$case === "data" ? result.kind.value.length : 0;
   if (bytes <= bytesMax) return { $case: "result", value: result };
   const error = new LineshaftError(`result has ${bytes} bytes, at most ${bytesMax} are allowed`);
-  return failed(FailureReason.RESULT_TOO_LARGE, error, false);
+  return failed(FailureReason.RESULT_TOO_LARGE, { ...describe(error), isPermanent: true });
 }
 
 function reasonOf(error: unknown): FailureReason {
-  const { code } = (error ?? {}) as NodeJS.ErrnoException;
-  return code === "ERR_WORKER_OUT_OF_MEMORY" ? FailureReason.OUT_OF_MEMORY : FailureReason.HANDLER_ERROR;
+  const isOutOfMemory = field(error, "code") === "ERR_WORKER_OUT_OF_MEMORY";
+  return isOutOfMemory ? FailureReason.OUT_OF_MEMORY : FailureReason.HANDLER_ERROR;
 }
 
-function failed(reason: FailureReason, error: unknown, retryable: boolean): Outcome {
-  const isError = error instanceof Error;
-  const text = isError ? `${error.name}: ${error.message}` : String(error);
-  const message = text.split("\n", 1)[0]!.slice(0, MESSAGE_CHARACTERS_MAX);
-  const detail = isError ? withCauses(error).slice(0, DETAIL_CHARACTERS_MAX) : "";
-  const value = { reason, message, detail, attempt: 0, exitCode: undefined, signal: undefined, retryable };
+function failed(reason: FailureReason, { message, detail, isPermanent }: Description): Outcome {
+  const value = { reason, message, detail, attempt: 0, exitCode: undefined, signal: undefined, retryable: !isPermanent };
   return { $case: "failure", value };
-}
-
-function withCauses(error: Error): string {
-  const own = error.stack ?? String(error);
-  return error.cause instanceof Error ? `${own}\ncaused by: ${withCauses(error.cause)}` : own;
 }

@@ -11,6 +11,7 @@ import { decode, encode, Payload } from "../payload.js";
 import type { ConnectOptions } from "../rpc/endpoint.js";
 import { tee } from "./capture.js";
 import type { HandlerFunction, TaskContext } from "./context.js";
+import { describe } from "./failure.js";
 import type { FromThread, Start, ToThread } from "./thread-messages.js";
 
 const port = parentPort!;
@@ -47,7 +48,7 @@ async function run(start: Start): Promise<void> {
     const data = result?.kind?.$case === "data" ? result.kind.value : undefined;
     post({ kind: "returned", payload: data && { data, contentType: result!.contentType } });
   } catch (error) {
-    post({ kind: "threw", error: copyable(error), isPermanent: error instanceof PermanentError });
+    post({ kind: "threw", description: describe(error) });
   }
 }
 
@@ -86,14 +87,4 @@ async function suspend<T>(waiting: Promise<T>): Promise<T> {
       post({ kind: "resume", wait });
     });
   }
-}
-
-/** An error loses its class when it is copied, and some cannot be copied at all. */
-function copyable(error: unknown): unknown {
-  if (!(error instanceof Error)) return String(error);
-  const copy = new Error(error.message);
-  copy.name = error.name;
-  copy.stack = error.stack;
-  if (error.cause instanceof Error) copy.cause = copyable(error.cause);
-  return copy;
 }

@@ -3,6 +3,7 @@
 import type { Artifact, OutputStream } from "../gen/lineshaft/v1/task.js";
 import type { ConnectOptions } from "../rpc/endpoint.js";
 import type { Priority } from "../types.js";
+import type { Description } from "./failure.js";
 
 /** The parts of a context that can be copied. */
 export interface ContextFields {
@@ -34,4 +35,4 @@ export type FromThread =
   | { kind: "suspend"; wait: number }
   | { kind: "resume"; wait: number }
   | { kind: "returned"; payload: { data: Uint8Array; contentType: string } | undefined }
-  | { kind: "threw"; error: unknown; isPermanent: boolean };
+  | { kind: "threw"; description: Description };

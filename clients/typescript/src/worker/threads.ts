@@ -1,12 +1,13 @@
 // Threads that run the functions of modules, each one task at a time. They are kept for further tasks.
 
 import { Worker as Thread } from "node:worker_threads";
-import { LineshaftError, PermanentError } from "../errors.js";
+import { LineshaftError } from "../errors.js";
 import { Payload } from "../payload.js";
 import type { ConnectOptions } from "../rpc/endpoint.js";
 import { TerminatedError } from "./attempt.js";
 import { uncaptured } from "./capture.js";
 import type { HandlerFunction, InternalContext } from "./context.js";
+import { DescribedError } from "./failure.js";
 import type { FromThread, Start, ToThread } from "./thread-messages.js";
 
 const MAIN = new URL("./thread-main.js", import.meta.url);
@@ -40,7 +41,7 @@ export class Threads {
     this.#idle.push(thread);
     if (result.kind === "returned")
       return result.payload && new Payload(result.payload.data, result.payload.contentType);
-    throw result.isPermanent ? asPermanent(result.error) : result.error;
+    throw new DescribedError(result.description);
   }
 }
 
@@ -97,11 +98,4 @@ function conversation(thread: Thread, start: Start, context: InternalContext): P
     context.forced.addEventListener("abort", force);
     post(start);
   });
-}
-
-function asPermanent(error: unknown): PermanentError {
-  const { message, stack, cause } = error instanceof Error ? error : new Error(String(error));
-  const permanent = new PermanentError(message, { cause });
-  permanent.stack = stack;
-  return permanent;
 }
