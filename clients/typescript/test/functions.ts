@@ -1,6 +1,7 @@
 // Functions that the tests run in threads.
 
 import { setTimeout as sleep } from "node:timers/promises";
+import { parentPort } from "node:worker_threads";
 import { PermanentError, type TaskContext } from "../src/index.js";
 
 export default function add({ a, b }: { a: number; b: number }): number {
@@ -43,6 +44,32 @@ export async function join(_: unknown, { parents }: TaskContext): Promise<unknow
 export async function leave(_: unknown, context: TaskContext): Promise<string> {
   await context.artifact("x.txt", Buffer.from("from the thread"));
   return "left";
+}
+
+/** Ends the thread after the function has returned. */
+export function late(how: string): string {
+  setImmediate(() => {
+    if (how === "exit") process.exit(0);
+    if (how === "reject") void Promise.reject(new Error("late rejection"));
+    else throw new Error("late error");
+  });
+  return "returned";
+}
+
+let earlier: TaskContext;
+
+export function remember(_: unknown, context: TaskContext): string {
+  earlier = context;
+  return "remembered";
+}
+
+/** Reports with the context of an earlier task, and posts messages of its own. */
+export function confuse(): string {
+  earlier.progress(0.9, "of the earlier task");
+  earlier.log("of the earlier task");
+  void earlier.suspend(Promise.resolve());
+  for (const message of [null, "text", { kind: "returned" }, { kind: "threw" }]) parentPort?.postMessage(message);
+  return "confused";
 }
 
 function circular(): Error {

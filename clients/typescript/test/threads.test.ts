@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
+import { EventEmitter, once } from "node:events";
 import { after, before, test } from "node:test";
 import { FailureReason, OutputStream, StopMethod } from "../src/gen/lineshaft/v1/task.js";
-import { StopReason } from "../src/gen/lineshaft/v1/worker_service.js";
+import { AttemptAssigned, StopReason } from "../src/gen/lineshaft/v1/worker_service.js";
 import { Worker } from "../src/index.js";
 import { THROWN, throwing } from "./functions.js";
 import { FakeServer, type FakeStream } from "./fake-server.js";
@@ -10,13 +11,14 @@ let server: FakeServer;
 let worker: Worker;
 let stream: FakeStream;
 let running: Promise<void>;
+const logged = new EventEmitter();
 
 before(async () => {
   server = await new FakeServer().start();
-  worker = new Worker({ address: server.address, log: () => {} });
+  worker = new Worker({ address: server.address, log: (line) => logged.emit("line", line) });
   const module = new URL("./functions.js", import.meta.url);
   worker.handleInThread("add", module);
-  for (const name of ["report", "spin", "obey", "fail", "wait", "missing", "throwing"])
+  for (const name of ["report", "spin", "obey", "fail", "wait", "missing", "throwing", "late", "remember", "confuse"])
     worker.handleInThread(name, module, { export: name });
   worker.handle("throwingHere", throwing);
   running = worker.run({ signals: false });
@@ -104,6 +106,39 @@ test("a function that uses the CPU for ever is stopped by force, and one that ob
     await stream.expect("cancelAcknowledged");
     assert.deepEqual((await stream.expect("finished")).outcome, { $case: "stopped", value: { method } });
   }
+});
+
+async function resultOf(token: string, handler: string, payload?: unknown): Promise<string> {
+  const result = await outcome(token, handler, payload);
+  assert(result?.$case === "result" && result.value.kind?.$case === "data", JSON.stringify(result));
+  return result.value.kind.value.toString();
+}
+
+test("a thread that ends after its task is replaced", async () => {
+  for (const [how, reason] of [
+    ["throw", "Error: late error"],
+    ["reject", "Error: late rejection"],
+    ["exit", "LineshaftError: the thread has exited with code 0"],
+  ] as const) {
+    const ended = once(logged, "line");
+    assert.equal(await resultOf(`late ${how}`, "late", how), '"returned"');
+    assert.deepEqual(await ended, [`lineshaft: a thread has ended after its task: ${reason}`]);
+    assert.equal(await resultOf(`after ${how}`, "add", { a: 1, b: 2 }), "3");
+  }
+});
+
+test("what an earlier task of a thread reports is ignored", async () => {
+  assert.equal(await resultOf("earlier", "remember"), '"remembered"');
+  assert.equal(await resultOf("later", "confuse"), '"confused"');
+});
+
+test("a function in a thread is told that its attempt was stopped before it started", async () => {
+  const value = AttemptAssigned.fromPartial({ token: "early", handler: "obey", taskId: "task-early", priority: 2 });
+  const cancel = { token: "early", reason: StopReason.CANCEL, grace: { seconds: 60n, nanos: 0 } };
+  stream.send({ $case: "assigned", value }, { $case: "cancel", value: cancel });
+  await stream.expect("accepted");
+  await stream.expect("cancelAcknowledged");
+  assert.deepEqual((await stream.expect("finished")).outcome, { $case: "stopped", value: { method: StopMethod.TOKEN } });
 });
 
 test("a function in a thread gives its slot back while it waits", async () => {

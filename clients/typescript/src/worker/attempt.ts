@@ -11,7 +11,7 @@ import { parents } from "../parents.js";
 import { decode, encode, Payload } from "../payload.js";
 import { withTrace } from "../trace.js";
 import { captured } from "./capture.js";
-import type { HandlerFunction, InternalContext } from "./context.js";
+import { type HandlerFunction, type InternalContext, progressOf } from "./context.js";
 import { describe, type Description, field, isA } from "./failure.js";
 import type { Outbox } from "./outbox.js";
 import { Slot } from "./slot.js";
@@ -118,7 +118,10 @@ export class Attempt {
       get client() {
         return client();
       },
-      progress: (fraction, note = "") => this.#outbox.progress(this.token, Math.min(1, Math.max(0, fraction)), note),
+      progress: (...values) => {
+        const { fraction, note } = progressOf(...values);
+        this.#outbox.progress(this.token, fraction, note);
+      },
       output: (stream, data) => this.#outbox.output(this.token, stream, data),
       log: (...values) => this.#outbox.output(this.token, OutputStream.STDERR, Buffer.from(`${format(...values)}\n`)),
       leave,

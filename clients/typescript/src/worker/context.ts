@@ -66,3 +66,8 @@ export interface InternalContext extends TaskContext {
 /** A function that runs tasks. What it returns is the result: bytes as they are, any other value as JSON. */
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
 export type HandlerFunction<P = any, R = unknown> = (payload: P, context: TaskContext) => R | Promise<R>;
+
+/** The arguments of `progress` as they are sent, whatever a program in JavaScript passes. */
+export function progressOf(fraction: number, note: string | null | undefined): { fraction: number; note: string } {
+  return { fraction: Math.min(1, Math.max(0, Number(fraction))) || 0, note: String(note ?? "") };
+}

@@ -10,20 +10,21 @@ import { parents } from "../parents.js";
 import { decode, encode, Payload } from "../payload.js";
 import type { ConnectOptions } from "../rpc/endpoint.js";
 import { tee } from "./capture.js";
-import type { HandlerFunction, TaskContext } from "./context.js";
+import { type HandlerFunction, progressOf, type TaskContext } from "./context.js";
 import { describe } from "./failure.js";
-import type { FromThread, Start, ToThread } from "./thread-messages.js";
+import type { FromThread, Start, ThreadReport, ToThread } from "./thread-messages.js";
 
 const port = parentPort!;
-const post = (message: FromThread) => port.postMessage(message);
-const output = (stream: OutputStream, data: Buffer) => post({ kind: "output", stream, data });
+const post = (token: string, report: ThreadReport) => port.postMessage({ token, report } satisfies FromThread);
 
+/** Of the last attempt. */
+let current = "";
 let abort = new AbortController();
 let client: Client | undefined;
 let waits = 0;
 const resumed = new Map<number, () => void>();
 
-tee(output);
+tee((stream, data) => post(current, { kind: "output", stream, data }));
 port.on("message", (message: ToThread) => {
   switch (message.kind) {
     case "start":
@@ -37,6 +38,8 @@ port.on("message", (message: ToThread) => {
 });
 
 async function run(start: Start): Promise<void> {
+  const { token } = start.context;
+  current = token;
   abort = new AbortController();
   try {
     const module = (await import(start.module)) as Record<string, unknown>;
@@ -46,9 +49,9 @@ async function run(start: Start): Promise<void> {
     const value = payload?.data.length === 0 ? undefined : decode(encode(payload));
     const result = encode(await (call as HandlerFunction)(value, context(start, payload)));
     const data = result?.kind?.$case === "data" ? result.kind.value : undefined;
-    post({ kind: "returned", payload: data && { data, contentType: result!.contentType } });
+    post(token, { kind: "returned", payload: data && { data, contentType: result!.contentType } });
   } catch (error) {
-    post({ kind: "threw", description: describe(error) });
+    post(token, { kind: "threw", description: describe(error) });
   }
 }
 
@@ -63,28 +66,29 @@ function context({ context, connect }: Start, payload: Payload | undefined): Tas
     get client() {
       return connected();
     },
-    progress: (fraction, note) => post({ kind: "progress", fraction, note }),
-    log: (...values) => output(OutputStream.STDERR, Buffer.from(`${format(...values)}\n`)),
+    progress: (...values) => post(token, { kind: "progress", ...progressOf(...values) }),
+    log: (...values) =>
+      post(token, { kind: "output", stream: OutputStream.STDERR, data: Buffer.from(`${format(...values)}\n`) }),
     artifact: async (name, content, contentType) => {
       const target = { taskId, token, name, contentType };
-      post({ kind: "artifact", artifact: await upload(channelOf(connected()), target, content, signal) });
+      post(token, { kind: "artifact", artifact: await upload(channelOf(connected()), target, content, signal) });
     },
     parents: () => parents(channelOf(connected()), taskId, token, signal),
-    suspend,
+    suspend: (waiting) => suspend(token, waiting),
     run: <Result>(handler: string, payload?: unknown, options?: SubmitOptions) =>
-      suspend(connected().run<Result>(handler, payload, { signal, namespace, ...options })),
+      suspend(token, connected().run<Result>(handler, payload, { signal, namespace, ...options })),
   };
 }
 
-async function suspend<T>(waiting: Promise<T>): Promise<T> {
+async function suspend<T>(token: string, waiting: Promise<T>): Promise<T> {
   const wait = waits++;
-  post({ kind: "suspend", wait });
+  post(token, { kind: "suspend", wait });
   try {
     return await waiting;
   } finally {
     await new Promise<void>((resolve) => {
       resumed.set(wait, resolve);
-      post({ kind: "resume", wait });
+      post(token, { kind: "resume", wait });
     });
   }
 }

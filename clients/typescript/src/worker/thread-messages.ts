@@ -28,9 +28,15 @@ export interface Start {
 
 export type ToThread = Start | { kind: "abort"; message: string } | { kind: "resumed"; wait: number };
 
-export type FromThread =
+/** `token`: of the attempt that it is about. A function can report after its end, when its thread has another task. */
+export interface FromThread {
+  token: string;
+  report: ThreadReport;
+}
+
+export type ThreadReport =
   | { kind: "output"; stream: OutputStream; data: Uint8Array }
-  | { kind: "progress"; fraction: number; note: string | undefined }
+  | { kind: "progress"; fraction: number; note: string }
   | { kind: "artifact"; artifact: Artifact }
   | { kind: "suspend"; wait: number }
   | { kind: "resume"; wait: number }

@@ -104,8 +104,8 @@ export class Worker {
     this.#options = typeof options === "string" ? { address: options } : options;
     endpoint(this.#options);
     this.id = this.#options.workerId ?? defaultId();
-    this.#threads = new Threads(this.#options);
     this.#log = this.#options.log ?? ((line) => console.error(line));
+    this.#threads = new Threads(this.#options, this.#log);
   }
 
   /**
