@@ -27,6 +27,9 @@ export function encode(value: unknown): WirePayload | undefined {
 }
 
 function wire(data: Uint8Array, contentType: string): WirePayload {
+  if (!ArrayBuffer.isView(data)) throw new TypeError(`the data of a Payload has type ${typeof data}, must be a Uint8Array`);
+  if (typeof contentType !== "string")
+    throw new TypeError(`the content type of a Payload has type ${typeof contentType}, must be a string`);
   const bytes = Buffer.isBuffer(data) ? data : Buffer.from(data.buffer, data.byteOffset, data.byteLength);
   return { kind: { $case: "data", value: bytes }, contentType };
 }

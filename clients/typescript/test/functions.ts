@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import { parentPort } from "node:worker_threads";
-import { PermanentError, type TaskContext } from "../src/index.js";
+import { Payload, PermanentError, type TaskContext } from "../src/index.js";
 
 export default function add({ a, b }: { a: number; b: number }): number {
   return a + b;
@@ -130,4 +130,19 @@ function revoked(): unknown {
 
 export function throwing(name: string): void {
   throw THROWN[name]![0]();
+}
+
+/** Results that cannot be sent, and a part of the message of their failure. */
+export const UNSENDABLE: Record<string, [make: () => unknown, message: string]> = {
+  bigint: [() => 10n, "serialize a BigInt"],
+  circular: [() => ((list: unknown[]) => (list.push(list), list))([]), "circular structure"],
+  function: [() => () => 1, "a function cannot be sent"],
+  symbol: [() => Symbol("s"), "a symbol cannot be sent"],
+  toJSON: [() => ({ toJSON: refuse }), "no access"],
+  "no content type": [() => new Payload(Buffer.from("x"), Object.create(null) as string), "content type of a Payload has type object"],
+  "no bytes": [() => new Payload("x" as unknown as Uint8Array, "text/plain"), "data of a Payload has type string"],
+};
+
+export function unsendable(name: string): unknown {
+  return UNSENDABLE[name]![0]();
 }

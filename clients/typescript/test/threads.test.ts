@@ -4,7 +4,7 @@ import { after, before, test } from "node:test";
 import { FailureReason, OutputStream, StopMethod } from "../src/gen/lineshaft/v1/task.js";
 import { AttemptAssigned, StopReason } from "../src/gen/lineshaft/v1/worker_service.js";
 import { Worker } from "../src/index.js";
-import { THROWN, throwing } from "./functions.js";
+import { THROWN, throwing, UNSENDABLE, unsendable } from "./functions.js";
 import { FakeServer, type FakeStream } from "./fake-server.js";
 
 let server: FakeServer;
@@ -18,9 +18,9 @@ before(async () => {
   worker = new Worker({ address: server.address, log: (line) => logged.emit("line", line) });
   const module = new URL("./functions.js", import.meta.url);
   worker.handleInThread("add", module);
-  for (const name of ["report", "spin", "obey", "fail", "wait", "missing", "throwing", "late", "remember", "confuse"])
+  for (const name of ["report", "spin", "obey", "fail", "wait", "missing", "throwing", "late", "remember", "confuse", "unsendable"])
     worker.handleInThread(name, module, { export: name });
-  worker.handle("throwingHere", throwing);
+  worker.handle("throwingHere", throwing).handle("unsendableHere", unsendable);
   running = worker.run({ signals: false });
   stream = await server.stream();
   await stream.hello();
@@ -93,6 +93,18 @@ test("whatever a function throws, its attempt is reported", async () => {
   assert(mutual?.$case === "failure");
   assert.match(mutual.value.detail, /^Error: first\n.*\ncaused by: Error: second\n/s);
   assert.equal(mutual.value.detail.split("caused by").length, 2, "each cause once");
+});
+
+test("a result that cannot be sent fails the task", async () => {
+  for (const [name, [, message]] of Object.entries(UNSENDABLE)) {
+    for (const handler of ["unsendableHere", "unsendable"]) {
+      const result = await outcome(`${handler} ${name}`, handler, name);
+      assert(result?.$case === "failure", `${name}: ${JSON.stringify(result)}`);
+      assert(result.value.message.startsWith("PermanentError: the result cannot be sent: "), result.value.message);
+      assert(result.value.message.includes(message), result.value.message);
+      assert.equal(result.value.retryable, false);
+    }
+  }
 });
 
 test("a function that uses the CPU for ever is stopped by force, and one that obeys is not", async () => {

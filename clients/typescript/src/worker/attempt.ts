@@ -8,12 +8,13 @@ import { LineshaftError } from "../errors.js";
 import { type Artifact, FailureReason, OutputStream, type Payload as WirePayload, StopMethod } from "../gen/lineshaft/v1/task.js";
 import { type AttemptAssigned, type AttemptFinished, StopReason } from "../gen/lineshaft/v1/worker_service.js";
 import { parents } from "../parents.js";
-import { decode, encode, Payload } from "../payload.js";
+import { decode, Payload } from "../payload.js";
 import { withTrace } from "../trace.js";
 import { captured } from "./capture.js";
 import { type HandlerFunction, type InternalContext, progressOf } from "./context.js";
 import { describe, type Description, field, isA } from "./failure.js";
 import type { Outbox } from "./outbox.js";
+import { encodeResult } from "./result.js";
 import { Slot } from "./slot.js";
 
 /** Most attempts are not aborted and do not look at their signal, whose creation takes as long as all the rest. */
@@ -148,7 +149,7 @@ export function finished(token: string, outcome: Outcome, left: Artifact[]): Att
 }
 
 function completed(value: unknown, bytesMax: number): Outcome {
-  const result = encode(value) ?? { kind: { $case: "data", value: Buffer.alloc(0) }, contentType: "application/json" };
+  const result = encodeResult(value) ?? { kind: { $case: "data", value: Buffer.alloc(0) }, contentType: "application/json" };
   const bytes = result.kind?.$case === "data" ? result.kind.value.length : 0;
   if (bytes <= bytesMax) return { $case: "result", value: result };
   const error = new LineshaftError(`result has ${bytes} bytes, at most ${bytesMax} are allowed`);

@@ -12,6 +12,7 @@ import type { ConnectOptions } from "../rpc/endpoint.js";
 import { tee } from "./capture.js";
 import { type HandlerFunction, progressOf, type TaskContext } from "./context.js";
 import { describe } from "./failure.js";
+import { encodeResult } from "./result.js";
 import type { FromThread, Start, ThreadReport, ToThread } from "./thread-messages.js";
 
 const port = parentPort!;
@@ -47,7 +48,7 @@ async function run(start: Start): Promise<void> {
     if (typeof call !== "function") throw new PermanentError(`${start.module} exports no function ${start.export}`);
     const payload = start.payload && new Payload(start.payload.data, start.payload.contentType);
     const value = payload?.data.length === 0 ? undefined : decode(encode(payload));
-    const result = encode(await (call as HandlerFunction)(value, context(start, payload)));
+    const result = encodeResult(await (call as HandlerFunction)(value, context(start, payload)));
     const data = result?.kind?.$case === "data" ? result.kind.value : undefined;
     post(token, { kind: "returned", payload: data && { data, contentType: result!.contentType } });
   } catch (error) {
