@@ -2,14 +2,15 @@
 
 import { randomUUID } from "node:crypto";
 import { BatchSubmitTasksRequest } from "./gen/lineshaft/v1/task_service.js";
+import { fields, flag, number, positive, signal, text } from "./check.js";
 import { filter as wireFilter, taskInfo } from "./convert.js";
 import { traced } from "./errors.js";
 import { events } from "./events.js";
 import { Results } from "./results.js";
 import { CALL_TIMEOUT_MS, Channel } from "./rpc/channel.js";
-import { type ConnectOptions, endpoint } from "./rpc/endpoint.js";
+import { CONNECT_OPTIONS, type ConnectOptions, endpoint } from "./rpc/endpoint.js";
 import { batchSubmitTasks, deleteTasks, listTasks } from "./rpc/method.js";
-import { type Submission, submitRequest, type TaskOptions } from "./submit.js";
+import { checkSubmissions, type Submission, submitRequest, TASK_OPTIONS, type TaskOptions } from "./submit.js";
 import { type Accepted, Submitter } from "./submitter.js";
 import { Task } from "./task.js";
 import { activeTrace } from "./trace.js";
@@ -59,6 +60,12 @@ export interface ListOptions {
   signal?: AbortSignal;
 }
 
+const checkClient = fields<ClientOptions>({ ...CONNECT_OPTIONS, namespace: text });
+const checkSubmit = fields<SubmitOptions>({ ...TASK_OPTIONS, submitTimeout: number, batchId: text, signal });
+const checkBatch = fields<BatchOptions>({ batchId: text, submitTimeout: number, signal });
+const checkWatch = fields<WatchOptions>({ resumeToken: text, includeSnapshot: flag, signal });
+const checkList = fields<ListOptions>({ includeResults: flag, pageSize: positive, signal });
+
 /** The channel of a client, for other parts of this package. */
 export let channelOf: (client: Client) => Channel;
 
@@ -76,10 +83,12 @@ export class Client {
    * Connects when the first call needs it.
    *
    * @param options the address of the server, such as `127.0.0.1:7070`, or options
+   * @throws TypeError if an option is unknown or of another type
    * @throws LineshaftError if the options contradict each other
    */
   constructor(options: string | ClientOptions = {}) {
     const settings = typeof options === "string" ? { address: options } : options;
+    checkClient(settings, "");
     this.#channel = new Channel(endpoint(settings));
     this.#submitter = new Submitter(this.#channel, `session:${randomUUID()}`);
     this.#results = new Results(this.#channel, this.#submitter.sessionId);
@@ -90,12 +99,14 @@ export class Client {
    * Submits a task and returns when the server has accepted it. Submissions that are made at the same time share calls.
    *
    * @param payload bytes are sent as they are, `undefined` as no payload, and any other value as JSON
+   * @throws TypeError if an option is unknown or of another type
    */
   async submit<Result = unknown>(
     handler: string,
     payload?: unknown,
     options: SubmitOptions = {},
   ): Promise<Task<Result>> {
+    checkSubmit(options, "");
     const { submitTimeout = CALL_TIMEOUT_MS, batchId = this.#submitter.sessionId, signal } = options;
     const trace = activeTrace();
     const request = submitRequest(handler, payload, options, this.#namespace, trace);
@@ -124,6 +135,8 @@ export class Client {
 
   /** Submits all tasks as a batch in one durable commit, or none of them; at most 10,000. */
   async batch<Result = unknown>(submissions: Submission[], options: BatchOptions = {}): Promise<Task<Result>[]> {
+    checkSubmissions(submissions, "submissions");
+    checkBatch(options, "");
     const { batchId = randomUUID(), submitTimeout = CALL_TIMEOUT_MS, signal } = options;
     const trace = activeTrace();
     const tasks = submissions.map(({ handler, payload, ...rest }) =>
@@ -174,6 +187,7 @@ export class Client {
 
   /** Yields the tasks that match, the newest submission first. */
   async *list(filter: TaskFilter = {}, options: ListOptions = {}): AsyncGenerator<TaskInfo, void, undefined> {
+    checkList(options, "");
     const { includeResults = false, pageSize = 0, signal } = options;
     let pageToken = "";
     do {
@@ -189,6 +203,7 @@ export class Client {
    * continues by itself.
    */
   watch(filter: TaskFilter = {}, options: WatchOptions = {}): AsyncGenerator<TaskEvent, void, undefined> {
+    checkWatch(options, "");
     const { resumeToken = "", includeSnapshot = false, signal } = options;
     return events(this.#channel, { filter: wireFilter(filter), resumeToken, includeSnapshot }, signal);
   }

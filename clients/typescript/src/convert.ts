@@ -1,5 +1,6 @@
 // Messages of the contract as the types of this package, and back.
 
+import { fields, labels, list, text } from "./check.js";
 import { Duration } from "./gen/google/protobuf/duration.js";
 import * as wire from "./gen/lineshaft/v1/task.js";
 import type { ReadOutputResponse } from "./gen/lineshaft/v1/task_service.js";
@@ -78,8 +79,9 @@ function unknownName<E>(
   return new TypeError(`${field} is ${JSON.stringify(name)}, must be one of ${known.map(show).join(", ")}`);
 }
 
-export function retryPolicy(policy: RetryPolicy | undefined): wire.RetryPolicy | undefined {
-  if (policy === undefined) return undefined;
+export function retryPolicy(retry: RetryPolicy | number | undefined): wire.RetryPolicy | undefined {
+  if (retry === undefined) return undefined;
+  const policy = typeof retry === "number" ? { maxAttempts: retry } : retry;
   return {
     maxAttempts: policy.maxAttempts ?? 0,
     delay: duration(policy.delay),
@@ -98,7 +100,21 @@ export function taskLimit({ name, key, maxRunning, rate }: TaskLimit): wire.Task
   };
 }
 
+// An unknown field would let the filter match more, up to all tasks.
+const checkFilter = fields<TaskFilter>({
+  taskIds: list(text),
+  batchId: text,
+  labels,
+  states: list(text),
+  pool: text,
+  handler: text,
+  namespace: text,
+  priorities: list(text),
+  texts: list(text),
+});
+
 export function filter(filter: TaskFilter): wire.TaskFilter {
+  checkFilter(filter, "filter");
   return wire.TaskFilter.fromPartial({
     ...filter,
     states: filter.states?.map((state) => upper<wire.TaskState>(wire.TaskState, state, "state")),

@@ -2,6 +2,7 @@
 
 import type { OutputStream as WireStream } from "./gen/lineshaft/v1/task.js";
 import type { ReadOutputRequest, ReadOutputResponse } from "./gen/lineshaft/v1/task_service.js";
+import { fields, flag, signal, text, whole } from "./check.js";
 import { outputChunk, outputStream } from "./convert.js";
 import { CallError } from "./errors.js";
 import { Queue } from "./queue.js";
@@ -21,12 +22,16 @@ export interface OutputOptions {
   signal?: AbortSignal;
 }
 
+const checkOutput = fields<OutputOptions>({ stream: text, follow: flag, attempt: whole, signal });
+
 /** Yields the output. After a broken connection it continues where it was. */
 export async function* output(
   channel: Channel,
   taskId: string,
-  { stream, follow = false, attempt = 0, signal }: OutputOptions,
+  options: OutputOptions,
 ): AsyncGenerator<OutputChunk, void, undefined> {
+  checkOutput(options, "");
+  const { stream, follow = false, attempt = 0, signal } = options;
   const from = { taskId, stream: outputStream(stream), follow };
   const backoff = new Backoff();
   let [reached, offset] = [attempt, 0];

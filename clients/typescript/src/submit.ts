@@ -2,10 +2,20 @@
 
 import { randomUUID } from "node:crypto";
 import type { SubmitTaskRequest } from "./gen/lineshaft/v1/task_service.js";
+import { anything, type Check, type Checks, fields, flag, labels, list, number, positive, rule, text, whole } from "./check.js";
 import { durability, duration, onParentFailure, onUniqueConflict, priority, retryPolicy, taskLimit, traceMode } from "./convert.js";
 import { encode } from "./payload.js";
 import type { ActiveTrace } from "./trace.js";
-import type { Durability, OnParentFailure, OnUniqueConflict, Priority, RetryPolicy, TaskLimit, TraceMode } from "./types.js";
+import type {
+  Durability,
+  OnParentFailure,
+  OnUniqueConflict,
+  Priority,
+  RetryPolicy,
+  StartRate,
+  TaskLimit,
+  TraceMode,
+} from "./types.js";
 
 export interface TaskOptions {
   /** Pool to run in, if the handler allows pools besides its own. */
@@ -21,8 +31,8 @@ export interface TaskOptions {
   delay?: number;
   /** Fail the task if it has not started this long after submission, in milliseconds. */
   expiresAfter?: number;
-  /** Default: the policy of the handler. */
-  retry?: RetryPolicy;
+  /** A policy, or the number of attempts including the first, 1 to 100. Default: the policy of the handler. */
+  retry?: RetryPolicy | number;
   /**
    * Idempotency key: a repeated submission with the same content returns the first task. Default: a random one, so that
    * a submission can be repeated after a broken connection.
@@ -64,6 +74,51 @@ export interface Submission extends TaskOptions {
   /** Bytes are sent as they are, `undefined` as no payload, and any other value as JSON. */
   payload?: unknown;
 }
+
+const policy = fields<RetryPolicy>({
+  maxAttempts: positive,
+  delay: number,
+  factor: number,
+  maxDelay: number,
+  jitter: number,
+});
+const numberOrObject = rule("a number of attempts or an object", (value) => /number|object/.test(typeof value));
+const retry: Check = (value, path) => {
+  numberOrObject(value, path);
+  (typeof value === "number" ? positive : policy)(value, path);
+};
+const limit = fields<TaskLimit>({
+  key: text,
+  name: text,
+  maxRunning: whole,
+  rate: fields<StartRate>({ starts: whole, interval: number, burst: whole }),
+});
+
+export const TASK_OPTIONS: Checks<TaskOptions> = {
+  pool: text,
+  priority: text,
+  labels,
+  displayName: text,
+  timeout: number,
+  delay: number,
+  expiresAfter: number,
+  retry,
+  requestId: text,
+  taskId: text,
+  args: list(text),
+  atMostOnce: flag,
+  durability: text,
+  namespace: text,
+  traceMode: text,
+  after: list(text),
+  onParentFailure: text,
+  limits: list(limit),
+  fairnessKey: text,
+  uniqueKey: text,
+  onUniqueConflict: text,
+  reuseResultWithin: number,
+};
+export const checkSubmissions = list(fields<Submission>({ ...TASK_OPTIONS, handler: text, payload: anything }));
 
 export function submitRequest(
   handler: string,

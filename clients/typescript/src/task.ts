@@ -1,6 +1,7 @@
 // A submitted task.
 
 import { CancelMode, TaskFilter, TaskState, type Task as WireTask } from "./gen/lineshaft/v1/task.js";
+import { fields, flag, number, signal, text } from "./check.js";
 import { artifacts, content } from "./artifact.js";
 import { duration, isFinal, taskInfo } from "./convert.js";
 import { callError, Code, TaskCancelledError, TaskFailedError, traced, WaitTimeoutError } from "./errors.js";
@@ -26,6 +27,9 @@ export interface CancelOptions {
   /** Time between the request to stop and the forced stop, in milliseconds. Default: that of the handler. */
   grace?: number;
 }
+
+const checkWait = fields<WaitOptions>({ timeout: number, signal });
+const checkCancel = fields<CancelOptions>({ reason: text, force: flag, grace: number });
 
 export class Task<Result = unknown> {
   readonly id: string;
@@ -79,7 +83,9 @@ export class Task<Result = unknown> {
    *
    * @throws FailedPreconditionError if the task has COMPLETED or FAILED
    */
-  async cancel({ reason = "", force = false, grace }: CancelOptions = {}): Promise<void> {
+  async cancel(options: CancelOptions = {}): Promise<void> {
+    checkCancel(options, "");
+    const { reason = "", force = false, grace } = options;
     const mode = force ? CancelMode.FORCE : CancelMode.GRACEFUL;
     await this.#channel.unary(cancelTask, { taskId: this.id, reason, mode, grace: duration(grace) });
   }
@@ -125,7 +131,9 @@ export class Task<Result = unknown> {
     return content(this.#channel, this.id, name, signal);
   }
 
-  async #finished({ timeout, signal }: WaitOptions): Promise<WireTask> {
+  async #finished(options: WaitOptions): Promise<WireTask> {
+    checkWait(options, "");
+    const { timeout, signal } = options;
     signal?.throwIfAborted();
     this.#wait ??= this.#results.wait(this.#submitted);
     const wait = this.#wait;

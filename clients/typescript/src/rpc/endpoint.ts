@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { isIP } from "node:net";
 import type { SecureContextOptions } from "node:tls";
+import { type Check, type Checks, anything, callable, text } from "../check.js";
 import { LineshaftError } from "../errors.js";
 
 export const DEFAULT_ADDRESS = "127.0.0.1:7070";
@@ -24,6 +25,10 @@ export interface ConnectOptions {
    */
   tls?: boolean | TlsOptions;
 }
+
+const token: Check = (value, path) => (typeof value === "function" ? callable : text)(value, path);
+
+export const CONNECT_OPTIONS: Checks<ConnectOptions> = { address: text, token, tls: anything };
 
 export interface TlsOptions extends SecureContextOptions {
   /** Name in the server's certificate, if it is not that of the address. */

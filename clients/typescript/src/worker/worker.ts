@@ -1,6 +1,7 @@
 // A worker: runs the tasks of its handlers in this program.
 
 import { hostname } from "node:os";
+import { callable, fields, flag, labels, positive, text } from "../check.js";
 import { Client } from "../client.js";
 import { milliseconds } from "../convert.js";
 import { CallError, callError, Code, LineshaftError } from "../errors.js";
@@ -16,7 +17,7 @@ import {
 import { type Artifact, StopMethod } from "../gen/lineshaft/v1/task.js";
 import { Backoff } from "../rpc/backoff.js";
 import { Channel } from "../rpc/channel.js";
-import { type ConnectOptions, endpoint } from "../rpc/endpoint.js";
+import { CONNECT_OPTIONS, type ConnectOptions, endpoint } from "../rpc/endpoint.js";
 import { VERSION } from "../version.js";
 import { Attempt, finished, type Outcome } from "./attempt.js";
 import { capture } from "./capture.js";
@@ -67,6 +68,20 @@ export interface StopOptions {
   force?: boolean;
 }
 
+const checkWorker = fields<WorkerOptions>({
+  ...CONNECT_OPTIONS,
+  concurrency: positive,
+  pool: text,
+  workerId: text,
+  labels,
+  captureConsole: flag,
+  log: callable,
+});
+const checkHandler = fields<HandlerOptions>({ description: text });
+const checkThreadHandler = fields<ThreadHandlerOptions>({ description: text, export: text });
+const checkRun = fields<RunOptions>({ signals: flag });
+const checkStop = fields<StopOptions>({ force: flag });
+
 interface Incoming {
   assigned: AttemptAssigned;
   parts: Buffer[];
@@ -99,9 +114,13 @@ export class Worker {
   #isWelcome = false;
   #problem = "";
 
-  /** @throws LineshaftError if the options contradict each other */
+  /**
+   * @throws TypeError if an option is unknown or of another type
+   * @throws LineshaftError if the options contradict each other
+   */
   constructor(options: string | WorkerOptions = {}) {
     this.#options = typeof options === "string" ? { address: options } : options;
+    checkWorker(this.#options, "");
     endpoint(this.#options);
     this.id = this.#options.workerId ?? defaultId();
     this.#log = this.#options.log ?? ((line) => console.error(line));
@@ -111,9 +130,14 @@ export class Worker {
   /**
    * Registers a function for the tasks of a handler.
    *
+   * @throws TypeError if an option is unknown or of another type
    * @throws LineshaftError if the handler has a function, or the worker has started
    */
-  handle(name: string, call: HandlerFunction, { description = "" }: HandlerOptions = {}): this {
+  handle(name: string, call: HandlerFunction, options: HandlerOptions = {}): this {
+    text(name, "the name of the handler");
+    callable(call, `the function of handler ${name}`);
+    checkHandler(options, "");
+    const { description = "" } = options;
     if (this.#hasStarted) throw new LineshaftError(`handler ${name}: the worker has started`);
     if (this.#handlers.has(name)) throw new LineshaftError(`handler ${name} has a function already`);
     this.#handlers.set(name, { call, description });
@@ -127,7 +151,10 @@ export class Worker {
    * @param module such as `new URL("./resize.js", import.meta.url)`
    */
   handleInThread(name: string, module: URL | string, options: ThreadHandlerOptions = {}): this {
-    return this.handle(name, this.#threads.handler(String(module), options.export ?? "default"), options);
+    if (typeof module !== "object") text(module, `the module of handler ${name}`);
+    checkThreadHandler(options, "");
+    const { export: exported = "default", description } = options;
+    return this.handle(name, this.#threads.handler(String(module), exported), { description });
   }
 
   /**
@@ -136,7 +163,9 @@ export class Worker {
    *
    * @throws CallError if the server refuses the worker
    */
-  async run({ signals = true }: RunOptions = {}): Promise<void> {
+  async run(options: RunOptions = {}): Promise<void> {
+    checkRun(options, "");
+    const { signals = true } = options;
     if (this.#hasStarted) throw new LineshaftError("a worker runs once: create another one");
     if (this.#handlers.size === 0) throw new LineshaftError("the worker has no handler: call handle() before run()");
     this.#hasStarted = true;
@@ -157,7 +186,9 @@ export class Worker {
   }
 
   /** Accepts no more tasks; `run` returns when those that run have ended. */
-  stop({ force = false }: StopOptions = {}): void {
+  stop(options: StopOptions = {}): void {
+    checkStop(options, "");
+    const { force = false } = options;
     if (force) {
       this.#closing.abort();
     } else if (!this.#isDraining) {
@@ -276,7 +307,7 @@ export class Worker {
     if (this.#isDraining) return this.#finish(token, { $case: "notStarted", value: {} });
     if (assigned.payloadBytes > 0n) return void this.#incoming.set(token, { assigned, parts: [], bytes: 0 });
     this.#outbox.push({ $case: "accepted", value: { token } });
-    const attempt = new Attempt(assigned, this.#outbox, () => (this.#client ??= new Client(this.#options)));
+    const attempt = new Attempt(assigned, this.#outbox, () => (this.#client ??= this.#connect()));
     this.#running.set(token, attempt);
     // A function can block the event loop from its first line on, so `accepted` is sent before: it is given to the
     // connection in the next turn, and is written in the one after it.
@@ -294,6 +325,11 @@ export class Worker {
     if (!isOurs()) return;
     this.#running.delete(token);
     this.#finish(token, outcome, [...attempt.artifacts.values()]);
+  }
+
+  #connect(): Client {
+    const { address, token, tls } = this.#options;
+    return new Client({ address, token, tls });
   }
 
   #finish(token: string, outcome: Outcome, artifacts: Artifact[] = []): void {
