@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import pathlib
+import signal
 import subprocess
 import sys
 
 import pytest
 from conftest import Server, address
+
+import lineshaft
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -160,3 +164,26 @@ with worker:
     assert [task.result() for task in tasks] == list(range(1, 9))
 """
     run(remote_server, program)
+
+
+def test_a_forked_process_does_not_handle_signals_as_a_worker(remote_server: Server, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "forks.py").write_text(f"""
+import lineshaft, sys
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from worker_functions import end_child
+worker = lineshaft.Worker({address(remote_server)!r})
+worker.handler("child")(end_child)
+worker.handler("parent", process=True)(end_child)
+if __name__ == "__main__":
+    worker.run()
+""")
+    worker = subprocess.Popen([sys.executable, "-W", "ignore", tmp_path / "forks.py"])
+    try:
+        with lineshaft.Client(address(remote_server)) as client:
+            for handler in ("child", "parent"):
+                assert client.run(handler, retry=1) == [-signal.SIGTERM, 130]
+        worker.terminate()
+        assert worker.wait(30) == 0
+    finally:
+        worker.kill()
+        worker.wait()

@@ -47,3 +47,28 @@ def die() -> None:
 
 def leave() -> None:
     os._exit(3)
+
+
+def fail_with_surrogate() -> None:
+    raise OSError("bad \udcff name")
+
+
+def end_child() -> list[int]:
+    """How processes end that this one forks and then signals."""
+    codes = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        sleeps, is_child = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.write(is_child, b"x")
+                time.sleep(100)
+            except KeyboardInterrupt:
+                os._exit(130)
+            finally:
+                os._exit(9)
+        if number == signal.SIGINT:  # Its exception must not hit the start of the child.
+            os.read(sleeps, 1)
+        os.kill(child, number)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return codes

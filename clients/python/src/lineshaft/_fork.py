@@ -1,19 +1,25 @@
-"""Keeps connections usable in a process that forks.
+"""Keeps connections and signals usable in a process that forks.
 
 gRPC supports a fork only while no thread is inside one of its calls. Otherwise the child gets a copy of its locks and queues
 as that thread has left them, and crashes or hangs on its first call. So before a fork, new calls wait, calls under way get a
 moment to end, and those that go on, such as a watch, are cancelled with their channel. Afterwards both processes open new
 channels, and the parent repeats what was cancelled.
+
+A forked process has the signal handlers of its parent. Those of a worker would keep it alive on SIGTERM, so it gets back the
+ones from before.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any
 
 logger = logging.getLogger("lineshaft")
 
@@ -112,5 +118,46 @@ def _after_in_child() -> None:
     _held.clear()
 
 
+_signals: dict[int, tuple[Any, Any]] = {}  # by number: the handler of the worker, and the one from before
+
+
+def handle_signals(handlers: Mapping[int, Callable[[int, FrameType | None], None]]) -> None:
+    """Installs signal handlers that forked processes do not inherit. In the main thread."""
+    for number, handler in handlers.items():
+        _signals[number] = (handler, signal.signal(number, handler))
+
+
+def restore_signals() -> None:
+    """Installs the handlers from before again, except where the program has installed its own meanwhile."""
+    for number, (handler, before) in _signals.items():
+        if signal.getsignal(number) is handler:
+            # None: not installed from Python.
+            signal.signal(number, signal.SIG_DFL if before is None else before)
+    _signals.clear()
+
+
+_mask: set[int] | None = None
+
+
+def _block_signals() -> None:
+    """Until the child has its own handlers: the one of the worker would swallow a signal that comes before."""
+    global _mask
+    _mask = set(signal.pthread_sigmask(signal.SIG_BLOCK, _signals)) if _signals else None
+
+
+def _unblock_signals() -> None:
+    if _mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _mask)
+
+
+def _restore_signals_in_child() -> None:
+    restore_signals()  # The forked thread is the main thread of its process.
+    _unblock_signals()
+
+
 if hasattr(os, "register_at_fork"):
+    # The last one registered runs first before a fork, and last after it: `_before` keeps other forks away meanwhile.
+    os.register_at_fork(
+        before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_restore_signals_in_child
+    )
     os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

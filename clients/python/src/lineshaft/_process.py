@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection as Pipe
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from lineshaft import _capture, _codec
+from lineshaft import _capture, _codec, _fork
 from lineshaft._attempt import Attempt, Handler, complete, fail
 from lineshaft._trace import task_span
 from lineshaft.context import Cancelled, Context, Reporter, _current
@@ -223,7 +223,6 @@ class _ChildReporter(Reporter):
 
 def _main(pipe: Pipe, connect_options: dict[str, Any] | None) -> None:
     os.setsid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     running = False
 
@@ -234,7 +233,8 @@ def _main(pipe: Pipe, connect_options: dict[str, Any] | None) -> None:
             context._stop.set()
             raise Cancelled
 
-    signal.signal(signal.SIGTERM, stop)
+    # Not SIG_IGN, which the programs that the function starts would inherit.
+    _fork.handle_signals({signal.SIGTERM: stop, signal.SIGINT: lambda number, frame: None})
     reporter = _ChildReporter(pipe, connect_options)
     _capture.start()
     while True:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, overload
 
 import grpc
 
-from lineshaft import _capture, errors, model
+from lineshaft import _capture, _fork, errors, model
 from lineshaft._attempt import Attempt, Handler, describe
 from lineshaft._chunks import IncomingPayloads, announced, checked
 from lineshaft._connection import Backoff, Connection
@@ -508,12 +508,11 @@ def _signals(worker: Worker) -> Iterator[None]:
         text = "no new tasks are started; signal again to stop immediately" if count == 1 else "stopping immediately"
         os.write(2, f"lineshaft: {name}: {text}\n".encode())
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    _fork.handle_signals({signal.SIGTERM: stop, signal.SIGINT: stop})
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _fork.restore_signals()
 
 
 def _host_name() -> str:
