@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from fake_server import FakeServer
 
 import lineshaft
 
@@ -109,6 +110,24 @@ def own_server(tmp_path: pathlib.Path) -> Iterator[Server]:
     started = Server(binary(), tmp_path / "run", CONFIG)
     yield started
     started.end()
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    """A server that the test plays."""
+    server = FakeServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def worker(fake: FakeServer) -> Iterator[lineshaft.Worker]:
+    """A worker of that server."""
+    made = lineshaft.Worker(fake.address, concurrency=4)
+    yield made
+    made._leave()
+    if made._thread is not None:
+        made._ended.wait(20)
 
 
 def address(of: Server) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 
+from lineshaft import Worker
 from lineshaft.v1.task_pb2 import Payload
 from lineshaft.v1.worker_service_pb2 import (
     AttemptAssigned,
@@ -142,3 +143,10 @@ class FakeServer:
         for stream in self._all:
             stream.end()
         self._server.stop(None)
+
+
+def begin(fake: FakeServer, worker: Worker) -> Stream:
+    worker.start()
+    stream = fake.next()
+    stream.welcome()
+    return stream

@@ -9,39 +9,15 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
 
 import grpc
 import pytest
 import worker_functions
-from fake_server import FakeServer, Stream
+from fake_server import FakeServer, begin
 
 import lineshaft
 from lineshaft import Cancelled, Context, PermanentError, Worker
 from lineshaft.v1 import task_pb2
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    server = FakeServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def worker(fake: FakeServer) -> Iterator[Worker]:
-    made = Worker(fake.address, concurrency=4)
-    yield made
-    made._leave()
-    if made._thread is not None:
-        made._ended.wait(20)
-
-
-def begin(fake: FakeServer, worker: Worker) -> Stream:
-    worker.start()
-    stream = fake.next()
-    stream.welcome()
-    return stream
 
 
 def result(finished: object) -> object:
@@ -139,7 +115,7 @@ def test_an_exception_becomes_a_failure_with_its_traceback(fake: FakeServer, wor
     assert failure.message == "ValueError: a reason" and failure.retryable
     assert "in work" in failure.detail and "_attempt.py" not in failure.detail, failure.detail
     for payload, message in (
-        (b'"permanent"', "lineshaft.context.PermanentError: no use"),
+        (b'"permanent"', "lineshaft.PermanentError: no use"),
         (b'"final"', "Final: no use either"),
         (b'"unfit"', "cannot encode"),
     ):

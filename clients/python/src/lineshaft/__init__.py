@@ -42,3 +42,8 @@ __all__ = [
     "TaskCancelled", "TaskDeleted", "TaskFailed", "TaskInfo", "Unauthenticated", "Unavailable", "Unimplemented",
     "Worker", "__version__", "as_completed", "current",
 ]  # fmt: skip
+
+
+for _exported in [*globals().values()]:
+    if isinstance(_exported, type) and issubclass(_exported, BaseException):
+        _exported.__module__ = __name__  # The name that failures and tracebacks show.

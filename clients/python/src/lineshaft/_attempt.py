@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from lineshaft.client import Client
     from lineshaft.worker import Worker
 
-MESSAGE_CHARACTERS_MAX = 1_000
-DETAIL_CHARACTERS_MAX = 8_000
+MESSAGE_BYTES_MAX = 1_000
+DETAIL_BYTES_MAX = 8_000
 
 
 class InvalidPayload(Exception):
@@ -76,9 +76,12 @@ def describe(
     name: str | None,
     description: str | None,
     process: bool,
-    no_retry: tuple[type[BaseException], ...],
+    no_retry: type[BaseException] | tuple[type[BaseException], ...],
 ) -> Handler:
     """Reads what a worker needs to know from a function."""
+    classes = no_retry if isinstance(no_retry, tuple) else (no_retry,)
+    if not all(isinstance(one, type) and issubclass(one, BaseException) for one in classes):
+        raise TypeError(f"no_retry is {no_retry!r}; it must be an exception class or a tuple of them")
     parameters = list(inspect.signature(function).parameters.values())
     plain = [one for one in parameters if one.name != "ctx"]
     counted = [one for one in plain if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
@@ -90,9 +93,9 @@ def describe(
     return Handler(
         name=name or function.__name__,
         function=function,
-        description=text.split("\n", 1)[0] if description is None else description,
+        description=_codec.text(text.split("\n", 1)[0] if description is None else description),
         process=process,
-        no_retry=no_retry,
+        no_retry=classes,
         takes_context=len(plain) < len(parameters),
         parameters=0 if not plain else 1 if only_one else None,
         is_async=is_async,
@@ -190,12 +193,14 @@ class Attempt(Reporter):
         started = time.thread_time()
         self.finished = AttemptFinished(token=self.token)
         try:
-            contextvars.copy_context().run(self._call)
-        except BaseException as error:  # `Cancelled`, raised after the function had returned
-            fail(self.finished, error, self.handler, self.context, forced=self._forced)
-        self.context._flush()
-        self.finished.cpu_time.FromNanoseconds(int((time.thread_time() - started) * 1e9))
-        self.worker._finished(self)
+            try:
+                contextvars.copy_context().run(self._call)
+            except BaseException as error:  # `Cancelled`, raised after the function had returned
+                fail(self.finished, error, self.handler, self.context, forced=self._forced)
+            self.context._flush()
+            self.finished.cpu_time.FromNanoseconds(int((time.thread_time() - started) * 1e9))
+        finally:
+            self.worker._finished(self)
 
     def _call(self) -> None:
         _current.set(self.context)
@@ -233,8 +238,10 @@ class Attempt(Reporter):
             complete(self.finished, value, self.context)
         except BaseException as error:
             fail(self.finished, error, self.handler, self.context, forced=False)
-        self.context._flush()
-        self.worker._finished(self)
+        try:
+            self.context._flush()
+        finally:
+            self.worker._finished(self)
 
     def start_async(self) -> None:
         """In the thread of the event loop."""
@@ -277,34 +284,75 @@ def complete(finished: AttemptFinished, value: Any, context: Context) -> None:
     """Reports the value that the function returned, and the files that it has left."""
     try:
         data, content_type = _codec.encode(value)
+        finished.result.data = data
+        finished.result.content_type = content_type
     except (TypeError, ValueError) as error:
         raise PermanentError(f"result: {error}") from None
-    finished.result.data = data
-    finished.result.content_type = content_type
     finished.artifacts.extend(context._artifacts.values())
 
 
 def fail(finished: AttemptFinished, error: BaseException, handler: Handler, context: Context, forced: bool) -> None:
-    """Reports the exception that the function raised."""
-    stopped = isinstance(error, (Cancelled, asyncio.CancelledError))
-    if context.cancelled and (stopped or not isinstance(error, InvalidPayload)):
-        method = task_pb2.STOP_METHOD_ABORT if forced else task_pb2.STOP_METHOD_TOKEN
-        finished.stopped.method = method
-        return
-    failure = finished.failure
-    failure.reason = task_pb2.FAILURE_REASON_HANDLER_ERROR
+    """Reports the exception that the function raised. Does not fail itself: the server would wait for the report."""
+    try:
+        stopped = isinstance(error, (Cancelled, asyncio.CancelledError))
+        if context.cancelled and (stopped or not isinstance(error, InvalidPayload)):
+            finished.stopped.method = task_pb2.STOP_METHOD_ABORT if forced else task_pb2.STOP_METHOD_TOKEN
+            return
+        finished.failure.CopyFrom(_failure(error, handler, context))
+    except BaseException as met:  # Code of the exception runs here, such as its `__str__`.
+        message = f"{_plain_name(error)}, which cannot be described because of {_plain_name(met)}"
+        finished.failure.CopyFrom(unreported(message))
+
+
+def unreported(message: str) -> task_pb2.Failure:
+    """The failure of an attempt about which no more is known."""
+    return task_pb2.Failure(
+        reason=task_pb2.FAILURE_REASON_HANDLER_ERROR, message=_first_bytes(message, MESSAGE_BYTES_MAX), retryable=True
+    )
+
+
+def _failure(error: BaseException, handler: Handler, context: Context) -> task_pb2.Failure:
     if isinstance(error, InvalidPayload):
-        failure.reason = task_pb2.FAILURE_REASON_INVALID_PAYLOAD
-        failure.message = str(error)[:MESSAGE_CHARACTERS_MAX]
-        return
-    failure.retryable = not isinstance(error, (PermanentError, *handler.no_retry))
-    text = "".join(traceback.format_exception_only(type(error), error)).strip()
-    failure.message = text.split("\n", 1)[0][:MESSAGE_CHARACTERS_MAX]
-    # Without the frames of this package, and with the end of a long traceback, where the cause is.
+        message = _first_bytes(str(error), MESSAGE_BYTES_MAX)
+        return task_pb2.Failure(reason=task_pb2.FAILURE_REASON_INVALID_PAYLOAD, message=message)
+    # Without the frames of this package.
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__package__") == "lineshaft":
         trace = trace.tb_next
-    failure.detail = "".join(traceback.format_exception(type(error), error, trace))[-DETAIL_CHARACTERS_MAX:]
+    detail = "".join(traceback.format_exception(type(error), error, trace))
+    return task_pb2.Failure(
+        reason=task_pb2.FAILURE_REASON_HANDLER_ERROR,
+        message=_first_bytes(_one_line(error), MESSAGE_BYTES_MAX),
+        detail=context._exception + _last_bytes(detail, DETAIL_BYTES_MAX - len(context._exception)),
+        retryable=not isinstance(error, (PermanentError, *handler.no_retry)),
+    )
+
+
+def _one_line(error: BaseException) -> str:
+    """The name of the class and the first line of the text that is not empty."""
+    kind = type(error)
+    is_known_module = kind.__module__ in ("builtins", "__main__", "__mp_main__")
+    name = kind.__qualname__ if is_known_module else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        lines = (line.strip() for line in str(error).splitlines())
+    except Exception:  # from its `__str__`
+        return f"{name}: <exception str() failed>"
+    line = next(filter(None, lines), "")
+    return f"{name}: {line}" if line else name
+
+
+def _plain_name(value: object) -> str:
+    """The name of the class of any object, without code of this class."""
+    return str(type.__dict__["__name__"].__get__(type(value)))
+
+
+def _first_bytes(text: str, bytes_max: int) -> str:
+    return _codec.text(text[:bytes_max]).encode()[:bytes_max].decode(errors="ignore")
+
+
+def _last_bytes(text: str, bytes_max: int) -> str:
+    """The end of a long traceback, where the cause is."""
+    return _codec.text(text[-bytes_max:]).encode()[-bytes_max:].decode(errors="ignore")
 
 
 def _set_async_exception(thread: int, exception: type[BaseException] | None) -> None:

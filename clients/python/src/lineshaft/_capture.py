@@ -7,6 +7,7 @@ import sys
 import threading
 from typing import Any, TextIO
 
+from lineshaft import _codec
 from lineshaft.context import current
 
 _lock = threading.Lock()
@@ -47,7 +48,12 @@ class _LogHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         context = current()
         if context is not None:
-            context._reporter.output("stderr", (self.format(record) + "\n").encode(errors="replace"))
+            try:
+                line = self.format(record)
+            except Exception:  # from a wrong record
+                self.handleError(record)
+                return
+            context._reporter.output("stderr", (_codec.text(line) + "\n").encode())
         if len(logging.root.handlers) == 1 and record.levelno >= logging.WARNING and logging.lastResort is not None:
             # As if this handler, the only one, was not there.
             logging.lastResort.handle(record)

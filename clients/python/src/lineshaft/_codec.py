@@ -23,6 +23,11 @@ class Payload:
     content_type: str
 
 
+def text(value: str) -> str:
+    """A text as a message can carry it: lone surrogates, such as those of file names that are not UTF-8, become `\\udcff`."""
+    return value.encode(errors="backslashreplace").decode()
+
+
 class _Missing:
     """The type of `MISSING`."""
 
@@ -42,8 +47,9 @@ def encode(value: Any) -> tuple[bytes, str]:
         return value.data, value.content_type
     try:
         return _to_json(value).encode(), JSON
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"cannot encode the value as JSON: {error}; pass JSON values, bytes or a Payload") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError  # Others take other arguments.
+        raise kind(f"cannot encode the value as JSON: {error}; pass JSON values, bytes or a Payload") from None
 
 
 def decode(data: bytes, content_type: str) -> Any:

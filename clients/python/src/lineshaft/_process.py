@@ -62,9 +62,11 @@ class Processes:
         except BaseException as error:
             fail(attempt.finished, error, attempt.handler, attempt.context, forced=False)
         finally:
-            if child is not None:
-                self._put(child)
-            attempt.worker._finished(attempt)
+            try:
+                if child is not None:
+                    self._put(child)
+            finally:
+                attempt.worker._finished(attempt)
 
     def _take(self) -> _Child:
         with self._lock:
@@ -131,6 +133,9 @@ class _Child:
         except (EOFError, OSError):
             self.usable = False
             self._died(attempt)
+        except BaseException:
+            self.usable = False  # It may still run the function.
+            raise
         finally:
             with attempt._lock:
                 attempt.terminate = attempt.force = lambda: None
@@ -265,7 +270,8 @@ def _main(pipe: Pipe, connect_options: dict[str, Any] | None) -> None:
         finally:
             _current.set(None)
         context._flush()
-        sys.stdout.flush()
+        with contextlib.suppress(Exception):  # The function may have closed or replaced it.
+            sys.stdout.flush()
         spent = time.process_time() - started
         finished.cpu_time.FromNanoseconds(int(spent * 1e9))
         finished.peak_memory_bytes = _peak_memory_bytes()

@@ -90,6 +90,7 @@ class Context:
         self._slot_lock = threading.Lock()
         self._output_lock = threading.Lock()
         self._artifacts: dict[str, Artifact] = {}
+        self._exception = ""  # for the caller; the first line of the detail of the failure
         self._partial: dict[str, str] = {}  # the line that is being written, by stream
 
     def __repr__(self) -> str:
@@ -112,11 +113,11 @@ class Context:
 
     def progress(self, fraction: float, note: str = "") -> None:
         """Reports progress, 0 to 1, and the current activity."""
-        self._reporter.progress(min(1.0, max(0.0, fraction)), note)
+        self._reporter.progress(min(1.0, max(0.0, float(fraction))), _codec.text(str(note)))
 
     def log(self, text: str) -> None:
         """Writes a line to the output of the task, stream `stderr`, and not to that of the program."""
-        self._reporter.output("stderr", (text + "\n").encode())
+        self._reporter.output("stderr", (_codec.text(str(text)) + "\n").encode())
 
     def _write(self, stream: str, text: str) -> None:
         """Adds printed text to the output, in whole lines: `print` writes the end of a line separately."""
@@ -125,12 +126,12 @@ class Context:
             if not text.endswith("\n") and len(text) < LINE_CHARACTERS_MAX:
                 self._partial[stream] = text
             else:
-                self._reporter.output(stream, text.encode(errors="replace"))
+                self._reporter.output(stream, _codec.text(text).encode())
 
     def _flush(self) -> None:
         with self._output_lock:
             for stream, text in self._partial.items():
-                self._reporter.output(stream, text.encode(errors="replace"))
+                self._reporter.output(stream, _codec.text(text).encode())
             self._partial.clear()
 
     @property

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, overload
 import grpc
 
 from lineshaft import _capture, _fork, errors, model
-from lineshaft._attempt import Attempt, Handler, describe
+from lineshaft._attempt import Attempt, Handler, describe, unreported
 from lineshaft._chunks import IncomingPayloads, announced, checked
 from lineshaft._connection import Backoff, Connection
 from lineshaft._outbox import Outbox
@@ -113,7 +113,7 @@ class Worker:
         *,
         description: str | None = None,
         process: bool = False,
-        no_retry: tuple[type[BaseException], ...] = (),
+        no_retry: type[BaseException] | tuple[type[BaseException], ...] = (),
     ) -> Callable[[Function], Function]: ...
 
     def handler(
@@ -123,7 +123,7 @@ class Worker:
         *,
         description: str | None = None,
         process: bool = False,
-        no_retry: tuple[type[BaseException], ...] = (),
+        no_retry: type[BaseException] | tuple[type[BaseException], ...] = (),
     ) -> Any:
         """Registers a function, as `@worker.handler` under its own name or `@worker.handler("name")`.
 
@@ -131,8 +131,8 @@ class Worker:
         parameter `ctx` gets the `Context`. What it returns is the result: bytes as they are, any other value as JSON.
 
         Plain functions run in threads, coroutine functions on one event loop, and with `process=True` plain functions in
-        processes of their own, which use all cores and are killed when the task is cancelled. `no_retry` lists exceptions
-        after which no further attempt is made, as after `PermanentError`.
+        processes of their own, which use all cores and are killed when the task is cancelled. `no_retry` is an exception class
+        or a tuple of them: after such an exception no further attempt is made, as after `PermanentError`.
         """
         if callable(name):
             self._register(describe(name, None, None, False, ()))
@@ -459,8 +459,10 @@ class Worker:
             with self._lock:
                 self._running.pop(attempt.token, None)
             self._end_if_drained()
-        else:
-            self._report(attempt.finished)
+            return
+        if attempt.finished.WhichOneof("outcome") is None:
+            attempt.finished.failure.CopyFrom(unreported("the worker cannot tell how the attempt has ended"))
+        self._report(attempt.finished)
 
     def _report(self, finished: AttemptFinished) -> None:
         finished = checked(finished, self._chunked_bytes_max)
