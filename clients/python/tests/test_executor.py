@@ -15,7 +15,7 @@ import pytest
 from conftest import Server, address
 
 import lineshaft
-from lineshaft import Client, Executor, Worker
+from lineshaft import Client, Executor, Worker, _exceptions
 from lineshaft.executor import RemoteError
 
 
@@ -45,13 +45,57 @@ def test_the_functions_of_concurrent_futures_accept_the_futures(executor: Execut
     assert future.exception() is None and future.done()
 
 
-def test_exceptions_keep_their_class_and_text(executor: Executor) -> None:
-    with pytest.raises(ValueError, match="^no 3$") as met:
-        executor.submit(functions.refuse, 3).result()
-    assert isinstance(met.value.__cause__, RemoteError) and "in refuse" in str(met.value.__cause__)
-    with pytest.raises(functions.OwnError, match="mine"):
-        executor.submit(functions.refuse_in_my_way).result()
-    assert isinstance(executor.submit(functions.refuse_strangely).exception(), lineshaft.TaskFailed)
+def look(error: BaseException) -> object:
+    """What a program can see of an exception."""
+    names = ("code", "errno", "filename", "returncode", "cmd", "object", "start", "doc", "lineno", "text", "exceptions")
+    seen = {name: getattr(error, name, None) for name in names}
+    seen["exceptions"] = [look(one) for one in seen["exceptions"] or ()]  # type: ignore[attr-defined]
+    return type(error), str(error), repr(error), seen
+
+
+@pytest.mark.parametrize("name", functions.RAISING)
+def test_exceptions_are_those_that_the_functions_raise(executor: Executor, name: str) -> None:
+    with pytest.raises(BaseException) as expected:
+        functions.raise_one(name)
+    made = executor.submit(functions.raise_one, name).exception()
+    assert made is not None and look(made) == look(expected.value)
+    assert isinstance(made.__cause__, RemoteError) and "in raise_one" in str(made.__cause__)
+    assert "exception for the caller" not in str(made.__cause__)
+
+
+def test_exceptions_keep_their_causes(executor: Executor) -> None:
+    made = executor.submit(functions.raise_with_causes).exception()
+    assert isinstance(made, RuntimeError) and isinstance(made.__context__, KeyError)
+    cause = made.__context__.__cause__
+    assert isinstance(cause, functions.Coded) and cause.code == 1
+    made = executor.submit(functions.raise_long_cause).exception()
+    assert repr(made) == "ValueError('short')" and isinstance(made.__cause__, RemoteError), "the cause was too long"
+
+
+def test_an_exception_that_cannot_be_carried_has_its_class_and_text_or_is_a_failure(executor: Executor) -> None:
+    with pytest.raises(ValueError, match="^[0-9a-f]{900,}$"):
+        executor.submit(functions.raise_long).result()
+    failed = executor.submit(functions.raise_fragile).exception()
+    assert isinstance(failed, lineshaft.TaskFailed) and "executor_functions.Fragile: fragile" in str(failed)
+    failed = executor.submit(functions.raise_imitation).exception()
+    assert isinstance(failed, lineshaft.TaskFailed), "text of an exception must not be unpickled"
+
+
+def test_an_exception_is_only_taken_from_the_line_with_the_key_of_the_call() -> None:
+    line = _exceptions.dump(KeyError("k"), "one")
+    made, rest = _exceptions.load(line + "Traceback", "one")
+    assert repr(made) == "KeyError('k')" and rest == "Traceback"
+    for detail, key in ((line, "two"), (line, ""), ("Traceback\n" + line, "one"), (line.strip(), "one")):
+        assert _exceptions.load(detail, key) == (None, detail)
+    assert _exceptions.load("exception for the caller one ~\nTraceback", "one") == (None, "Traceback")
+
+
+def test_a_future_knows_that_its_call_runs(executor: Executor) -> None:
+    future = executor.submit(functions.sleep, 100)
+    while future.task.refresh() != "RUNNING":
+        pass
+    assert future.running() and not future.done()
+    assert future.cancel() and not future.running()
 
 
 def test_what_cannot_be_a_task_is_an_error_that_says_so(executor: Executor) -> None:
@@ -102,6 +146,8 @@ def test_other_programs_run_the_calls(remote_server: Server) -> None:
 def test_calls_run_in_processes(remote_server: Server) -> None:
     with Executor(2, processes=True, address=address(remote_server), name="calls.processes") as executor:
         assert executor.submit(functions.process_id).result() != os.getpid()
+        made = executor.submit(functions.raise_one, "coded").exception()
+        assert isinstance(made, functions.Coded) and made.code == 404
         future = executor.submit(functions.spin)
         while future.task.refresh() != "RUNNING":
             pass

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import concurrent.futures
+import dataclasses
 import importlib
 import os
 import pickle
+import secrets
 import sys
 import threading
 import types
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from lineshaft import errors, model
+from lineshaft import _exceptions, errors, model
 from lineshaft._codec import Payload
+from lineshaft._exceptions import PROTOCOL
 from lineshaft.client import Client
+from lineshaft.context import Cancelled, current
 from lineshaft.task import Task
 from lineshaft.worker import Worker
 
 CONTENT_TYPE = "application/x-python-pickle"
-PROTOCOL = 4
-"""Of pickle; all supported versions of Python read it."""
 
 Result = TypeVar("Result")
 
 
 class RemoteError(Exception):
-    """The cause of an exception that was raised in a worker; its text is the traceback there."""
+    """The first cause of an exception that was raised in a worker; its text is the traceback there."""
 
 
 class Executor(concurrent.futures.Executor):
@@ -81,7 +84,8 @@ class Executor(concurrent.futures.Executor):
 
     def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         """Submits the call as a task, and returns at once."""
-        data = _dump(fn, args, kwargs, local=self._worker is not None)
+        key = secrets.token_hex(8)
+        data = _dump(fn, args, kwargs, key, local=self._worker is not None)
         with self._lock:
             if self._shutdown:
                 raise RuntimeError("cannot schedule new futures after shutdown")
@@ -91,10 +95,10 @@ class Executor(concurrent.futures.Executor):
         )
         with self._lock:
             self._open.add(future)
-        future.task.add_done_callback(lambda task: self._done(future, task))
+        future.task.add_done_callback(lambda task: self._done(future, task, key))
         return future
 
-    def _done(self, future: Future[Any], task: Task) -> None:
+    def _done(self, future: Future[Any], task: Task, key: str) -> None:
         with self._lock:
             self._open.discard(future)
         error = task.exception()
@@ -104,7 +108,7 @@ class Executor(concurrent.futures.Executor):
         if not future.set_running_or_notify_cancel():
             return
         if error is not None:
-            future.set_exception(_original(error) if isinstance(error, errors.TaskFailed) else error)
+            future.set_exception(_original(error, key) if isinstance(error, errors.TaskFailed) else error)
         else:
             try:
                 future.set_result(pickle.loads(task.result().data))
@@ -150,14 +154,29 @@ class Future(concurrent.futures.Future[Result]):
             return False
         return super().cancel()
 
+    def running(self) -> bool:
+        """Asks the server whether the call runs."""
+        try:
+            return not self.done() and self.task.refresh() is model.State.RUNNING
+        except errors.LineshaftError:
+            return False
+
 
 def call(payload: Payload) -> Payload:
     """Runs a call, in a worker."""
-    function, args, kwargs = pickle.loads(payload.data)
-    return Payload(pickle.dumps(function(*args, **kwargs), PROTOCOL), CONTENT_TYPE)
+    function, args, kwargs, key = pickle.loads(payload.data)
+    try:
+        return Payload(pickle.dumps(function(*args, **kwargs), PROTOCOL), CONTENT_TYPE)
+    except (Cancelled, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        context = current()
+        if context is not None:
+            context._exception = _exceptions.dump(error, key)
+        raise
 
 
-def _dump(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], local: bool) -> bytes:
+def _dump(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], key: str, local: bool) -> bytes:
     if not callable(function):
         raise TypeError(f"{function!r} is not callable")
     if isinstance(function, types.LambdaType) and function.__name__ == "<lambda>":
@@ -170,7 +189,7 @@ def _dump(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
             "move it to a module, or let this program run calls with max_workers"
         )
     try:
-        return pickle.dumps((function, args, kwargs), PROTOCOL)
+        return pickle.dumps((function, args, kwargs, key), PROTOCOL)
     except Exception as error:
         name = getattr(function, "__qualname__", repr(function))
         for what, value in [(f"function {name}", function), *_named(args, kwargs)]:
@@ -188,18 +207,37 @@ def _named(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[str, Any
     ]
 
 
-def _original(error: errors.TaskFailed) -> BaseException:
-    """The exception that the function raised, made again from its class and text; the failure if that is not possible."""
-    name, _, text = error.failure.message.partition(": ")
+def _original(failed: errors.TaskFailed, key: str) -> BaseException:
+    """The exception that the function raised, with the traceback in the worker as its first cause; the failure if that is not
+    possible."""
+    made, detail = _exceptions.load(failed.failure.detail, key)
+    failed = errors.TaskFailed(failed.task_id, dataclasses.replace(failed.failure, detail=detail))
+    if failed.reason != errors.FailureReason.HANDLER_ERROR:
+        return failed
+    if made is None:
+        made = _made_of_text(failed.failure.message)
+        if made is None:
+            return failed
+    first, seen = made, {id(made)}
+    while first.__cause__ is not None and id(first.__cause__) not in seen:
+        first = first.__cause__
+        seen.add(id(first))
+    first.__cause__ = RemoteError(f"\n{detail}")
+    return made
+
+
+def _made_of_text(message: str) -> BaseException | None:
+    """An exception of which only the class and the first line of its text are known."""
+    name, _, text = message.partition(": ")
     found = _class(name)
-    if error.reason != errors.FailureReason.HANDLER_ERROR or found is None:
-        return error
+    if found is None:
+        return None
     try:
         made = found.__new__(found, text) if issubclass(found, OSError) else found.__new__(found)
         made.args = (text,) if text else ()
-    except Exception:  # A class may demand more arguments.
-        return error
-    made.__cause__ = RemoteError(f"\n{error.failure.detail}")
+        str(made)
+    except Exception:  # A class may demand more arguments, or show an attribute that is missing.
+        return None
     return made
 
 
