@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from conftest import Proxy, SecureServer, Server, address, address_of, binary
@@ -544,3 +545,91 @@ def test_a_batch_of_serialized_tasks_is_the_message_of_the_contract() -> None:
     assert task_service_pb2.BatchSubmitTasksRequest.FromString(data) == task_service_pb2.BatchSubmitTasksRequest(
         tasks=tasks, batch_id="batch"
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"args": "echo hi"}, r"args is 'echo hi'; it must be a list of strings: write args=\['echo hi'\]"),
+        ({"args": 5}, "args is 5; it must be a list of strings"),
+        ({"args": [1]}, r"args\[0\] is 1; it must be a string"),
+        ({"after": "an-id"}, r"after is 'an-id'; .* write after=\['an-id'\]"),
+        ({"labels": {"a": 1}}, r"labels\['a'\] is 1; it must be a string"),
+        ({"labels": {1: "a"}}, "the name of a label is 1; it must be a string"),
+        ({"labels": "ab"}, "labels is 'ab'; it must be a mapping"),
+        ({"labels": {"a": "\udcff"}}, r"labels\['a'\] is '\\udcff'; it must be valid Unicode"),
+        ({"limits": [{"key": "k"}]}, r"limits\[0\] is {'key': 'k'}; it must be a lineshaft.Limit"),
+        (
+            {"limits": [Limit("k", starts=1, interval="1s")]},
+            r"limits\[0\].interval is '1s'; it must be a number of seconds",
+        ),
+        ({"retry": "3"}, "retry is '3'; it must be a number of attempts or a lineshaft.Retry"),
+        ({"retry": Retry(delay=float("nan"))}, "retry.delay is nan; it must be a finite number of seconds"),
+        ({"timeout": float("inf")}, "timeout is inf; it must be a finite number of seconds"),
+        ({"delay": "5"}, "delay is '5'; it must be a number of seconds or a timedelta"),
+        ({"pool": 5}, "pool is 5; it must be a string"),
+        ({"request_id": 5}, "request_id is 5; it must be a string"),
+        ({"batch_id": 5}, "batch_id is 5; it must be a string"),
+        ({"at_most_once": "no"}, "at_most_once is 'no'; it must be True or False"),
+        ({"payload": "\udcff"}, "cannot encode the value as JSON: .*surrogates not allowed; pass JSON values"),
+    ],
+)
+def test_a_wrong_argument_is_named(client: Client, options: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        client.submit("cat", **options)
+    with pytest.raises((TypeError, ValueError), match=message):
+        if "batch_id" in options:
+            client.map("cat", [1], **options)
+        else:
+            client.batch([{"handler": "cat", **options}])
+
+
+def test_a_wrong_argument_of_other_calls_is_named(client: Client) -> None:
+    for item in ("cat", 5, ("cat", 1, 2), {"payload": 1}):
+        with pytest.raises(
+            TypeError, match=r"tasks\[0\] is .*; it must be a tuple \(handler, payload\) or a mapping with"
+        ):
+            client.batch([item])  # type: ignore[list-item]
+    for options in ({"states": "FAILED"}, {"task_ids": "an-id"}, {"priorities": "high"}):
+        (name,) = options
+        with pytest.raises(TypeError, match=f"{name} is .*; it must be a list of strings"):
+            client.list(**options)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="timeout is '5'; it must be a number of seconds"):
+        Client(timeout="5")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="address is 5; it must be a string"):
+        Client(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"labels\['a'\] is 1"):
+        lineshaft.Worker(labels={"a": 1})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="concurrency is '4'; it must be an integer"):
+        lineshaft.Worker(concurrency="4")  # type: ignore[arg-type]
+
+
+def test_an_address_has_a_port() -> None:
+    for wrong in ("localhost", "dns:///localhost", "[::1]"):
+        with pytest.raises(ValueError, match=r"address is '.*'; it has no port: write '.*:7070'"):
+            Client(wrong)
+    for given, wanted in (
+        ("localhost:1", "localhost:1"),
+        ("dns:///localhost:1", "dns:///localhost:1"),
+        ("http://localhost:1/", "localhost:1"),
+        ("https://localhost", "localhost:443"),
+        ("unix:/tmp/socket", "unix:/tmp/socket"),
+    ):
+        with Client(given) as client:
+            assert client.address == wanted
+
+
+def test_tls_to_a_server_without_it_is_an_error_that_says_so(server: Server) -> None:
+    with Client(f"https://{address(server)}", timeout=0.5) as client:
+        with pytest.raises(lineshaft.Unavailable, match="the server does not use TLS; write its address with http://"):
+            client.get("a")
+
+
+def test_a_payload_that_is_not_the_json_it_should_be_is_returned_as_it_is(client: Client) -> None:
+    broken = Payload(b"{", "application/json")
+    task = client.submit("cat", broken)
+    task.wait()
+    assert client.get(task.id, payload=True).payload == broken
+    assert task.info().payload is None
+    assert client.get(task.id).state is State.COMPLETED
+    assert [one.task_id for one in client.list(task_ids=[task.id], results=True)] == [task.id]

@@ -63,6 +63,14 @@ def decode(data: bytes, content_type: str) -> Any:
     return Payload(data, content_type) if content_type else None
 
 
+def decode_any(data: bytes, content_type: str) -> Any:
+    """The same, but as a `Payload` if it is not the JSON that it should be."""
+    try:
+        return decode(data, content_type)
+    except (ValueError, RecursionError):
+        return Payload(data, content_type)
+
+
 def message(value: Any) -> task_pb2.Payload | None:
     """The protobuf message of a value; None for `MISSING`."""
     if value is MISSING:

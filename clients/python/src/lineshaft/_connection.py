@@ -8,6 +8,7 @@ import logging
 import os
 import pathlib
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ BACKOFF_SECONDS_MAX = 2.0
 TOKEN_FILE_SECONDS = 10.0
 """A token file is read again after this time."""
 _UNCLEAR_TRIES_MAX = 5
+_PORT = re.compile(r":\d+$")
 _SERVICE_CONFIG = '{"loadBalancingConfig":[{"round_robin":{}}],"healthCheckConfig":{"serviceName":""}}'
 
 Response = TypeVar("Response", bound=Message)
@@ -52,9 +54,7 @@ class Connection:
         address = address or env("LINESHAFT_ADDRESS") or env("LINESHAFT_SERVER") or DEFAULT_ADDRESS
         ca = ca or env("LINESHAFT_TLS_CA")
         cert, key = cert or env("LINESHAFT_TLS_CERT"), key or env("LINESHAFT_TLS_KEY")
-        scheme, _, rest = address.rpartition("://")
-        if scheme in ("http", "https"):
-            address = rest.rstrip("/")
+        address, scheme = _target(address)
         if (cert is None) != (key is None):
             raise ValueError("a client certificate needs both cert and key")
         self.address = address
@@ -289,6 +289,21 @@ class Backoff:
         self._delay = min(self._delay * 2, BACKOFF_SECONDS_MAX)
         # RetryInfo is the least time; the growing delay spreads clients that were refused together.
         return max(delay, error.retry_after or 0.0)
+
+
+def _target(address: str) -> tuple[str, str]:
+    """What gRPC connects to, and the scheme of the address."""
+    if not isinstance(address, str):
+        raise TypeError(f"address is {address!r}; it must be a string, such as {DEFAULT_ADDRESS!r}")
+    scheme, _, rest = address.rpartition("://")
+    has_port = _PORT.search(rest.rstrip("/")) is not None
+    if scheme in ("http", "https"):
+        rest = rest.rstrip("/")
+        return rest if has_port else rest + (":443" if scheme == "https" else ":80"), scheme
+    if scheme in ("", "dns", "ipv4", "ipv6") and not has_port and not address.startswith("unix"):
+        # gRPC would take 443.
+        raise ValueError(f"address is {address!r}; it has no port: write {address + ':7070'!r}")
+    return address, scheme
 
 
 def _pem(source: bytes | str | os.PathLike[str] | None) -> bytes | None:

@@ -250,7 +250,7 @@ class Results:
                 left = WAIT_SECONDS if deadline is None else min(WAIT_SECONDS, deadline - time.monotonic())
                 if left <= 0:
                     return False
-                request = task_service_pb2.WaitTaskRequest(task_id=task._id, timeout=model.duration(left))
+                request = task_service_pb2.WaitTaskRequest(task_id=task._id, timeout=model.duration(left, "timeout"))
                 answer = client._connection.call(
                     "TaskService/WaitTask", request, task_service_pb2.WaitTaskResponse, extra=left
                 )

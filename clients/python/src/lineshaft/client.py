@@ -55,7 +55,8 @@ class Client:
         namespace: str = "",
         timeout: float = 30.0,
     ) -> None:
-        self.timeout = timeout
+        self.timeout = timeout = model.seconds(timeout, "timeout")
+        model.text(namespace, "namespace")
         self.namespace = namespace
         self._connection = Connection(
             address, token=token, tls=tls, ca=ca, cert=cert, key=key, timeout=timeout,
@@ -158,10 +159,13 @@ class Client:
                 on_unique_conflict=on_unique_conflict, reuse_result_within=reuse_result_within,
             )  # fmt: skip
         else:
+            model.text(handler, "handler")
+            model.text(request_id, "request_id")
             request = task_service_pb2.SubmitTaskRequest(
                 handler=handler, payload=_codec.message(payload), request_id=request_id, namespace=self.namespace,
                 **trace_fields(),
             )  # fmt: skip
+        model.text(batch_id, "batch_id")
         task = Task(self, session="" if batch_id else self._submitter.batch_id)
         task._request = Request(
             request.SerializeToString(), chosen, (handler, pool), time.monotonic() + self.timeout,
@@ -213,9 +217,18 @@ class Client:
         Each item has the arguments of `submit`: a tuple `(handler, payload)`, or a mapping with further options. The batch is
         a new one, or has the ID `batch_id`.
         """
-        requests = []
+        requests: list[bytes] = []
         for item in tasks:
-            options = dict(item) if isinstance(item, Mapping) else dict(zip(("handler", "payload"), item, strict=False))
+            if isinstance(item, Mapping):
+                options = dict(item)
+            elif isinstance(item, (tuple, list)) and len(item) in (1, 2):
+                options = dict(zip(("handler", "payload"), item, strict=False))
+            else:
+                options = {}
+            if "handler" not in options:
+                raise TypeError(
+                    f"tasks[{len(requests)}] is {item!r}; it must be a tuple (handler, payload) or a mapping with a handler"
+                )
             options["handler"] = handler_name(options["handler"])
             options.setdefault("payload", _codec.MISSING)
             options["request_id"] = options.get("request_id") or self._next_request_id()
@@ -254,6 +267,15 @@ class Client:
         fairness_key: str = "", unique_key: str = "", on_unique_conflict: str | None = None,
         reuse_result_within: model.Seconds | None = None,
     ) -> task_service_pb2.SubmitTaskRequest:  # fmt: skip
+        texts = {
+            "handler": handler, "pool": pool, "name": name, "task_id": task_id, "request_id": request_id,
+            "fairness_key": fairness_key, "unique_key": unique_key, "namespace": self.namespace,
+        }  # fmt: skip
+        for option, value in texts.items():
+            model.text(value, option)
+        if not isinstance(at_most_once, int):
+            raise TypeError(f"at_most_once is {at_most_once!r}; it must be True or False")
+        after = model.strings(after, "after")
         rule = model.enum_number(task_pb2.OnParentFailure, "ON_PARENT_FAILURE_", on_parent_failure, "on_parent_failure")
         parents = task_service_pb2.Dependencies(task_ids=after, on_parent_failure=rule) if after else None
         return task_service_pb2.SubmitTaskRequest(
@@ -264,24 +286,24 @@ class Client:
             request_id=request_id,
             pool=pool,
             display_name=name,
-            labels=labels,
-            timeout=model.duration(timeout),
+            labels=model.labels(labels),
+            timeout=model.duration(timeout, "timeout"),
             retry=model.retry_policy(retry),
-            args=args,
-            delay=model.duration(delay),
+            args=model.strings(args, "args"),
+            delay=model.duration(delay, "delay"),
             at_most_once=at_most_once,
             durability=model.enum_number(task_pb2.Durability, "DURABILITY_", durability, "durability"),
             namespace=self.namespace,
-            expires_after=model.duration(expires_after),
+            expires_after=model.duration(expires_after, "expires_after"),
             trace_mode=model.enum_number(task_pb2.TraceMode, "TRACE_MODE_", trace_mode, "trace_mode"),
             dependencies=parents,
-            limits=[model.task_limit(limit) for limit in limits],
+            limits=[model.task_limit(limit, f"limits[{number}]") for number, limit in enumerate(limits)],
             fairness_key=fairness_key,
             unique_key=unique_key,
             on_unique_conflict=model.enum_number(
                 task_pb2.OnUniqueConflict, "ON_UNIQUE_CONFLICT_", on_unique_conflict, "on_unique_conflict"
             ),
-            reuse_result_within=model.duration(reuse_result_within),
+            reuse_result_within=model.duration(reuse_result_within, "reuse_result_within"),
             **trace_fields(),
         )
 
@@ -357,7 +379,7 @@ class Client:
             task_id=task_id,
             reason=reason,
             mode=model.enum_number(task_pb2.CancelMode, "CANCEL_MODE_", mode, "mode"),
-            grace=model.duration(grace),
+            grace=model.duration(grace, "grace"),
         )
         try:
             self._connection.call("TaskService/CancelTask", request, task_service_pb2.CancelTaskResponse)
@@ -393,14 +415,17 @@ class Client:
         submitted_after: datetime | None = None, submitted_before: datetime | None = None,
     ) -> task_pb2.TaskFilter:  # fmt: skip
         return task_pb2.TaskFilter(
-            task_ids=task_ids,
+            task_ids=model.strings(task_ids, "task_ids"),
             batch_id=batch_id,
-            labels=labels,
-            states=[model.state_number(state) for state in states],
+            labels=model.labels(labels),
+            states=[model.state_number(state) for state in model.strings(states, "states")],
             pool=pool,
             handler=handler,
             namespace=self.namespace,
-            priorities=[model.enum_number(task_pb2.Priority, "PRIORITY_", one, "priorities") for one in priorities],
+            priorities=[
+                model.enum_number(task_pb2.Priority, "PRIORITY_", one, "priorities")
+                for one in model.strings(priorities, "priorities")
+            ],
             submitted_after=model.timestamp(submitted_after),
             submitted_before=model.timestamp(submitted_before),
         )

@@ -253,7 +253,7 @@ def from_rpc_error(error: grpc.RpcError) -> ServerError:
     """The exception for a failed call, with the details of its status."""
     call = cast(_Ended, error)
     code = call.code()
-    message, reason = call.details() or code.name, ""
+    message, reason = _plain(call.details() or code.name), ""
     metadata: dict[str, str] = {}
     violations: list[FieldViolation] = []
     retry_after: float | None = None
@@ -274,6 +274,15 @@ def from_rpc_error(error: grpc.RpcError) -> ServerError:
     return _CLASSES.get(code, ServerError)(
         message, code=code, reason=reason, metadata=metadata, violations=tuple(violations), retry_after=retry_after
     )
+
+
+def _plain(text: str) -> str:
+    """Replaces texts of OpenSSL whose cause is known."""
+    if "SSL" in text and "WRONG_VERSION_NUMBER" in text:
+        return "the server does not use TLS; write its address with http:// instead of https://, or remove tls, ca and cert"
+    if "SSL" in text and "CERTIFICATE_VERIFY_FAILED" in text:
+        return "the certificate of the server is not trusted; `ca` must be that of the CA which has signed it"
+    return text
 
 
 def _status_details(call: _Ended) -> list[Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, TypeAlias
@@ -163,6 +164,37 @@ _PRIORITIES: dict[int, Priority] = {
 }
 
 
+def strings(values: Iterable[str], argument: str) -> list[str]:
+    """Refuses a single string, which would be taken for its letters."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise TypeError(f"{argument} is {values!r}; it must be a list of strings: write {argument}=[{values!r}]")
+    found = list(values)
+    for number, value in enumerate(found):
+        text(value, f"{argument}[{number}]")
+    return found
+
+
+def labels(values: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    if values is None:
+        return None
+    if not isinstance(values, Mapping):
+        raise TypeError(f"labels is {values!r}; it must be a mapping of strings to strings")
+    for name, value in values.items():
+        text(name, "the name of a label")
+        text(value, f"labels[{name!r}]")
+    return values
+
+
+def text(value: object, argument: str) -> None:
+    """Refuses what is not a text that a message can carry."""
+    if not isinstance(value, str):
+        raise TypeError(f"{argument} is {value!r}; it must be a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{argument} is {value!r}; it must be valid Unicode") from None
+
+
 def enum_number(kind: Any, prefix: str, value: str | None, argument: str) -> Any:
     """The number of a protobuf enum value that is given by its name, in any case."""
     if value is None:
@@ -179,14 +211,22 @@ def state_number(state: State | str) -> Any:
     return task_pb2.TaskState.Value("TASK_STATE_" + State(str(state).upper()))
 
 
-def seconds(value: Seconds) -> float:
-    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+def seconds(value: Seconds, argument: str) -> float:
+    try:
+        number = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    except (TypeError, ValueError):
+        number = None
+    if number is None or isinstance(value, (str, bytes)):
+        raise TypeError(f"{argument} is {value!r}; it must be a number of seconds or a timedelta")
+    if not math.isfinite(number):
+        raise ValueError(f"{argument} is {value!r}; it must be a finite number of seconds")
+    return number
 
 
-def duration(value: Seconds | None) -> Duration | None:
+def duration(value: Seconds | None, argument: str) -> Duration | None:
     if value is None:
         return None
-    nanos = round(seconds(value) * 1e9)
+    nanos = round(seconds(value, argument) * 1e9)
     whole = abs(nanos) // 1_000_000_000
     rest = abs(nanos) % 1_000_000_000
     return Duration(seconds=whole, nanos=rest) if nanos >= 0 else Duration(seconds=-whole, nanos=-rest)
@@ -211,18 +251,24 @@ def retry_policy(retry: Retry | int | None) -> task_pb2.RetryPolicy | None:
         return None
     if isinstance(retry, int):
         return task_pb2.RetryPolicy(max_attempts=retry)
+    if not isinstance(retry, Retry):
+        raise TypeError(f"retry is {retry!r}; it must be a number of attempts or a lineshaft.Retry")
     return task_pb2.RetryPolicy(
         max_attempts=retry.max_attempts,
-        delay=duration(retry.delay),
+        delay=duration(retry.delay, "retry.delay"),
         factor=retry.factor,
-        max_delay=duration(retry.max_delay),
+        max_delay=duration(retry.max_delay, "retry.max_delay"),
         jitter=retry.jitter,
     )
 
 
-def task_limit(limit: Limit) -> task_pb2.TaskLimit:
+def task_limit(limit: Limit, argument: str) -> task_pb2.TaskLimit:
+    if not isinstance(limit, Limit):
+        raise TypeError(f"{argument} is {limit!r}; it must be a lineshaft.Limit")
     has_rate = limit.starts != 0 or limit.burst != 0
-    rate = task_pb2.StartRate(starts=limit.starts, interval=duration(limit.interval), burst=limit.burst)
+    rate = task_pb2.StartRate(
+        starts=limit.starts, interval=duration(limit.interval, f"{argument}.interval"), burst=limit.burst
+    )
     return task_pb2.TaskLimit(
         name=limit.name, key=limit.key, max_running=limit.max_running, rate=rate if has_rate else None
     )
@@ -280,8 +326,8 @@ def task_info(message: task_pb2.Task) -> TaskInfo:
         started_at=_time(message, "started_at"),
         finished_at=_time(message, "finished_at"),
         failure=failure(message.failure) if message.HasField("failure") else None,
-        payload=_codec.decode(message.payload.data, message.payload.content_type),
-        result=_codec.decode(message.result.data, message.result.content_type),
+        payload=_codec.decode_any(message.payload.data, message.payload.content_type),
+        result=_codec.decode_any(message.result.data, message.result.content_type),
         message=message,
     )
 

@@ -70,12 +70,14 @@ class Worker:
         cert: bytes | str | os.PathLike[str] | None = None,
         key: bytes | str | os.PathLike[str] | None = None,
     ) -> None:
+        if not isinstance(concurrency, int):
+            raise TypeError(f"concurrency is {concurrency!r}; it must be an integer")
         if not 1 <= concurrency <= 10_000:
             raise ValueError(f"concurrency is {concurrency}; it must be 1 to 10000")
         self.id = worker_id or f"{_host_name()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.concurrency = concurrency
         self._pool = pool
-        self._labels = dict(labels or {})
+        self._labels = dict(model.labels(labels) or {})
         self._capture = capture
         self._connect_options: dict[str, Any] = {
             "address": address, "token": token, "tls": tls, "ca": ca, "cert": cert, "key": key,
