@@ -61,10 +61,12 @@ class Stream:
     def send(self, *messages: ServerMessage) -> None:
         self._out.put(WorkResponse(messages=messages))
 
-    def assign(self, token: str, handler: str, payload: bytes = b"null", **fields: Any) -> None:
+    def assign(
+        self, token: str, handler: str, payload: bytes = b"null", content_type: str = "application/json", **fields: Any
+    ) -> None:
         assigned = AttemptAssigned(
             token=token, task_id="task-" + token, handler=handler, attempt=1,
-            payload=Payload(data=payload, content_type="application/json"), **fields,
+            payload=Payload(data=payload, content_type=content_type), **fields,
         )  # fmt: skip
         self.send(ServerMessage(assigned=assigned))
 

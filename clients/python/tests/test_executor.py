@@ -154,6 +154,22 @@ def test_calls_run_in_processes(remote_server: Server) -> None:
         assert future.cancel()
 
 
+def test_a_program_without_a_main_guard_learns_why_its_processes_end(
+    remote_server: Server, tmp_path: pathlib.Path
+) -> None:
+    program = tmp_path / "unguarded.py"
+    program.write_text(
+        """
+from lineshaft import Executor
+with Executor(1, processes=True, name="calls.program") as executor:
+    print(executor.submit(pow, 2, 3).exception())
+"""
+    )
+    env = dict(os.environ, LINESHAFT_ADDRESS=address(remote_server))
+    done = subprocess.run([sys.executable, program], env=env, capture_output=True, text=True, timeout=60)
+    assert 'start workers and executors under `if __name__ == "__main__":`' in done.stdout, done
+
+
 def test_shutdown_waits_and_refuses_further_calls(remote_server: Server) -> None:
     executor = Executor(2, address=address(remote_server), name="calls.shutdown")
     futures = [executor.submit(functions.sleep, 0.1) for _ in range(4)]

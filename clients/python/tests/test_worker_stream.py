@@ -16,6 +16,7 @@ import worker_functions
 from fake_server import FakeServer, begin
 
 import lineshaft
+import lineshaft.worker as worker_module
 from lineshaft import Cancelled, Context, PermanentError, Worker
 from lineshaft.v1 import task_pb2
 
@@ -36,14 +37,16 @@ def test_hello_introduces_the_worker(fake: FakeServer) -> None:
         """
         return a + b
 
-    with worker:
-        stream = fake.next()
-        stream.welcome()
+    stream = begin(fake, worker)
+    try:
         hello = stream.hello
         assert (hello.worker_id, hello.pool, hello.slots) == ("w.1", "machines", 3)
         assert [(one.name, one.description) for one in hello.handlers] == [("add", "Adds two numbers.")]
         assert hello.labels == {"zone": "a"} and hello.version.startswith("lineshaft-python/")
         assert worker.wait_ready(20)
+    finally:
+        worker.stop()
+    assert worker.join(20)
     stream.next("draining")
     assert not stream.ended()
 
@@ -54,6 +57,9 @@ def test_the_payload_fits_the_parameters(fake: FakeServer, worker: Worker) -> No
     worker.handler("several")(lambda a, b=2, *, c=3: [a, b, c])
     worker.handler("named")(lambda **named: sorted(named))
     worker.handler("context")(lambda payload, ctx: [payload, ctx.task_id])
+    worker.handler("default")(lambda size=5, *, ctx: size)
+    worker.handler("defaults")(lambda a=1, b=2: [a, b])
+    worker.handler("length")(lambda payload: len(payload))
     stream = begin(fake, worker)
     for handler, payload, wanted in (
         ("whole", b'{"a": 1}', {"a": 1}),
@@ -65,6 +71,13 @@ def test_the_payload_fits_the_parameters(fake: FakeServer, worker: Worker) -> No
     ):
         stream.assign("t", handler, payload)
         assert result(stream.next("finished")) == wanted
+    # A task without a payload arrives like this.
+    for handler, wanted in (("default", 5), ("defaults", [1, 2]), ("named", []), ("none", "nothing"), ("length", 0)):
+        stream.assign("t", handler, b"", "application/octet-stream")
+        assert result(stream.next("finished")) == wanted
+    stream.assign("t", "several", b"", "application/octet-stream")
+    failure = stream.next("finished").failure
+    assert failure.message.endswith("several: missing a required argument: 'a'"), failure
     for handler, payload in (("several", b"5"), ("several", b'{"d": 1}'), ("whole", b"{")):
         stream.assign("t", handler, payload)
         failure = stream.next("finished").failure
@@ -415,3 +428,27 @@ def test_a_result_beyond_the_limit_of_the_server_is_a_failure(fake: FakeServer, 
     failure = stream.next("finished").failure
     assert failure.reason == task_pb2.FAILURE_REASON_RESULT_TOO_LARGE
     assert failure.message == "result has 2097153 bytes, at most 2097152 are allowed"
+
+
+def test_a_worker_in_a_with_block_is_ready(fake: FakeServer) -> None:
+    worker = Worker(fake.address)
+    worker.handler("add")(lambda a, b: a + b)
+    welcomed = threading.Event()
+
+    def welcome() -> None:
+        stream = fake.next()
+        welcomed.set()
+        stream.welcome()
+
+    threading.Thread(target=welcome).start()
+    with worker:
+        assert welcomed.is_set() and worker.wait_ready(0)
+
+
+def test_a_with_block_does_not_wait_forever_for_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "READY_SECONDS", 0.1)
+    worker = Worker("127.0.0.1:1")
+    worker.handler("add")(lambda a, b: a + b)
+    with pytest.raises(TimeoutError, match=r"no server has accepted it within 0.1 s; `start` does not wait"):
+        worker.__enter__()
+    assert worker.join(20), "it has stopped"

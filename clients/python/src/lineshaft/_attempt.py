@@ -44,6 +44,8 @@ class Handler:
     parameters: int | None
     """Number of parameters without the context; None: any number by name."""
     is_async: bool
+    has_default: bool
+    """Whether the only parameter has one."""
 
     def arguments(self, payload: _codec.Payload) -> tuple[list[Any], dict[str, Any]]:
         """The arguments of the function: one parameter gets the payload, several its members."""
@@ -51,10 +53,14 @@ class Handler:
             value = _codec.decode(payload.data, payload.content_type)
         except ValueError as error:
             raise InvalidPayload(f"payload: is not valid JSON: {error}") from None
-        if self.parameters == 0:
+        # A task without a payload arrives like one with empty bytes.
+        is_empty = not payload.data and payload.content_type in ("", _codec.BYTES)
+        if self.parameters == 0 or (is_empty and self.has_default):
             return [], {}
         if self.parameters == 1:
             return [value], {}
+        if is_empty:
+            value = []
         if isinstance(value, dict):
             arguments: tuple[list[Any], dict[str, Any]] = ([], value)
         elif isinstance(value, list):
@@ -99,6 +105,7 @@ def describe(
         takes_context=len(plain) < len(parameters),
         parameters=0 if not plain else 1 if only_one else None,
         is_async=is_async,
+        has_default=only_one and counted[0].default is not counted[0].empty,
     )
 
 

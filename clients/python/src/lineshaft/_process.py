@@ -107,6 +107,7 @@ class _Child:
         self._process.start()
         other.close()
         self.usable = True
+        self._started = False
 
     def run(self, attempt: Attempt) -> None:
         handler = attempt.handler
@@ -118,10 +119,12 @@ class _Child:
                     self.terminate()
             while True:
                 kind, *values = self._pipe.recv()
-                if kind == "done":
+                if kind == "started":
+                    self._started = True
+                elif kind == "done":
                     attempt.finished.MergeFromString(values[0])
                     break
-                if kind == "output":
+                elif kind == "output":
                     attempt.output(*values)
                 elif kind == "progress":
                     attempt.progress(*values)
@@ -166,6 +169,11 @@ class _Child:
         else:
             failure.reason = task_pb2.FAILURE_REASON_HANDLER_ERROR
             failure.message = f"the process exited with code {code}"
+            if not self._started:
+                failure.message += (
+                    " before it could run a function: it imports the main program, which must start workers and executors"
+                    ' under `if __name__ == "__main__":`; the cause is on the stderr of the worker'
+                )
             if code is not None:
                 failure.exit_code = code
 
@@ -242,6 +250,7 @@ def _main(pipe: Pipe, connect_options: dict[str, Any] | None) -> None:
     _fork.handle_signals({signal.SIGTERM: stop, signal.SIGINT: lambda number, frame: None})
     reporter = _ChildReporter(pipe, connect_options)
     _capture.start()
+    reporter.send("started")
     while True:
         try:
             handler, data = pipe.recv()

@@ -33,6 +33,8 @@ from lineshaft.v1.worker_service_pb2 import AttemptAssigned, AttemptFinished, Se
 logger = logging.getLogger("lineshaft")
 
 WELCOME_SECONDS = 30.0
+READY_SECONDS = 30.0
+"""How long `with worker` waits for the server, as long as a client for a call."""
 SILENT_INTERVALS_MAX = 3
 """A server that sends nothing for this many intervals is not alive."""
 FORCE_SECONDS = 2.0
@@ -238,7 +240,16 @@ class Worker:
         return ended
 
     def __enter__(self) -> Worker:
+        """Starts the worker and waits until the server has accepted it. Raises TimeoutError after 30 seconds."""
         self.start()
+        try:
+            if not self.wait_ready(READY_SECONDS):
+                raise TimeoutError(
+                    f"worker {self.id}: no server has accepted it within {READY_SECONDS:g} s; `start` does not wait for one"
+                )
+        except BaseException:
+            self._leave()
+            raise
         return self
 
     def __exit__(
