@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::model::{BatchId, BatchKey, BatchSpec, Revision};
+use crate::model::{BatchId, BatchKey, BatchSpec, Namespace, Revision};
 
 use super::core::{BatchFilter, BatchPage};
 use super::handle::Handle;
 use super::message::{BatchRequest, Request};
-use super::refusal::{BatchNotFound, Draining, Refusal};
+use super::refusal::{Draining, Refusal};
 use super::timeouts::QUERY_TIMEOUT;
 use super::views::{BatchSnapshot, CancelBatchCommand};
 
@@ -23,19 +23,23 @@ impl Handle {
         self.execute(CREATE_BYTES, |reply| Request::Batch(BatchRequest::Create { key, spec, reply })).await
     }
 
-    /// The batches with this ID in all namespaces.
+    /// The oldest batch with this UUID in a namespace that `is_it`.
     ///
     /// # Errors
     /// [`Draining`], `SchedulerUnresponsive`.
-    pub async fn batches_with_id(&self, id: BatchId) -> Result<Vec<BatchSnapshot>, Refusal> {
-        self.query_loop(QUERY_TIMEOUT, |reply| Request::Batch(BatchRequest::WithId { id, reply })).await
+    pub async fn batch_with_uuid(
+        &self,
+        id: BatchId,
+        is_it: impl Fn(&Namespace) -> bool + Send + 'static,
+    ) -> Result<Option<BatchSnapshot>, Refusal> {
+        let is_it = Box::new(is_it);
+        self.query_loop(QUERY_TIMEOUT, |reply| Request::Batch(BatchRequest::WithUuid { id, is_it, reply })).await
     }
 
     /// # Errors
-    /// [`BatchNotFound`], [`Draining`], `SchedulerUnresponsive`.
+    /// `BatchNotFound`, [`Draining`], `SchedulerUnresponsive`.
     pub async fn batch(&self, key: BatchKey) -> Result<BatchSnapshot, Refusal> {
-        let found = self.batches_with_id(key.id.clone()).await?;
-        found.into_iter().find(|found| found.batch.key == key).ok_or_else(|| BatchNotFound { batch: key }.into())
+        self.query_loop(QUERY_TIMEOUT, |reply| Request::Batch(BatchRequest::Get { key, reply })).await
     }
 
     /// Batches that match and were created before `before`, the newest first, and the revision of the answer.
@@ -56,7 +60,7 @@ impl Handle {
     /// Waits until a batch has finished or `timeout` has passed, in which case it returns `None`.
     ///
     /// # Errors
-    /// [`BatchNotFound`], [`Draining`].
+    /// `BatchNotFound`, [`Draining`].
     pub async fn wait_batch(&self, key: BatchKey, timeout: Duration) -> Result<Option<BatchSnapshot>, Refusal> {
         let ended = self.send(None, |reply| Request::Batch(BatchRequest::Ended { key, reply }));
         tokio::select! {

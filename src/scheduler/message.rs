@@ -7,8 +7,8 @@ use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
 use crate::model::{
-    BatchId, BatchKey, BatchSpec, HandlerName, ModuleDigest, PoolName, Reservation, Revision, Schedule, ScheduleKey,
-    ScheduleSpec, TaskFilter, TaskId, TaskState, TaskUpdate,
+    BatchId, BatchKey, BatchSpec, HandlerName, ModuleDigest, Namespace, PoolName, Reservation, Revision, Schedule,
+    ScheduleKey, ScheduleSpec, TaskFilter, TaskId, TaskState, TaskUpdate,
 };
 use crate::pool::{Attempt, Report};
 use crate::runners::Runner;
@@ -157,10 +157,15 @@ pub(super) enum BatchRequest {
         spec: BatchSpec,
         reply: Reply<(BatchSnapshot, bool)>,
     },
-    /// The batches with this ID in all namespaces.
-    WithId {
+    Get {
+        key: BatchKey,
+        reply: Reply<BatchSnapshot>,
+    },
+    /// The oldest batch with this UUID in a namespace that `is_it`.
+    WithUuid {
         id: BatchId,
-        reply: Reply<Vec<BatchSnapshot>>,
+        is_it: Box<dyn Fn(&Namespace) -> bool + Send>,
+        reply: Reply<Option<BatchSnapshot>>,
     },
     List {
         filter: BatchFilter,

@@ -231,22 +231,25 @@ impl Caller {
         let BatchRef { namespace, id } = batch::batch_ref(text).map_err(into_status)?;
         let in_any = namespace.is_none() && id.is_uuid();
         let namespace = namespace.or_else(|| self.default_namespace().cloned()).unwrap_or_default();
-        let sees = |namespace: &Namespace| {
+        let identity = self.identity.clone();
+        let sees = move |namespace: &Namespace| {
             let has = |identity: &Arc<Identity>, role| identity.has_role_in(role, namespace);
-            self.identity.as_ref().is_none_or(|identity| has(identity, role) || has(identity, Role::Viewer))
+            identity.as_ref().is_none_or(|identity| has(identity, role) || has(identity, Role::Viewer))
         };
-        let not_found = BatchNotFound { batch: BatchKey { namespace: namespace.clone(), id: id.clone() } };
+        let key = BatchKey { namespace, id: id.clone() };
         // Before the batch is looked up, so that the time of an answer does not tell whether a foreign batch exists.
-        if !in_any && !sees(&namespace) {
-            return Err(into_status(not_found));
-        }
-        let mut found = handle.batches_with_id(id).await.map_err(into_status)?;
-        found.retain(|found| sees(&found.batch.key.namespace));
-        let own = found.iter().position(|found| found.batch.key.namespace == namespace);
-        let Some(index) = own.or((in_any && !found.is_empty()).then_some(0)) else {
-            return Err(into_status(not_found));
+        let own = if sees(&key.namespace) {
+            handle.batch(key.clone()).await
+        } else {
+            Err(BatchNotFound { batch: key.clone() }.into())
         };
-        let snapshot = found.swap_remove(index);
+        let snapshot = match own {
+            Err(Refusal::BatchNotFound(not_found)) if in_any => {
+                let found = handle.batch_with_uuid(id, sees).await.map_err(into_status)?;
+                found.ok_or_else(|| into_status(not_found))?
+            }
+            own => own.map_err(into_status)?,
+        };
         self.check_role(role, &snapshot.batch.key.namespace).map_err(into_status)?;
         Ok(snapshot)
     }

@@ -11,8 +11,10 @@ use crate::model::{Batch, BatchEvent, BatchId, BatchKey, Revision, TaskChange, T
 #[derive(Debug, Default)]
 pub(super) struct BatchTable {
     by_creation: BTreeMap<Revision, Batch>,
-    /// Namespaces can have batches of the same ID.
-    by_id: HashMap<BatchId, Vec<Revision>>,
+    by_key: HashMap<BatchKey, Revision>,
+    /// Those whose ID is a UUID, which is enough to name them. A call whose tasks are in several namespaces creates a batch in each of
+    /// them. In the order of creation.
+    by_uuid: HashMap<BatchId, Vec<Revision>>,
     /// Batches without a task, by the time of their last change.
     empty: BTreeSet<(Timestamp, Revision)>,
     /// Batches that have finished or were finished, since they were taken, and whether they have lost their last task.
@@ -31,16 +33,12 @@ impl BatchTable {
     }
 
     fn creation(&self, key: BatchKeyRef<'_>) -> Option<Revision> {
-        let same_id = self.by_id.get(key.id)?;
-        let is_it = |created: &&Revision| {
-            self.by_creation.get(*created).is_some_and(|batch| batch.key.namespace == *key.namespace)
-        };
-        same_id.iter().find(is_it).copied()
+        self.by_key.get(&key).copied()
     }
 
-    /// The batches with this ID in any namespace.
-    pub fn with_id(&self, id: &BatchId) -> impl Iterator<Item = &Batch> {
-        self.by_id.get(id).into_iter().flatten().filter_map(|created| self.get(*created))
+    /// The batches with this UUID in any namespace, in the order of creation.
+    pub fn with_uuid(&self, id: &BatchId) -> impl Iterator<Item = &Batch> {
+        self.by_uuid.get(id).into_iter().flatten().filter_map(|created| self.get(*created))
     }
 
     /// In the order of creation.
@@ -130,7 +128,11 @@ impl BatchTable {
         if batch.present == 0 {
             self.empty.insert((batch.changed_at, created));
         }
-        self.by_id.entry_ref(&batch.key.id).or_default().push(created);
+        self.by_key.insert(batch.key.clone(), created);
+        if batch.key.id.is_uuid() {
+            let same_id = self.by_uuid.entry_ref(&batch.key.id).or_default();
+            same_id.insert(same_id.partition_point(|other| *other < created), created);
+        }
         self.by_creation.insert(created, batch);
     }
 
@@ -138,10 +140,13 @@ impl BatchTable {
         let batch = self.by_creation.remove(&created)?;
         self.bytes -= batch.bytes() as u64;
         self.empty.remove(&(batch.changed_at, created));
-        if let Some(same_id) = self.by_id.get_mut(&batch.key.id) {
-            same_id.retain(|other| *other != created);
+        self.by_key.remove(&batch.key);
+        if let Some(same_id) = self.by_uuid.get_mut(&batch.key.id) {
+            if let Ok(place) = same_id.binary_search(&created) {
+                same_id.remove(place);
+            }
             if same_id.is_empty() {
-                self.by_id.remove(&batch.key.id);
+                self.by_uuid.remove(&batch.key.id);
             }
         }
         Some(batch)
@@ -171,7 +176,9 @@ impl BatchTable {
         assert_eq!(present.len(), 0, "every task has its batch");
         assert_eq!(self.empty.len(), self.iter().filter(|batch| batch.present == 0).count(), "batches without tasks");
         assert_eq!(self.bytes, self.iter().map(|batch| batch.bytes() as u64).sum::<u64>(), "bytes of batches");
-        assert_eq!(self.by_id.values().map(Vec::len).sum::<usize>(), self.by_creation.len(), "batches by their IDs");
+        assert_eq!(self.by_key.len(), self.by_creation.len(), "batches by their keys");
+        let with_uuid = self.iter().filter(|batch| batch.key.id.is_uuid()).count();
+        assert_eq!(self.by_uuid.values().map(Vec::len).sum::<usize>(), with_uuid, "batches by their UUIDs");
         assert!(self.changed.is_empty());
     }
 }

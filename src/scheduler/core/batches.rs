@@ -115,9 +115,9 @@ impl Core {
         self.batches.get(created)
     }
 
-    /// The batches with this ID, in any namespace.
-    pub fn batches_with_id(&self, id: &BatchId) -> impl Iterator<Item = &Batch> {
-        self.batches.with_id(id)
+    /// The batches with this UUID, in any namespace, in the order of creation.
+    pub fn batches_with_uuid(&self, id: &BatchId) -> impl Iterator<Item = &Batch> {
+        self.batches.with_uuid(id)
     }
 
     /// Batches that match and were created before `before`, the newest first: at most `count`, and about as many as have

@@ -8,14 +8,13 @@ use hashbrown::HashMap;
 use crate::model::schedule::ScheduleKeyRef;
 use crate::model::schedule_state::{fold_schedule, fold_task_into_schedule, schedule_of};
 use crate::model::{
-    Namespace, Revision, Schedule, ScheduleEvent, ScheduleId, ScheduleRule, TaskChange, TaskEvent, Timestamp,
+    Namespace, Revision, Schedule, ScheduleEvent, ScheduleKey, ScheduleRule, TaskChange, TaskEvent, Timestamp,
 };
 
 #[derive(Debug, Default)]
 pub(super) struct ScheduleTable {
     by_creation: BTreeMap<Revision, Entry>,
-    /// Namespaces can have schedules of the same ID.
-    by_id: HashMap<ScheduleId, Vec<Revision>>,
+    by_key: HashMap<ScheduleKey, Revision>,
     by_namespace: HashMap<Namespace, usize>,
     /// When each schedule that has a next run needs a decision. No entry is stale, so that it costs the same whatever the
     /// number of schedules.
@@ -63,10 +62,7 @@ impl ScheduleTable {
     }
 
     fn creation(&self, key: ScheduleKeyRef<'_>) -> Option<Revision> {
-        let same_id = self.by_id.get(key.id)?;
-        let is_it =
-            |created: &&Revision| self.get(**created).is_some_and(|schedule| schedule.key.namespace == *key.namespace);
-        same_id.iter().find(is_it).copied()
+        self.by_key.get(&key).copied()
     }
 
     /// The time of the next run that is not decided.
@@ -173,7 +169,7 @@ impl ScheduleTable {
         let schedule = &entry.schedule;
         let created = schedule.created;
         self.bytes += schedule.bytes() as u64;
-        self.by_id.entry_ref(&schedule.key.id).or_default().push(created);
+        self.by_key.insert(schedule.key.clone(), created);
         *self.by_namespace.entry_ref(&schedule.key.namespace).or_default() += 1;
         self.by_creation.insert(created, entry);
         self.update_wake(created);
@@ -186,12 +182,7 @@ impl ScheduleTable {
         if let Some(wake) = entry.wake {
             self.wakes.remove(&(wake, created));
         }
-        if let Some(same_id) = self.by_id.get_mut(&schedule.key.id) {
-            same_id.retain(|other| *other != created);
-            if same_id.is_empty() {
-                self.by_id.remove(&schedule.key.id);
-            }
-        }
+        self.by_key.remove(&schedule.key);
         if let Some(count) = self.by_namespace.get_mut(&schedule.key.namespace) {
             *count -= 1;
             if *count == 0 {
@@ -217,7 +208,7 @@ impl ScheduleTable {
             self.by_creation.iter().filter_map(|(created, entry)| Some((entry.wake?, *created))).collect();
         assert_eq!(self.wakes, wakes);
         assert_eq!(self.bytes, self.iter().map(|schedule| schedule.bytes() as u64).sum::<u64>(), "bytes of schedules");
-        assert_eq!(self.by_id.values().map(Vec::len).sum::<usize>(), self.by_creation.len(), "schedules by their IDs");
+        assert_eq!(self.by_key.len(), self.by_creation.len(), "schedules by their keys");
         assert_eq!(self.by_namespace.values().sum::<usize>(), self.by_creation.len(), "schedules by their namespaces");
     }
 }

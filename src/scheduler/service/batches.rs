@@ -22,11 +22,11 @@ impl Service {
                 let result = result.map(|(batch, exists)| (BatchSnapshot { batch, revision }, exists));
                 self.reply_when_durable(reply, result);
             }
-            BatchRequest::WithId { id, reply } => {
+            BatchRequest::Get { key, reply } => self.reply_when_durable(reply, self.snapshot(&key)),
+            BatchRequest::WithUuid { id, is_it, reply } => {
                 let revision = self.core.revision();
-                let found =
-                    self.core.batches_with_id(&id).map(|batch| BatchSnapshot { batch: batch.clone(), revision });
-                let found = found.collect();
+                let found = self.core.batches_with_uuid(&id).find(|batch| is_it(&batch.key.namespace));
+                let found = found.map(|batch| BatchSnapshot { batch: batch.clone(), revision });
                 self.reply_when_durable(reply, Ok(found));
             }
             BatchRequest::List { filter, before, count, bytes, reply } => {
