@@ -320,3 +320,39 @@ async fn the_command_line_submits_a_task_after_others_and_shows_what_it_waits_fo
         assert_eq!(ended.state(), TaskState::Failed, "the parent of both has not completed");
     }
 }
+
+#[tokio::test]
+async fn a_graph_of_which_a_task_has_failed_runs_again_from_there() {
+    let mut server = Server::start("");
+    let failing = v1::SubmitTaskRequest { task_id: "load".to_owned(), ..task("expression", "{}") };
+    let sum = r#"{"expression": "parents[0] + parents[1]"}"#;
+    let graph = vec![
+        v1::SubmitTaskRequest { task_id: "sum".to_owned(), ..after_places(&[1, 2], task("expression", sum)) },
+        v1::SubmitTaskRequest { task_id: "one".to_owned(), ..task("expression", r#"{"expression": "1"}"#) },
+        failing,
+        v1::SubmitTaskRequest { task_id: "report".to_owned(), ..after_places(&[0], noop()) },
+    ];
+    submit_batch(&server, graph).await.unwrap();
+    assert_eq!(server.wait_finished("report").await.failure.unwrap().reason(), FailureReason::DependencyFailed);
+
+    let v1::SubmitTaskRequest { payload, .. } = task("expression", r#"{"expression": "41"}"#);
+    let retry = v1::RetryTaskRequest { task_id: "load".to_owned(), payload, ..Default::default() };
+    let load = server.tasks().retry_task(retry).await.unwrap().into_inner().task.unwrap().task_id;
+    assert_eq!(server.wait_finished(&load).await.state(), TaskState::Completed);
+    server.kill9();
+    server.start_again();
+    let ids = ["sum", "report"].map(str::to_owned).to_vec();
+    let filter = Some(v1::TaskFilter { task_ids: ids, ..Default::default() });
+    let request = v1::RetryTasksRequest { filter, ..Default::default() };
+    let mut responses = server.tasks().retry_tasks(request).await.unwrap().into_inner();
+    let mut new = Vec::new();
+    while let Some(response) = responses.message().await.unwrap() {
+        new.extend(response.task_ids);
+    }
+    let [sum, report] = &new[..] else { panic!("{new:?}") };
+    assert_eq!(server.wait_finished(report).await.state(), TaskState::Completed);
+    let sum = server.get(sum).await;
+    assert_eq!(sum.dependencies.as_ref().unwrap().parent_ids, ["one".to_owned(), load]);
+    assert_eq!(bytes(sum.result.as_ref()), "42");
+    assert_eq!(server.get(report).await.dependencies.unwrap().parent_ids, [sum.task_id]);
+}

@@ -3617,7 +3617,8 @@ type RetryTasksResponse struct {
 	Matched int64 `protobuf:"varint,1,opt,name=matched,proto3" json:"matched,omitempty"`
 	// Tasks that were submitted again.
 	Retried int64 `protobuf:"varint,2,opt,name=retried,proto3" json:"retried,omitempty"`
-	// Tasks that were deleted meanwhile, whose unique key another task has, or that an earlier call with the request ID has submitted.
+	// Tasks that were deleted meanwhile, a parent of which was deleted, whose unique key another task has, or that an earlier call with the
+	// request ID has submitted.
 	Skipped int64 `protobuf:"varint,3,opt,name=skipped,proto3" json:"skipped,omitempty"`
 	// IDs of the new tasks since the last message.
 	TaskIds       []string `protobuf:"bytes,4,rep,name=task_ids,json=taskIds,proto3" json:"task_ids,omitempty"`

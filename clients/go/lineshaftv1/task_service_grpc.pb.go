@@ -124,9 +124,10 @@ type TaskServiceClient interface {
 	// (FAILED_PRECONDITION), STORE_UNAVAILABLE (UNAVAILABLE).
 	UpdateTask(ctx context.Context, in *UpdateTaskRequest, opts ...grpc.CallOption) (*UpdateTaskResponse, error)
 	// Submits an ended task again: with its handler, payload, priority and all other options, but without its delay, an expiry that
-	// UpdateTask has set, its batch, its schedule and its parents. The new task has an ID of its own and names the ended one in `retry_of`, which stays as it is.
+	// UpdateTask has set, its batch and its schedule. In the place of a parent that was retried, too, it has the newest retry of that. The
+	// new task has an ID of its own and names the ended one in `retry_of`, which stays as it is.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_NOT_FINISHED (FAILED_PRECONDITION), and those of
-	// SubmitTask.
+	// SubmitTask, among them PARENT_NOT_FOUND (NOT_FOUND) if a parent was deleted.
 	RetryTask(ctx context.Context, in *RetryTaskRequest, opts ...grpc.CallOption) (*RetryTaskResponse, error)
 	// Cancels the unfinished tasks that match a filter when the call begins, oldest submission first, as CancelTask does. The stream has
 	// a message about every 500 tasks and ends when all were asked to stop; the call ends with its stream. To continue, call again.
@@ -136,8 +137,8 @@ type TaskServiceClient interface {
 	// stream is like that of CancelTasks.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
 	UpdateTasks(ctx context.Context, in *UpdateTasksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[UpdateTasksResponse], error)
-	// Submits the ended tasks again that match a filter when the call begins, about in the order of their submission, as RetryTask
-	// does. The stream is like that of CancelTasks. It ends at the first submission that is refused, such as with QUEUE_FULL; call
+	// Submits the ended tasks again that match a filter when the call begins, about in the order of their submission and parents before their
+	// children, as RetryTask does. The stream is like that of CancelTasks. It ends at the first submission that is refused, such as with QUEUE_FULL; call
 	// again with the same `request_id` to continue.
 	// Errors: those of SubmitTask.
 	RetryTasks(ctx context.Context, in *RetryTasksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RetryTasksResponse], error)
@@ -490,9 +491,10 @@ type TaskServiceServer interface {
 	// (FAILED_PRECONDITION), STORE_UNAVAILABLE (UNAVAILABLE).
 	UpdateTask(context.Context, *UpdateTaskRequest) (*UpdateTaskResponse, error)
 	// Submits an ended task again: with its handler, payload, priority and all other options, but without its delay, an expiry that
-	// UpdateTask has set, its batch, its schedule and its parents. The new task has an ID of its own and names the ended one in `retry_of`, which stays as it is.
+	// UpdateTask has set, its batch and its schedule. In the place of a parent that was retried, too, it has the newest retry of that. The
+	// new task has an ID of its own and names the ended one in `retry_of`, which stays as it is.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), TASK_NOT_FOUND (NOT_FOUND), TASK_NOT_FINISHED (FAILED_PRECONDITION), and those of
-	// SubmitTask.
+	// SubmitTask, among them PARENT_NOT_FOUND (NOT_FOUND) if a parent was deleted.
 	RetryTask(context.Context, *RetryTaskRequest) (*RetryTaskResponse, error)
 	// Cancels the unfinished tasks that match a filter when the call begins, oldest submission first, as CancelTask does. The stream has
 	// a message about every 500 tasks and ends when all were asked to stop; the call ends with its stream. To continue, call again.
@@ -502,8 +504,8 @@ type TaskServiceServer interface {
 	// stream is like that of CancelTasks.
 	// Errors: INVALID_FIELD (INVALID_ARGUMENT), STORE_UNAVAILABLE (UNAVAILABLE).
 	UpdateTasks(*UpdateTasksRequest, grpc.ServerStreamingServer[UpdateTasksResponse]) error
-	// Submits the ended tasks again that match a filter when the call begins, about in the order of their submission, as RetryTask
-	// does. The stream is like that of CancelTasks. It ends at the first submission that is refused, such as with QUEUE_FULL; call
+	// Submits the ended tasks again that match a filter when the call begins, about in the order of their submission and parents before their
+	// children, as RetryTask does. The stream is like that of CancelTasks. It ends at the first submission that is refused, such as with QUEUE_FULL; call
 	// again with the same `request_id` to continue.
 	// Errors: those of SubmitTask.
 	RetryTasks(*RetryTasksRequest, grpc.ServerStreamingServer[RetryTasksResponse]) error

@@ -68,6 +68,7 @@ impl Core {
         let expires_at = expires_at.map(|after| entry.submitted_at.after(after));
         let is_unfinished = !entry.state.is_terminal();
         self.pools[usize::from(entry.pool)].held.change(Holds::NONE, entry.holds);
+        self.retries.add(&entry.spec, &self.tasks);
         let index = self.tasks.insert(entry);
         if let (Some(at), Some(key)) = (expires_at, self.tasks.expiry_key(index)) {
             self.timers.add(Timer { at, index, purpose: Purpose::Expiry(key) });
@@ -90,6 +91,7 @@ impl Core {
                 self.pools[usize::from(task.pool)].counters.deleted += 1;
                 self.finished.remove(&task.spec.options.namespace, task.stored_bytes, &self.tasks);
                 self.unique_keys.remove_result(index, &task.spec);
+                self.retries.remove(&task.spec);
             }
             return;
         }

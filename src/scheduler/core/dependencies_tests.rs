@@ -327,3 +327,47 @@ fn the_cost_of_a_parent_does_not_grow_with_their_number() {
     }
     assert!(per_parent[1] <= per_parent[0] + 2, "reads of tasks for each parent: {per_parent:?}");
 }
+
+/// The retry of a task with these parents.
+fn retry(name: &str, of: &str, parents: &[&str]) -> TaskSpec {
+    let spec = child(name, parents, Fail);
+    let extras = TaskExtras { retry_of: Some(id(of)), ..spec.extras().clone() };
+    TaskSpec { extras: extras.boxed(), ..spec }
+}
+
+fn at_most_once(name: &str) -> TaskSpec {
+    let options = TaskOptions { at_most_once: true, ..(*plain(name).options).clone() };
+    TaskSpec { options: Arc::new(options), ..plain(name) }
+}
+
+#[test]
+fn a_retry_waits_for_the_newest_retries_of_the_parents() {
+    let mut fixture = roomy();
+    fixture.submit(1, vec![at_most_once("a")]).unwrap();
+    fixture.submit(1, vec![child("c", &["a"], Fail)]).unwrap();
+    fixture.run(2, failed());
+    assert_eq!(fixture.states(&["a", "c"]), [TaskState::Failed; 2]);
+    fixture.submit(3, vec![retry("c1", "c", &["a"])]).unwrap();
+    while !fixture.core.release_children(Timestamp(3), 3, &mut fixture.out) {}
+    assert_eq!(fixture.state("c1"), TaskState::Failed, "its parent was not retried");
+
+    let mut again = at_most_once("a1");
+    again.extras = TaskExtras { retry_of: Some(id("a")), ..TaskExtras::default() }.boxed();
+    fixture.submit(4, vec![again]).unwrap();
+    fixture.run(5, failed());
+    fixture.submit(6, vec![retry("a2", "a1", &[])]).unwrap();
+    fixture.submit(6, vec![retry("c2", "c1", &["a"])]).unwrap();
+    assert_eq!(fixture.core.unfinished_parents(&id("c2")).unwrap().ids, [id("a2")]);
+    fixture.complete(7);
+    assert_eq!(fixture.states(&["a2", "c2"]), [TaskState::Completed, TaskState::Queued]);
+}
+
+#[test]
+fn a_retry_whose_parent_was_deleted_is_refused_with_its_name() {
+    let mut fixture = roomy();
+    fixture.submit(1, vec![plain("a")]).unwrap();
+    fixture.complete(2);
+    let missing = retry("c1", "c", &["a", "gone"]);
+    let text = "`task_id` is `c`, whose parent is `gone`, which does not exist in namespace `default` or was deleted";
+    assert_eq!(fixture.refused(vec![missing]), text);
+}

@@ -43,6 +43,7 @@ mod remote;
 mod requests;
 mod resolve_parents;
 mod retention;
+mod retries;
 mod schedule_table;
 mod schedules;
 mod state;

@@ -51,12 +51,36 @@ impl Core {
         let mut inside: Vec<Vec<usize>> = vec![Vec::new(); specs.len()];
         for (place, spec) in specs.iter_mut().enumerate().filter(|(place, _)| is_new(*place)) {
             let namespace = &spec.options.namespace;
-            let Some(dependencies) = spec.extras.as_mut().and_then(|extras| extras.dependencies.as_mut()) else {
-                continue;
-            };
-            inside[place] = self.resolve(&new_tasks, place, namespace, Arc::make_mut(dependencies))?;
+            let Some(extras) = spec.extras.as_mut() else { continue };
+            let Some(dependencies) = &mut extras.dependencies else { continue };
+            let dependencies = Arc::make_mut(dependencies);
+            if let Some(ended) = &extras.retry_of {
+                self.resolve_again(namespace, ended, dependencies)?;
+            } else {
+                inside[place] = self.resolve(&new_tasks, place, namespace, dependencies)?;
+            }
         }
         in_order(&inside).map(Some).map_err(|cycle| cycle_refused(&new_tasks, &cycle).into())
+    }
+
+    /// Finds the parents of the retry of a task: those of the task, or their newest retries.
+    fn resolve_again(
+        &self,
+        namespace: &Namespace,
+        ended: &TaskId,
+        dependencies: &mut Dependencies,
+    ) -> Result<(), ParentNotFound> {
+        for parent in &mut dependencies.parents {
+            let id = self.retries.newest_of(&parent.id);
+            let exists = |index| self.tasks.get(index).is_some_and(|task| task.spec.options.namespace == *namespace);
+            if !self.tasks.find(id).is_some_and(exists) {
+                let value = format!("`{ended}`, whose parent is `{id}`");
+                let (field, namespace) = ("task_id".to_owned(), namespace.clone());
+                return Err(ParentNotFound { field, value, namespace, parent: id.clone() });
+            }
+            *parent = Parent { id: id.clone(), place: None };
+        }
+        Ok(())
     }
 
     /// Finds the parents of one task. Returns the places of those in the submission.

@@ -20,6 +20,7 @@ use super::key_queue::QueueEntry;
 use super::limit_table::LimitTable;
 use super::pool_state::PoolState;
 use super::requests::RecentRequests;
+use super::retries::Retries;
 use super::schedule_table::ScheduleTable;
 use super::suspects::Quarantine;
 use super::table::{TaskEntry, TaskTable};
@@ -80,6 +81,7 @@ pub struct Core {
     pub(super) batches: BatchTable,
     pub(super) schedules: ScheduleTable,
     pub(super) dependencies: DependencyTable,
+    pub(super) retries: Retries,
     pub(super) limits: LimitTable,
     pub(super) unique_keys: UniqueKeys,
     pub(super) draining: bool,
@@ -140,6 +142,7 @@ impl Core {
             batches: BatchTable::default(),
             schedules: ScheduleTable::default(),
             dependencies: DependencyTable::default(),
+            retries: Retries::default(),
             limits: LimitTable::default(),
             unique_keys: UniqueKeys::default(),
             draining: false,

@@ -22,7 +22,8 @@ const PAGE: PageSize = PageSize { rows: 500, bytes: 512 << 10, results: false };
 /// Requests that are under way at once.
 const REQUESTS_MAX: usize = 64;
 /// Why a task is left out: it is no longer one of those that the action is for.
-const SKIPPED: [&str; 5] = ["TASK_NOT_FOUND", "TASK_FINISHED", "TASK_STARTED", "TASK_NOT_FINISHED", "UNIQUE_KEY_TAKEN"];
+const SKIPPED: [&str; 6] =
+    ["TASK_NOT_FOUND", "TASK_FINISHED", "TASK_STARTED", "TASK_NOT_FINISHED", "UNIQUE_KEY_TAKEN", "PARENT_NOT_FOUND"];
 
 /// What an action has made of a task.
 pub enum Outcome {

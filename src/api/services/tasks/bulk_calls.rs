@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use ring::digest::{SHA256, digest};
+use tokio::sync::RwLock;
 use tonic::Status;
 use tonic::codegen::BoxStream;
 
@@ -73,11 +75,19 @@ pub fn retry(
     let selection = Selection::new(handle.clone(), caller.share_name(), filter);
     let caller = Arc::new(caller);
     let by = caller.clone();
+    // Fair: a task with parents waits until the retries before it are submitted, as those of its parents may be, and those behind it
+    // wait for it.
+    let turns = Arc::new(RwLock::new(()));
     let act = move |task: Task| {
-        let (handle, caller, call_id) = (handle.clone(), by.clone(), call_id.clone());
+        let (handle, caller, call_id, turns) = (handle.clone(), by.clone(), call_id.clone(), turns.clone());
         let (priority, payload) = (request.priority, request.payload.clone());
         async move {
             let extras = task.spec.extras();
+            let _turn = if extras.dependencies.is_some() {
+                Either::Left(turns.write().await)
+            } else {
+                Either::Right(turns.read().await)
+            };
             let of = |id: &TaskId| call_id.as_deref().map(|call| own_request_id(call, id)).unwrap_or_default();
             let is_new = |first: &TaskId| call_id.is_some() && extras.request_id() == Some(&*of(first));
             if extras.retry_of.as_ref().is_some_and(is_new) {

@@ -30,13 +30,14 @@ pub async fn retry(
         return Err(into_status(TaskNotFinished { task: id, state }));
     }
     let extras = snapshot.task.spec.extras();
+    let dependencies = extras.dependencies.clone();
     // An update sets the time from its own call on, and the submission of the ended task is long ago.
     let expires_after = extras.expires_after.filter(|_| !extras.updated);
     let ended = task::snapshot(snapshot, Include { payload: true, result: false });
     let again = once_more(ended, expires_after, request);
     let mut spec = Converter::new(handle, caller, None).convert(again, MessagePath::Root).map_err(into_status)?;
     let extras = spec.extras().clone();
-    spec.extras = TaskExtras { retry_of: Some(id), ..extras }.boxed();
+    spec.extras = TaskExtras { retry_of: Some(id), dependencies, ..extras }.boxed();
     submit::one(handle, spec, caller, |refusal| refusal.of_call(call_request_id)).await
 }
 
@@ -62,11 +63,11 @@ fn once_more(ended: v1::Task, expires_after: Option<Duration>, request: v1::Retr
         on_unique_conflict: 0,
         // It is to run.
         reuse_result_within: None,
-        // The new task starts at once, has an ID of its own and belongs to no batch. It waits for no parents: those with which the
-        // ended task failed have not completed.
+        // The new task has no delay, has an ID of its own and belongs to no batch.
         task_id: String::new(),
         delay: None,
         batch_id: String::new(),
+        // Those of the ended task, which the caller sets.
         dependencies: None,
         // The caller's trace is that of the call.
         trace_mode: 0,

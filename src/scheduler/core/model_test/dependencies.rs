@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::{
-    Dependencies, FailureReason, OnParentFailure, Parent, TaskChange, TaskEvent, TaskId, TaskSpec, TaskState,
+    Dependencies, FailureReason, OnParentFailure, Parent, Revision, TaskChange, TaskEvent, TaskId, TaskSpec, TaskState,
 };
 use crate::scheduler::refusal::ParentNotFound;
 
@@ -42,6 +42,24 @@ impl History {
         rule_of(spec) != Some(OnParentFailure::Run) && self.parents(spec).any(is_bad)
     }
 
+    fn a_retry_has_the_newest_retries_of_the_parents(&self, spec: &TaskSpec) {
+        if spec.extras().retry_of.is_none() {
+            return;
+        }
+        for parent in self.parents(spec) {
+            let newest = self.retries.get(&parent.submission);
+            let newest = newest.and_then(|newest| self.tasks.values().find(|task| task.submission == *newest));
+            assert!(newest.is_none(), "{} instead of {newest:?}", parent.spec.id);
+        }
+    }
+
+    /// Takes note of a retry.
+    pub fn add_retry(&mut self, spec: &TaskSpec, submission: Revision) {
+        if let Some(ended) = spec.extras().retry_of.as_ref().and_then(|ended| self.tasks.get(ended)) {
+            self.retries.insert(ended.submission, submission);
+        }
+    }
+
     /// Whether an unfinished task depends on the task.
     pub fn is_pinned(&self, id: &TaskId) -> bool {
         self.tasks.values().any(|task| !task.state.is_terminal() && parents_of(&task.spec).any(|parent| parent == id))
@@ -50,6 +68,7 @@ impl History {
     /// Checks an event before it is applied.
     pub fn observe_dependencies(&self, event: &TaskEvent) {
         if let TaskChange::Submitted { spec } = &event.change {
+            self.a_retry_has_the_newest_retries_of_the_parents(spec);
             let namespace = &spec.options.namespace;
             assert!(self.parents(spec).all(|parent| parent.spec.options.namespace == *namespace));
             let waits = spec.extras().delay.is_some() || self.is_held(spec);
@@ -100,6 +119,14 @@ impl World {
             ParentName::Submitted(pick) => (count > 1).then(|| Parent::at(u32::try_from(pick % count).unwrap())),
         };
         let mut parents: Vec<_> = task.parents.iter().filter_map(parent).collect();
+        let ended: Vec<_> = own.iter().filter(|id| self.live.tasks[**id].state.is_terminal()).collect();
+        // A retry is submitted alone.
+        let retry_of = task.retry_of.filter(|_| count == 1).and_then(|pick| ended.get(pick % ended.len().max(1)));
+        if let Some(ended) = retry_of {
+            spec.extras.get_or_insert_default().retry_of = Some((**ended).clone());
+            // The ended task had parents that existed.
+            parents.retain(|parent| own.contains(&&parent.id));
+        }
         parents.sort_by_key(|parent| parent.place.is_some());
         if !parents.is_empty() {
             let rules = [OnParentFailure::Fail, OnParentFailure::Run, OnParentFailure::Cancel];

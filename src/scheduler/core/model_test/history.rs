@@ -119,6 +119,8 @@ pub struct History {
     pub tasks: BTreeMap<TaskId, Known>,
     /// Submissions whose task was deleted.
     pub deleted: BTreeSet<Revision>,
+    /// Submissions of ended tasks, and that of the newest retry of each.
+    pub retries: BTreeMap<Revision, Revision>,
     /// Settings of pools that were changed while the server ran.
     pub pools: BTreeMap<PoolName, PoolSettings>,
     pub batches: BTreeMap<BatchKey, KnownBatch>,
@@ -162,6 +164,7 @@ impl History {
 
     fn submitted(&mut self, event: &TaskEvent, spec: &Arc<TaskSpec>) {
         assert!(!self.tasks.contains_key(&event.task), "a task is submitted once");
+        self.add_retry(spec, event.revision);
         let known = Known {
             submission: event.revision,
             submitted_at: event.at,

@@ -145,6 +145,8 @@ pub struct NewTask {
     pub back_off_s: u64,
     pub parents: Vec<ParentName>,
     pub on_parent_failure: usize,
+    /// The ended task that it is a retry of.
+    pub retry_of: Option<usize>,
     /// Numbers of limits; those that are the same as an earlier one are left out.
     pub limits: Vec<u8>,
     /// Number of a unique key, of the rule for conflicts, and for how long a result is used again.
@@ -231,10 +233,13 @@ fn new_task() -> impl Strategy<Value = NewTask> + Clone + 'static {
             proptest::option::weighted(0.2, (0..2_u8, 1..4_u8, proptest::option::of(1..60_u64))),
         ),
         (payload, prop_oneof![4 => Just(0_usize), 1 => 200..600_usize], 0..3_u64, proptest::option::of(0..3_u8)),
-        (parents, 0..3_usize, prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(0..LIMITS, 1..4)]),
+        (
+            (parents, 0..3_usize, proptest::option::weighted(0.3, any::<usize>())),
+            prop_oneof![1 => Just(Vec::new()), 1 => prop::collection::vec(0..LIMITS, 1..4)],
+        ),
     );
     new.prop_map(|(named, (delay_ms, expires_ms), (once, request_id, unique), rest, dependencies)| {
-        let (parents, on_parent_failure, limits) = dependencies;
+        let ((parents, on_parent_failure, retry_of), limits) = dependencies;
         let (
             ((id, batch), namespace, pool, priority, handler),
             (payload_bytes, argument_bytes, back_off_s, fairness_key),
@@ -256,6 +261,7 @@ fn new_task() -> impl Strategy<Value = NewTask> + Clone + 'static {
             back_off_s,
             parents,
             on_parent_failure,
+            retry_of,
             limits,
             unique,
         }
