@@ -44,6 +44,11 @@ impl<A: LinkedAttempt> Link<A> {
             if now < check_at {
                 continue;
             }
+            // This process was stopped, or its machine: what the worker has sent meanwhile is not read yet.
+            let lost = now.duration_since(check_at);
+            if lost >= CHECK_INTERVAL {
+                self.postpone(lost, now);
+            }
             check_at = now + CHECK_INTERVAL;
             if host.is_draining() {
                 continue;
@@ -54,5 +59,49 @@ impl<A: LinkedAttempt> Link<A> {
                 Checked { ended, .. } => host.ended(ended),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+
+    use super::super::link::tests::Attempt;
+    use super::super::messages::CloseReason;
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(10);
+
+    struct Host;
+
+    impl LinkHost<Attempt> for Host {
+        fn grace_of(&self, _: &Attempt) -> Duration {
+            Duration::ZERO
+        }
+
+        fn ended(&self, _: Vec<Ended<Attempt>>) {}
+
+        fn is_leaving(&self) -> bool {
+            false
+        }
+
+        fn is_draining(&self) -> bool {
+            false
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_in_which_the_server_was_stopped_is_none_in_which_the_worker_was_silent() {
+        let link: Arc<Link<Attempt>> = Link::new(LEASE);
+        let _stream = link.connect(&[]).unwrap();
+        let mut drive = Box::pin(link.drive(&Host));
+        assert!((&mut drive).now_or_never().is_none());
+        tokio::time::advance(10 * LEASE).await;
+        let more = tokio::time::timeout(LEASE / 2, &mut drive).await;
+        assert!(more.is_err(), "what it has sent was not read");
+        let (silent, _) = drive.await;
+        assert!(matches!(silent, LinkEnd::Closed(CloseReason::Silent)), "{silent:?}");
     }
 }

@@ -152,6 +152,16 @@ impl<A: LinkedAttempt> Entry<A> {
         }
     }
 
+    /// The worker has so much longer for its answers.
+    pub fn postpone(&mut self, time: Duration, now: Instant) {
+        if let Delivery::Sent(_, sent_at) = &mut self.delivery {
+            *sent_at = now.min(*sent_at + time);
+        }
+        if let Some(since) = self.cancel.as_mut().and_then(|cancel| cancel.unacknowledged_since.as_mut()) {
+            *since = now.min(*since + time);
+        }
+    }
+
     /// Since when the worker has not acknowledged a request to stop.
     pub fn ignores_cancel_since(&self) -> Option<Instant> {
         self.cancel.as_ref().and_then(|cancel| cancel.unacknowledged_since)

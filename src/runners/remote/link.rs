@@ -366,6 +366,15 @@ impl<A: LinkedAttempt> Link<A> {
         overdue
     }
 
+    /// The worker has so much longer for its answers and its next stream.
+    pub(super) fn postpone(&self, time: Duration, now: Instant) {
+        let mut state = self.state.lock();
+        state.heard_at = now.min(state.heard_at + time);
+        for entry in state.attempts.values_mut() {
+            entry.postpone(time, now);
+        }
+    }
+
     /// Looks for what is overdue; call it about every second. `leaves`: the worker accepts no further attempts.
     pub(super) fn check(&self, leaves: bool) -> Checked<A> {
         let now = Instant::now();
@@ -530,12 +539,12 @@ fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::runners::StopSignal;
 
     #[derive(Clone)]
-    struct Attempt(Arc<StopSignal>);
+    pub struct Attempt(Arc<StopSignal>);
 
     impl LinkedAttempt for Attempt {
         fn token(&self) -> Token {
