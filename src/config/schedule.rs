@@ -138,6 +138,10 @@ impl Schedule {
         if self.payload.is_some() && self.json.is_some() {
             problems.add(path, "", "can have only one of `payload` and `json`");
         }
+        // TOML has no null: it stands for a number that JSON does not have.
+        if self.json.as_ref().is_some_and(has_null) {
+            problems.add(format!("{path}.json"), "", "has a number that is `nan` or `inf`, which JSON does not have");
+        }
         for (name, time) in [("start", &self.start), ("end", &self.end)] {
             if let Some(text) = time.as_ref().filter(|text| DateTime::parse_from_rfc3339(text).is_err()) {
                 problems.add(
@@ -153,6 +157,15 @@ impl Schedule {
     }
 }
 
+fn has_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.iter().any(has_null),
+        Value::Object(fields) => fields.values().any(has_null),
+        _ => false,
+    }
+}
+
 fn default_namespace() -> String {
     Namespace::default().to_string()
 }
@@ -163,4 +176,25 @@ fn default_time_zone() -> String {
 
 fn default_catch_up_window() -> HumanDuration {
     HumanDuration(limits::CATCH_UP_DEFAULT)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Overrides, load};
+
+    #[test]
+    fn a_number_that_json_does_not_have_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (json, is_valid) in [("nan", false), ("{ a = [1, -inf] }", false), ("{ a = [1, -1.5] }", true)] {
+            let text = format!("[[schedule]]\nid = \"s\"\nevery = \"1h\"\nhandler = \"compute\"\njson = {json}\n");
+            std::fs::write(file.path(), text).unwrap();
+            match load(Some(file.path()), [], Overrides::default()) {
+                Ok(config) => assert!(is_valid && config.dump().contains("-1.5"), "{json}"),
+                Err(error) => {
+                    let fields: Vec<_> = error.problems().iter().map(|problem| &*problem.field).collect();
+                    assert!(!is_valid && fields == ["schedule[0].json"], "{error}");
+                }
+            }
+        }
+    }
 }
