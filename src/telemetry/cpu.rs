@@ -9,6 +9,8 @@ use std::path::Path;
 
 use tokio::time::Instant;
 
+use super::control_groups::{ControlGroups, number_of};
+
 /// Measures between two calls.
 #[derive(Debug)]
 pub struct CpuSampler(Reading);
@@ -58,12 +60,12 @@ impl Reading {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let status = read("/proc/self/status");
         let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default();
-        let (root, groups) = (Path::new("/sys/fs/cgroup"), read("/proc/self/cgroup"));
+        let groups = ControlGroups::of_this_process();
         Self {
             at: Instant::now(),
             cores: core_times(&read("/proc/stat"), allowed),
-            own_us: group_path(&groups).and_then(|path| used_us(&root.join(path))),
-            groups: quotas(root, &groups),
+            own_us: groups.version_2().next().and_then(|own| used_us(&own)),
+            groups: groups.version_2().filter_map(|group| quota(&group)).collect(),
         }
     }
 
@@ -109,22 +111,11 @@ fn core_times(stat: &str, allowed: &str) -> Option<CoreTimes> {
     })
 }
 
-/// The group of the process and those that contain it, as far as they are visible and have a quota.
-fn quotas(root: &Path, groups: &str) -> Vec<Quota> {
-    let groups = group_path(groups).into_iter().flat_map(|path| Path::new(path).ancestors());
-    groups.filter_map(|group| quota(&root.join(group))).collect()
-}
-
-/// The group of the process in version 2.
-fn group_path(groups: &str) -> Option<&str> {
-    groups.lines().find_map(|line| line.strip_prefix("0::/"))
-}
-
 fn used_us(group: &Path) -> Option<u64> {
-    let stat = fs::read_to_string(group.join("cpu.stat")).ok()?;
-    stat.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok())
+    number_of(&fs::read_to_string(group.join("cpu.stat")).ok()?, "usage_usec")
 }
 
+/// `None` if the group is not visible or has no quota.
 fn quota(group: &Path) -> Option<Quota> {
     let max = fs::read_to_string(group.join("cpu.max")).ok()?;
     let (quota, period) = max.trim().split_once(' ')?;
@@ -137,6 +128,7 @@ fn quota(group: &Path) -> Option<Quota> {
 mod tests {
     use std::time::Duration;
 
+    use super::super::control_groups::write;
     use super::*;
 
     const STAT: &str = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 100 10 40 800 30 5 5 10 7 7\ncpu1 0 0 0 1000 0 0 0 0 0 0\n\
@@ -153,21 +145,19 @@ mod tests {
     }
 
     #[test]
-    fn the_quota_of_each_group_that_has_one_is_read() {
+    fn the_quota_of_a_group_is_read_if_it_has_one() {
         let root = tempfile::tempdir().unwrap();
-        let write = |path: &str, text: &str| {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        write("a.slice/cpu.max", "150000 100000\n");
-        write("a.slice/cpu.stat", "usage_usec 7000\nuser_usec 1\n");
-        write("a.slice/b.service/cpu.max", "max 100000\n");
-        write("a.slice/b.service/cpu.stat", "usage_usec 5000\n");
-        assert_eq!(quotas(root.path(), "0::/a.slice/b.service\n"), [Quota { cores: 1.5, used_us: 7_000 }]);
-        assert_eq!(used_us(&root.path().join("a.slice/b.service")), Some(5_000));
-        assert_eq!(quotas(root.path(), "0::/\n"), []);
-        assert_eq!(quotas(root.path(), "4:cpu:/a.slice\n"), []);
+        let files = [
+            ("some/cpu.max", "150000 100000\n"),
+            ("some/cpu.stat", "usage_usec 7000\nuser_usec 1\n"),
+            ("none/cpu.max", "max 100000\n"),
+            ("none/cpu.stat", "usage_usec 5000\n"),
+        ];
+        write(root.path(), &files);
+        let quota_of = |group| quota(&root.path().join(group));
+        assert_eq!(quota_of("some"), Some(Quota { cores: 1.5, used_us: 7_000 }));
+        assert_eq!((quota_of("none"), quota_of("missing")), (None, None));
+        assert_eq!(used_us(&root.path().join("none")), Some(5_000));
     }
 
     /// The share between two readings that are two seconds apart, on four cores and with a quota of half a core.

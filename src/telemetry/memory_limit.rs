@@ -1,12 +1,9 @@
 //! The memory that this process may use, as its control groups limit it, and what is left of it.
-//!
-//! A container sees its own group as the root, a systemd unit sees its path. So the group of the process and all that
-//! contain it are read, as far as they are visible.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-const ROOT: &str = "/sys/fs/cgroup";
+use super::control_groups::{ControlGroups, number, number_of};
 
 /// A control group with a limit of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +21,7 @@ pub fn group_memory() -> Option<GroupMemory> {
 }
 
 fn own_groups() -> Vec<GroupMemory> {
-    read(Path::new(ROOT), &fs::read_to_string("/proc/self/cgroup").unwrap_or_default())
+    read(&ControlGroups::of_this_process())
 }
 
 /// Bytes of memory that the process may use: the limit of its control groups, or the machine's memory if that is less.
@@ -51,47 +48,35 @@ fn meminfo(text: &str, name: &str) -> Option<u64> {
 
 /// The files of one version of control groups.
 struct Version {
-    directory: PathBuf,
     limit: &'static str,
     used: &'static str,
-    /// Lines of `memory.stat` with bytes that can be dropped, that of files that were not used lately first.
+    /// In `memory.stat`, the bytes that can be dropped, those of files that were not used lately first.
     caches: &'static [&'static str],
 }
 
-fn read(root: &Path, groups: &str) -> Vec<GroupMemory> {
-    let found = groups.lines().filter_map(|line| {
-        let (_, rest) = line.split_once(':')?;
-        let (controllers, path) = rest.split_once(':')?;
-        let version = match controllers {
-            "" => Version {
-                directory: root.into(),
-                limit: "memory.max",
-                used: "memory.current",
-                caches: &["inactive_file ", "active_file ", "slab_reclaimable "],
-            },
-            _ if controllers.split(',').any(|name| name == "memory") => Version {
-                directory: root.join("memory"),
-                limit: "memory.limit_in_bytes",
-                used: "memory.usage_in_bytes",
-                caches: &["total_inactive_file ", "total_active_file "],
-            },
-            _ => return None,
-        };
-        let ancestors = Path::new(path.trim_start_matches('/')).ancestors();
-        Some(ancestors.filter_map(|group| version.read(&version.directory.join(group))).collect::<Vec<_>>())
-    });
-    found.flatten().collect()
+const VERSION_1: Version = Version {
+    limit: "memory.limit_in_bytes",
+    used: "memory.usage_in_bytes",
+    caches: &["total_inactive_file", "total_active_file"],
+};
+const VERSION_2: Version = Version {
+    limit: "memory.max",
+    used: "memory.current",
+    caches: &["inactive_file", "active_file", "slab_reclaimable"],
+};
+
+fn read(groups: &ControlGroups) -> Vec<GroupMemory> {
+    let older = groups.version_1("memory").filter_map(|group| VERSION_1.read(&group));
+    groups.version_2().filter_map(|group| VERSION_2.read(&group)).chain(older).collect()
 }
 
 impl Version {
     /// `None` if the group is not visible or has no limit: `max` in version 2, about 2^63 in version 1.
     fn read(&self, group: &Path) -> Option<GroupMemory> {
-        let number = |file| fs::read_to_string(group.join(file)).ok()?.trim().parse::<u64>().ok();
-        let limit = number(self.limit).filter(|limit| *limit < 1 << 60)?;
+        let limit = number(&group.join(self.limit)).filter(|limit| *limit < 1 << 60)?;
         let stat = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
-        let cache =
-            |name: &&str| stat.lines().find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok()).unwrap_or(0);
-        let used = number(self.used).unwrap_or(0);
+        let cache = |name: &&str| number_of(&stat, name).unwrap_or(0);
+        let used = number(&group.join(self.used)).unwrap_or(0);
         let kept = used.saturating_sub(self.caches.iter().map(cache).sum());
         let used = used.saturating_sub(self.caches.first().map_or(0, cache));
         Some(GroupMemory { limit, used, unused: limit.saturating_sub(kept) })
@@ -100,14 +85,11 @@ impl Version {
 
 #[cfg(test)]
 mod tests {
+    use super::super::control_groups::write;
     use super::*;
 
-    fn write(root: &Path, files: &[(&str, &str)]) {
-        for (path, text) in files {
-            let path = root.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
+    fn of(root: &Path, groups: &str) -> Vec<GroupMemory> {
+        read(&ControlGroups::new(root, groups))
     }
 
     #[test]
@@ -125,10 +107,10 @@ mod tests {
             ],
         );
         let outer = GroupMemory { limit: 1_000, used: 500, unused: 600 };
-        assert_eq!(read(root.path(), "0::/a.slice/b.service\n"), [outer]);
+        assert_eq!(of(root.path(), "0::/a.slice/b.service\n"), [outer]);
         let inner = GroupMemory { limit: 900, used: 100, unused: 800 };
-        assert_eq!(read(root.path(), "0::/a.slice/c.service\n"), [inner, outer]);
-        assert_eq!(read(root.path(), "0::/\n"), []);
+        assert_eq!(of(root.path(), "0::/a.slice/c.service\n"), [inner, outer]);
+        assert_eq!(of(root.path(), "0::/\n"), []);
     }
 
     #[test]
@@ -137,9 +119,9 @@ mod tests {
         let files = [("memory/memory.limit_in_bytes", "2000\n"), ("memory/memory.usage_in_bytes", "50\n")];
         write(root.path(), &files);
         let groups = "5:devices:/\n4:cpu,memory:/docker/1234\n0::/\n";
-        assert_eq!(read(root.path(), groups), [GroupMemory { limit: 2_000, used: 50, unused: 1_950 }]);
+        assert_eq!(of(root.path(), groups), [GroupMemory { limit: 2_000, used: 50, unused: 1_950 }]);
         write(root.path(), &[("memory/memory.limit_in_bytes", "9223372036854771712\n")]);
-        assert_eq!(read(root.path(), groups), []);
+        assert_eq!(of(root.path(), groups), []);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Log, metrics, traces, liveness, and health of the host.
 
+pub mod control_groups;
 pub mod cpu;
 pub mod export;
 pub mod fatal;

@@ -3,6 +3,7 @@
 use rustix::process::{Resource, getrlimit};
 
 use crate::config::{Config, Handler, MEMORY_BASE, Pool, PoolKind, UNWRITTEN_BYTES_MIN, unwritten_bytes};
+use crate::telemetry::control_groups::processes_max;
 use crate::telemetry::host::HostSampler;
 
 use super::report::Finding;
@@ -28,7 +29,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     let wanted = threads + workers + THREADS_BASE;
     // The kernel does not apply the limit of a user to root.
     let of_user = getrlimit(Resource::Nproc).current.filter(|_| !rustix::process::geteuid().is_root());
-    let processes = [of_user, container_pids_max()].into_iter().flatten().min();
+    let processes = [of_user, processes_max()].into_iter().flatten().min();
     vec![
         open_files(getrlimit(Resource::Nofile).current),
         processes_and_threads(wanted, processes),
@@ -58,13 +59,6 @@ fn task_memory(pool: &Pool, config: &Config, available: u64) -> Option<Finding> 
     let advice = "lower the size of the pool or limits.memory of its handlers; tasks do not start while less than \
                   limits.memory_reserve is unused";
     Some(Finding::warning("limits", text).with_advice(advice))
-}
-
-/// `pids.max` of this control group, if it is set.
-fn container_pids_max() -> Option<u64> {
-    let group = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = group.lines().find_map(|line| line.strip_prefix("0::"))?;
-    std::fs::read_to_string(format!("/sys/fs/cgroup{path}/pids.max")).ok()?.trim().parse().ok()
 }
 
 fn open_files(allowed: Option<u64>) -> Finding {
