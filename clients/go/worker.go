@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	lineshaftv1 "github.com/lineshaft/lineshaft/clients/go/lineshaftv1"
 )
 
@@ -157,6 +159,9 @@ func (w *Worker) ID() string { return w.id }
 func (w *Worker) Run(ctx context.Context) error {
 	if err := w.begin(); err != nil {
 		return err
+	}
+	if _, err := proto.Marshal(w.hello()); err != nil {
+		return fmt.Errorf("the pool, a label or a handler of the worker: %w", err)
 	}
 	signals := make(chan os.Signal, 2)
 	if len(w.signals) > 0 {

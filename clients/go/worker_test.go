@@ -69,6 +69,17 @@ func TestAWorkerIntroducesItself(t *testing.T) {
 	}
 }
 
+func TestAWorkerWithInvalidTextsDoesNotRun(t *testing.T) {
+	fake := startFakeServer(t)
+	for _, option := range []lineshaft.WorkerOption{lineshaft.WithWorkerPool("\xff"), lineshaft.WithWorkerLabel("zone", "\xff")} {
+		worker := newWorker(t, fake.address, option)
+		lineshaft.Handle(worker, "a", func(context.Context, int) (int, error) { return 0, nil })
+		if err := worker.Run(testContext(t)); err == nil || !strings.Contains(err.Error(), "contains invalid UTF-8") {
+			t.Errorf("the error is %v", err)
+		}
+	}
+}
+
 type request struct{ Number int }
 type response struct{ Square int }
 
