@@ -2,6 +2,7 @@
 
 import { createHash } from "node:crypto";
 import { contentOf } from "./content.js";
+import { text } from "./check.js";
 import { CallError, callError, ChecksumError, Code } from "./errors.js";
 import type { ReadArtifactRequest, ReadArtifactResponse } from "./gen/lineshaft/v1/artifact_service.js";
 import type { Artifact as WireArtifact } from "./gen/lineshaft/v1/task.js";
@@ -93,6 +94,8 @@ export async function upload(
   content: ArtifactContent,
   signal: AbortSignal,
 ): Promise<WireArtifact> {
+  text(target.name, "the name of the artifact");
+  text(contentType, "the content type of the artifact");
   const repeatable = contentOf(content);
   const first = UploadArtifactRequest.fromPartial({ ...target, contentType });
   const backoff = new Backoff();

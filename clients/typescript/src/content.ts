@@ -5,6 +5,7 @@ import { createReadStream } from "node:fs";
 import { type FileHandle, open, unlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { rule } from "./check.js";
 import type { ArtifactContent } from "./types.js";
 
 /** Of an artifact in one message. */
@@ -18,7 +19,13 @@ export interface Content {
   close(): Promise<void>;
 }
 
+const isContent = rule(
+  "bytes, a stream or an object with a path",
+  (value) => typeof value === "object" && value !== null && (Symbol.asyncIterator in value || value instanceof Uint8Array || "path" in value),
+);
+
 export function contentOf(content: ArtifactContent): Content {
+  isContent(content, "the content of the artifact");
   // A stream of a file has a path too.
   if (!(content instanceof Uint8Array) && Symbol.asyncIterator in content) return new StreamContent(content);
   const chunks = () =>

@@ -3,6 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Client, Worker } from "../src/index.js";
+import { upload as uploadTo } from "../src/artifact.js";
+import { channelOf } from "../src/client.js";
 import { submitRequest } from "../src/submit.js";
 
 const client = new Client("127.0.0.1:1");
@@ -53,6 +55,13 @@ test("an unknown field of a filter does not select all tasks", async () => {
   assert.throws(() => client.watch(filter), { message });
   await assert.rejects(client.delete(undefined as never), { message: "filter is undefined, must be an object" });
   await assert.rejects(client.delete({ states: "FAILED" as never }), { message: 'filter.states is "FAILED", must be an array' });
+});
+
+test("an artifact is refused if its name or content is of another type", async () => {
+  const upload = (name: unknown, content: unknown) =>
+    uploadTo(channelOf(client), { taskId: "a", token: "b", name: name as string, contentType: undefined }, content as never, new AbortController().signal);
+  await assert.rejects(upload(undefined, Buffer.from("x")), { message: "the name of the artifact is undefined, must be a string" });
+  for (const content of ["text", null, {}]) await assert.rejects(upload("a", content), { message: /^the content of the artifact is / });
 });
 
 test("other calls refuse such options too", async () => {

@@ -367,6 +367,31 @@ test("the slot is free while a task waits for others", async () => {
   assert(outcome?.$case === "result" && inside);
 });
 
+test("an attempt that waits for a slot can be stopped, and reports of its leftovers do no harm", async () => {
+  let [left, after]: [Promise<unknown>, boolean] = [Promise.resolve(), false];
+  const { stream } = await started(
+    worker()
+      .handle("parent", async (_, { suspend, signal }) => {
+        await suspend(Promise.resolve());
+        after = true;
+        signal.throwIfAborted();
+      })
+      .handle("leaver", (_, { suspend }) => void setImmediate(() => (left = suspend(Promise.resolve())))),
+  );
+  stream.assign("t", "parent");
+  await stream.expect("accepted");
+  await stream.expect("suspended");
+  await stream.expect("resuming");
+  assert.equal(after, false, "it waits for a slot");
+  stream.send({ $case: "cancel", value: { token: "t", reason: StopReason.CANCEL, grace: { seconds: 60n, nanos: 0 } } });
+  await stream.expect("cancelAcknowledged");
+  assert.equal((await stream.expect("finished")).outcome?.$case, "stopped");
+  stream.assign("u", "leaver");
+  await stream.expect("accepted");
+  await stream.expect("finished");
+  await left;
+});
+
 test("an attempt is accepted before its function can block the event loop", async () => {
   const directory = mkdtempSync(join(tmpdir(), "lineshaft-ts-"));
   const go = join(directory, "go");

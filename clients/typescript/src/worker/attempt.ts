@@ -70,6 +70,7 @@ export class Attempt {
   /** Asks the function to stop. `grace`: time after which it is stopped by force, if that is possible, in milliseconds. */
   stop(reason: StopReason, grace: number): void {
     this.#abort.abort(new DOMException(STOP_TEXTS[reason] ?? "the task was cancelled", "AbortError"));
+    this.slot.stop();
     clearTimeout(this.#grace);
     this.#grace = setTimeout(() => this.#force.abort(), grace);
   }
@@ -91,6 +92,7 @@ export class Attempt {
       if (this.#abort.isAborted) return { $case: "stopped", value: { method: StopMethod.TOKEN } };
       return failed(reasonOf(error), describe(error));
     } finally {
+      this.slot.stop();
       clearTimeout(this.#grace);
     }
   }

@@ -8,6 +8,7 @@ export class Slot {
   #waits = 0;
   #state: "held" | "released" | "requested" = "held";
   #resumed: (() => void)[] = [];
+  #isStopped = false;
 
   constructor(token: string, outbox: Outbox) {
     this.#token = token;
@@ -23,7 +24,7 @@ export class Slot {
     } finally {
       this.#waits--;
       if (this.#waits === 0 && this.#state === "released") this.#request();
-      if (this.#state === "requested") await new Promise<void>((resolve) => this.#resumed.push(resolve));
+      if (this.#state === "requested" && !this.#isStopped) await new Promise<void>((resolve) => this.#resumed.push(resolve));
     }
   }
 
@@ -32,6 +33,12 @@ export class Slot {
     this.#state = "held";
     for (const resolve of this.#resumed.splice(0)) resolve();
     if (this.#waits > 0) this.#release();
+  }
+
+  /** The attempt has to stop or has ended: nothing waits for a slot any more. */
+  stop(): void {
+    this.#isStopped = true;
+    for (const resolve of this.#resumed.splice(0)) resolve();
   }
 
   /** What a new stream has to be told. */
