@@ -22,6 +22,7 @@ mod scheduler;
 mod server;
 mod store;
 mod telemetry;
+mod threads;
 mod worker;
 
 pub use client::{CallError, Client, ClientBuilder, ClientChannel, Completed, ConnectError, Task, Watch};

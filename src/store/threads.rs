@@ -6,9 +6,6 @@ use std::thread::{Builder, JoinHandle};
 use super::error::StoreError;
 use crate::telemetry::panics;
 
-/// Niceness of background threads. With all cores busy they still get about a fifth of one.
-const BACKGROUND_NICENESS: i32 = 6;
-
 /// A named thread that is joined on drop. If it panics in a server, the process ends. Its owner must first drop whatever keeps the thread running.
 pub(super) struct OwnedThread(Option<JoinHandle<()>>);
 
@@ -38,10 +35,4 @@ impl Drop for OwnedThread {
             let _ = thread.join();
         }
     }
-}
-
-/// Lets threads that serve callers run before the calling thread when all cores are busy.
-pub(super) fn lower_priority() {
-    // Where the system does not allow it, calls are slower under load and nothing else changes.
-    let _ = rustix::process::setpriority_process(None, BACKGROUND_NICENESS);
 }

@@ -9,16 +9,17 @@ use std::path::{Path, PathBuf};
 use imports::Imports;
 
 /// Modules from the bottom up, each with those that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 18] = [
+const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("files", &[]),
+    ("threads", &[]),
     ("proto", &[]),
     ("model", &[]),
     ("function", &["model"]),
     ("telemetry", &["model"]),
     ("config", &["model", "telemetry"]),
-    ("store", &["files", "model", "telemetry"]),
+    ("store", &["files", "threads", "model", "telemetry"]),
     ("artifacts", &["files", "model", "telemetry"]),
-    ("runners", &["artifacts", "function", "files", "model", "telemetry"]),
+    ("runners", &["artifacts", "function", "files", "threads", "model", "telemetry"]),
     ("pool", &["artifacts", "runners", "model", "telemetry"]),
     ("scheduler", &["pool", "runners", "artifacts", "store", "model", "telemetry"]),
     ("api", &["artifacts", "proto", "scheduler", "model", "telemetry"]),

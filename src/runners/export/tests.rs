@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
+use rustix::process::getpriority_process;
 use serde_json::{Value, json};
 
 use super::attempt::{self, Summary};
@@ -181,6 +182,20 @@ async fn an_export_that_becomes_too_large_is_not_tried_again() {
         let failure = failure(park.query(query), &payload.to_string()).await;
         assert_eq!((failure.reason, failure.retryable), (FailureReason::ResultTooLarge, false), "{failure:?}");
     }
+}
+
+#[tokio::test]
+async fn an_export_lowers_the_priority_of_a_thread_of_its_own() {
+    let (park, directory, seen) = (Park::new(), tempfile::tempdir().unwrap(), Arc::new(Mutex::new(None)));
+    let here = || getpriority_process(None).unwrap();
+    let (before, reported) = (here(), Arc::clone(&seen));
+    let progress = Arc::new(move |_: f32, _: &str| *reported.lock() = Some(here()));
+    let run = Run { artifacts: artifacts(directory.path()), progress, ..run("") };
+    let outcome = ExportRunner::new(park.table()).unwrap().run(run).await.outcome;
+    assert!(matches!(outcome, Outcome::Completed(_)), "{outcome:?}");
+    let seen = seen.lock().unwrap();
+    assert!(seen > before || before == 19, "{seen} in the export, {before} here");
+    assert_eq!(here(), before, "the thread of the worker serves other tasks, too");
 }
 
 #[tokio::test]

@@ -8,7 +8,8 @@ use super::schema::SCHEMA;
 use super::state::JournalState;
 use crate::store::error::StoreError;
 use crate::store::sqlite::{keep_wal_on_close, open_writer, sqlite_error};
-use crate::store::threads::{OwnedThread, lower_priority};
+use crate::store::threads::OwnedThread;
+use crate::threads::lower_priority;
 
 // The sender is dropped before the thread is joined.
 pub(super) struct Checkpointer {

@@ -30,9 +30,10 @@ use crate::store::error::StoreError;
 use crate::store::page::{Page, PageCursor, PageSize};
 use crate::store::record::{ended_attempt, output_of};
 use crate::store::sqlite::{Readers, keep_wal_on_close, open_writer, sqlite_error, verify_structure};
-use crate::store::threads::{OwnedThread, lower_priority};
+use crate::store::threads::OwnedThread;
 use crate::store::traits::{Commit, FoundRequests, Journal, Projection};
 use crate::store::watermark::{Watermark, WatermarkRecord};
+use crate::threads::lower_priority;
 
 /// Memory for the pages that a transaction changes. A larger transaction writes pages early and reads them again.
 const CACHE_KIB: u32 = 32 << 10;
