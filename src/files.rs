@@ -1,6 +1,8 @@
 //! Files and directories that only the server's user can read. Nothing here is written through a symbolic link, so that
 //! who can write to a directory cannot choose what is overwritten.
 
+mod write_back;
+
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -9,6 +11,8 @@ use std::path::{Path, PathBuf};
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::fs::{Gid, Uid, fchown};
 use rustix::process::geteuid;
+
+pub use write_back::WriteBack;
 
 const FILE_MODE: u32 = 0o600;
 pub const DIRECTORY_MODE: u32 = 0o700;

@@ -1,11 +1,13 @@
 //! A file that an attempt writes, before it is an artifact.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
 use super::error::ArtifactError;
+use super::staged::StagedFile;
 use crate::model::{ArtifactLimits, ArtifactName};
 
 /// The bytes of all files of an attempt.
@@ -33,53 +35,35 @@ impl Budget {
     }
 }
 
-/// A new artifact. It can be written and read anywhere, as a file; put a `BufWriter` around it for small writes. It is kept with
-/// what it contains when the attempt completes, whether or not this was dropped before. All calls block.
+/// A file of an attempt; `None` once the attempt has completed.
+pub(super) type SharedFile = Arc<Mutex<Option<StagedFile>>>;
+
+/// A new artifact, which is written from start to end; put a `BufWriter` around it for small writes. It is kept with what it contains
+/// when the attempt completes, whether or not this was dropped before. All calls block.
 #[derive(Debug)]
 pub struct ArtifactFile {
-    pub(super) file: File,
+    pub(super) file: SharedFile,
     pub(super) name: ArtifactName,
     pub(super) budget: Arc<Budget>,
-    pub(super) position: u64,
-    /// Bytes that are counted in the budget.
-    pub(super) length: u64,
 }
 
 impl Write for ArtifactFile {
     /// # Errors
     /// As the system call, and [`ArtifactError`] beyond a limit.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let end = self.position.saturating_add(bytes.len() as u64);
-        let limit = self.budget.limits.file_bytes;
-        if end > limit {
+        let mut file = self.file.lock();
+        let Some(file) = &mut *file else { return Err(io::Error::other("the attempt has ended")) };
+        let (growth, limit) = (bytes.len() as u64, self.budget.limits.file_bytes);
+        if file.bytes().saturating_add(growth) > limit {
             return Err(ArtifactError::FileTooLarge { name: self.name.clone(), limit }.into());
         }
-        let growth = end.saturating_sub(self.length);
         self.budget.take(growth)?;
-        let written = self.file.write(bytes).inspect_err(|_| self.budget.give_back(growth))?;
-        self.position += written as u64;
-        let length = self.length.max(self.position);
-        self.budget.give_back(self.length + growth - length);
-        self.length = length;
+        let written = file.write(bytes).inspect_err(|_| self.budget.give_back(growth))?;
+        self.budget.give_back(growth - written as u64);
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl Seek for ArtifactFile {
-    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
-        self.position = self.file.seek(position)?;
-        Ok(self.position)
-    }
-}
-
-impl Read for ArtifactFile {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read(bytes)?;
-        self.position += read as u64;
-        Ok(read)
     }
 }

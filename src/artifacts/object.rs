@@ -1,50 +1,80 @@
 //! An object that is being written.
 
 use std::collections::HashSet;
+use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayloadMut};
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, PutPayloadMut};
 use parking_lot::Mutex;
 use ring::digest::{Context, SHA256};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
 use super::error::ArtifactError;
+use super::staged::{StagedFile, sha256_of};
 use crate::model::ArtifactName;
-use crate::telemetry::metrics::ArtifactCounts;
+
+/// Bytes that are read and written at once.
+pub(super) const PART_BYTES: u64 = 256 << 10;
 
 /// It does not exist before it is finished, and never if this is dropped.
 pub(super) struct NewObject {
-    objects: Arc<dyn ObjectStore>,
     key: Path,
-    /// `None` until there are more bytes than one part has.
-    upload: Option<Box<dyn MultipartUpload>>,
+    name: ArtifactName,
+    target: Target,
     part: PutPayloadMut,
     part_bytes: u64,
-    hash: Context,
     bytes: u64,
     bytes_max: u64,
-    name: ArtifactName,
-    counts: Arc<ArtifactCounts>,
+}
+
+enum Target {
+    /// In the directory of the store; `None` after a failure.
+    File(Option<StagedFile>),
+    Upload(Upload),
+}
+
+/// Writes an object through the interface of all object stores.
+pub(super) struct Upload {
+    objects: Arc<dyn ObjectStore>,
+    /// `None` until there are more bytes than one part has.
+    parts: Option<Box<dyn MultipartUpload>>,
+    hash: Box<Context>,
     uploading: Option<UploadGuard>,
 }
 
-impl NewObject {
-    pub fn new(
-        objects: Arc<dyn ObjectStore>,
+/// What is complete.
+pub(super) enum Complete {
+    /// It is not in the store yet.
+    File {
         key: Path,
         name: ArtifactName,
-        part_bytes: u64,
+        file: StagedFile,
+    },
+    Upload {
+        bytes: u64,
+        sha256: [u8; 32],
+    },
+}
+
+impl NewObject {
+    pub fn staged(key: Path, name: ArtifactName, bytes_max: u64, file: StagedFile) -> Self {
+        let target = Target::File(Some(file));
+        Self { key, name, target, part: PutPayloadMut::new(), part_bytes: PART_BYTES, bytes: 0, bytes_max }
+    }
+
+    pub fn upload(
+        key: Path,
+        name: ArtifactName,
         bytes_max: u64,
-        counts: Arc<ArtifactCounts>,
+        (objects, part_bytes): (Arc<dyn ObjectStore>, u64),
         uploading: UploadGuard,
     ) -> Self {
-        let (part, hash) = (PutPayloadMut::new(), Context::new(&SHA256));
-        let (upload, uploading) = (None, Some(uploading));
-        Self { objects, key, upload, part, part_bytes, hash, bytes: 0, bytes_max, name, counts, uploading }
+        let (hash, uploading) = (Box::new(Context::new(&SHA256)), Some(uploading));
+        let target = Target::Upload(Upload { objects, parts: None, hash, uploading });
+        Self { key, name, target, part: PutPayloadMut::new(), part_bytes, bytes: 0, bytes_max }
     }
 
     pub fn bytes(&self) -> u64 {
@@ -56,48 +86,82 @@ impl NewObject {
         if self.bytes > self.bytes_max {
             return Err(ArtifactError::FileTooLarge { name: self.name.clone(), limit: self.bytes_max });
         }
-        self.hash.update(&part);
+        if let Target::Upload(upload) = &mut self.target {
+            upload.hash.update(&part);
+        }
         self.part.push(part);
         if self.part.content_length() as u64 >= self.part_bytes { self.write_part().await } else { Ok(()) }
     }
 
     async fn write_part(&mut self) -> Result<(), ArtifactError> {
-        let upload = match &mut self.upload {
-            Some(upload) => upload,
+        let part = std::mem::take(&mut self.part).freeze();
+        match &mut self.target {
+            Target::Upload(upload) => Ok(upload.put_part(&self.key, part).await?),
+            Target::File(target) => {
+                let Some(mut file) = target.take() else { return Err(self.unwritten()) };
+                let write = move || part.iter().try_for_each(|bytes| file.write_all(bytes)).map(|()| file);
+                *target = Some(blocking(write).await.map_err(ArtifactError::io("write", &self.name))?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes the rest. An upload is durable then.
+    pub async fn complete(mut self) -> Result<Complete, ArtifactError> {
+        let is_in_parts = !matches!(&self.target, Target::Upload(Upload { parts: None, .. }));
+        if is_in_parts && !self.part.is_empty() {
+            self.write_part().await?;
+        }
+        match &mut self.target {
+            Target::File(file) => match file.take() {
+                Some(file) => Ok(Complete::File { key: self.key, name: self.name, file }),
+                None => Err(self.unwritten()),
+            },
+            Target::Upload(upload) => {
+                let sha256 = upload.complete(&self.key, std::mem::take(&mut self.part).freeze()).await?;
+                Ok(Complete::Upload { bytes: self.bytes, sha256 })
+            }
+        }
+    }
+
+    /// A write was tried again after an error.
+    fn unwritten(&self) -> ArtifactError {
+        ArtifactError::io("write", &self.name)(io::Error::other("an earlier write failed"))
+    }
+}
+
+impl Upload {
+    async fn put_part(&mut self, key: &Path, part: PutPayload) -> object_store::Result<()> {
+        let parts = match &mut self.parts {
+            Some(parts) => parts,
             none => {
-                let (objects, key) = (Arc::clone(&self.objects), self.key.clone());
+                let (objects, key) = (Arc::clone(&self.objects), key.clone());
                 // In a directory, it creates directories and waits until they are durable.
                 let begun = blocking(move || Handle::current().block_on(objects.put_multipart(&key))).await?;
                 none.insert(begun)
             }
         };
-        Ok(upload.put_part(std::mem::take(&mut self.part).freeze()).await?)
+        parts.put_part(part).await
     }
 
-    /// Makes the object durable. Returns its size and its SHA-256.
-    pub async fn finish(mut self) -> Result<(u64, [u8; 32]), ArtifactError> {
-        if self.upload.is_some() && !self.part.is_empty() {
-            self.write_part().await?;
-        }
-        match &mut self.upload {
-            Some(upload) => upload.complete().await?,
-            None => self.objects.put(&self.key, std::mem::take(&mut self.part).freeze()).await?,
+    /// `only` is the whole object if no part was written.
+    async fn complete(&mut self, key: &Path, only: PutPayload) -> object_store::Result<[u8; 32]> {
+        match &mut self.parts {
+            Some(parts) => parts.complete().await?,
+            None => self.objects.put(key, only).await?,
         };
-        self.upload = None;
-        self.counts.stored.fetch_add(1, Ordering::Relaxed);
-        let mut sha256 = [0; 32];
-        sha256.copy_from_slice(self.hash.clone().finish().as_ref());
-        Ok((self.bytes, sha256))
+        self.parts = None;
+        Ok(sha256_of(&self.hash))
     }
 }
 
-impl Drop for NewObject {
+impl Drop for Upload {
     fn drop(&mut self) {
         // A store in a network keeps the parts of an upload until it is aborted.
-        let (Some(mut upload), Ok(runtime)) = (self.upload.take(), Handle::try_current()) else { return };
+        let (Some(mut parts), Ok(runtime)) = (self.parts.take(), Handle::try_current()) else { return };
         let uploading = self.uploading.take();
         runtime.spawn(async move {
-            if let Err(error) = upload.abort().await {
+            if let Err(error) = parts.abort().await {
                 tracing::warn!(%error, "failed to abort the upload of an artifact");
             }
             drop(uploading);

@@ -1,11 +1,12 @@
 //! The object store, and the files of attempts on their way to it.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{GetOptions, GetResult, GetResultPayload, ObjectMeta, ObjectStore, ObjectStoreExt};
 use parking_lot::Mutex;
-use tokio::sync::{OnceCell, Semaphore, mpsc};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit, mpsc};
 
 use super::error::ArtifactError;
 use super::file::Budget;
@@ -25,17 +26,17 @@ use super::keys;
 use super::known::Known;
 use super::leftovers;
 use super::link::LinkKey;
-use super::object::{NewObject, Uploading, blocking};
+use super::object::{Complete, NewObject, PART_BYTES, Uploading, blocking};
 use super::s3::{self, Bucket};
-use crate::files::{create_private_directory, random_name, remove_if_present, require_private_directory};
+use super::staged::StagedFile;
+use crate::files::require_private_directory;
 use crate::model::{ArtifactLimits, ArtifactName, Event, Namespace, StoreId, TaskId};
 use crate::telemetry::metrics::ArtifactCounts;
 
-/// Bytes that are read and written at once.
-pub(super) const PART_BYTES: u64 = 256 << 10;
 /// Files of attempts that are copied at a time: more would not make a disk faster.
 const COPIES_MAX: usize = 8;
-const FILE_MODE: u32 = 0o600;
+/// The directory of all objects.
+const OBJECTS: &str = "objects";
 
 pub struct Options {
     /// Created when it is first used.
@@ -146,32 +147,105 @@ impl ArtifactStore {
     }
 
     /// A new file without a name, whose space is free again once it is closed. Blocks.
-    pub(super) fn new_file(&self) -> Result<File, ArtifactError> {
+    pub(super) fn new_file(&self) -> Result<StagedFile, ArtifactError> {
         let directory = self.0.options.directory.join("staging");
-        new_file_in(&directory).map_err(|source| ArtifactError::Directory { path: directory, source })
+        let created = StagedFile::create(&directory, self.0.options.bucket.is_some());
+        created.map_err(|source| ArtifactError::Directory { path: directory, source })
+    }
+
+    /// Waits for the turn to store a file of an attempt.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        self.0.copies.acquire().await.ok()
+    }
+
+    /// Makes a file of this server an object, durably. Returns its size and its SHA-256.
+    pub(super) async fn keep(
+        &self,
+        key: &Path,
+        name: &ArtifactName,
+        file: StagedFile,
+    ) -> Result<(u64, [u8; 32]), ArtifactError> {
+        let bytes = file.bytes();
+        let file = if file.is_linkable() {
+            match self.link(key, name, file).await? {
+                Ok(sha256) => return Ok((bytes, sha256)),
+                Err(file) => file,
+            }
+        } else {
+            file
+        };
+        let object = self.create_upload(key.clone(), name, bytes).await?;
+        // It is an upload, which does not come here again.
+        Box::pin(self.fill(object, name, file.into_file())).await
+    }
+
+    /// Gives a file the name of an object, and returns its SHA-256. It comes back if it must be copied.
+    async fn link(
+        &self,
+        key: &Path,
+        name: &ArtifactName,
+        file: StagedFile,
+    ) -> Result<Result<[u8; 32], StagedFile>, ArtifactError> {
+        self.objects().await?;
+        let failed = ArtifactError::io("store", name);
+        // First, because it takes long, and nothing must be left of an attempt that is stopped meanwhile.
+        let file = blocking(move || file.sync().map(|()| file)).await.map_err(&failed)?;
+        let path = self.0.options.directory.join(OBJECTS).join(key.as_ref());
+        let uploading = self.0.uploading.guard(key.clone());
+        let link = move || {
+            let _uploading = uploading;
+            if let Err(error) = file.link(&path) {
+                tracing::info!(path = %path.display(), %error, "failed to move a file into the object store; copying it");
+                return Ok(Err(file));
+            }
+            file.sync_name(&path).map(|()| Ok(file.sha256()))
+        };
+        let linked = blocking(link).await.map_err(failed)?;
+        if linked.is_ok() {
+            self.counts().stored.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(linked)
     }
 
     /// Copies a file to the store, durably. Returns its size and its SHA-256.
     ///
     /// # Errors
     /// Also if it has more than `bytes_max`.
-    pub(super) async fn put(
+    pub(super) async fn copy(
         &self,
         key: &Path,
         name: &ArtifactName,
         file: File,
         bytes_max: u64,
     ) -> Result<(u64, [u8; 32]), ArtifactError> {
-        // The semaphore is never closed.
-        let _turn = self.0.copies.acquire().await;
-        let mut object = self.create(key.clone(), name, bytes_max).await?;
+        self.fill(self.create(key.clone(), name, bytes_max).await?, name, file).await
+    }
+
+    async fn fill(
+        &self,
+        mut object: NewObject,
+        name: &ArtifactName,
+        file: File,
+    ) -> Result<(u64, [u8; 32]), ArtifactError> {
         let file = Arc::new(file);
         loop {
             let part = read_part(&file, name, object.bytes(), PART_BYTES).await?;
             if part.is_empty() {
-                return object.finish().await;
+                return self.finish(object).await;
             }
             object.write(part).await?;
+        }
+    }
+
+    /// Makes an object durable. Returns its size and its SHA-256.
+    pub(super) async fn finish(&self, object: NewObject) -> Result<(u64, [u8; 32]), ArtifactError> {
+        match object.complete().await? {
+            Complete::File { key, name, file } => self.keep(&key, &name, file).await,
+            Complete::Upload { bytes, sha256 } => {
+                self.counts().stored.fetch_add(1, Ordering::Relaxed);
+                Ok((bytes, sha256))
+            }
         }
     }
 
@@ -182,14 +256,24 @@ impl ArtifactStore {
         name: &ArtifactName,
         bytes_max: u64,
     ) -> Result<NewObject, ArtifactError> {
-        let objects = self.objects().await?;
+        if self.0.options.bucket.is_none() {
+            let store = self.clone();
+            let file = blocking(move || store.new_file()).await?;
+            if file.is_linkable() {
+                return Ok(NewObject::staged(key, name.clone(), bytes_max, file));
+            }
+        }
+        self.create_upload(key, name, bytes_max).await
+    }
+
+    async fn create_upload(&self, key: Path, name: &ArtifactName, bytes_max: u64) -> Result<NewObject, ArtifactError> {
         let part_bytes = match self.0.options.bucket {
             Some(_) => s3::part_bytes(bytes_max),
             None => PART_BYTES,
         };
-        let counts = Arc::clone(self.counts());
+        let target = (self.objects().await?, part_bytes);
         let uploading = self.0.uploading.guard(key.clone());
-        Ok(NewObject::new(objects, key, name.clone(), part_bytes, bytes_max, counts, uploading))
+        Ok(NewObject::upload(key, name.clone(), bytes_max, target, uploading))
     }
 
     /// The bytes of an attempt, which its uploads that are under way share; `used` are those of its objects.
@@ -258,7 +342,7 @@ impl ArtifactStore {
             let Inner { options, uploading, .. } = &*store.0;
             let directory = &options.directory;
             let removed = leftovers::remove_staged(&directory.join("staging"));
-            let found = removed.and_then(|()| leftovers::find(&directory.join("objects"), uploading));
+            let found = removed.and_then(|()| leftovers::find(&directory.join(OBJECTS), uploading));
             found.map_err(|source| ArtifactError::Directory { path: directory.clone(), source })
         });
         let found = in_directory.await?;
@@ -291,25 +375,11 @@ impl ArtifactStore {
             let StoreId(number) = self.0.store_id.get().copied().unwrap_or(StoreId(0));
             return Ok(s3::open(bucket, &format!("{number:016x}"))?);
         }
-        let directory = directory.join("objects");
+        let directory = directory.join(OBJECTS);
         prepare(&directory).map_err(|source| ArtifactError::Directory { path: directory.clone(), source })?;
         let opened = LocalFileSystem::new_with_prefix(&directory)?;
         Ok(Arc::new(opened.with_fsync(true).with_automatic_cleanup(true)))
     }
-}
-
-fn new_file_in(directory: &std::path::Path) -> io::Result<File> {
-    let path = directory.join(random_name()?);
-    let open = || OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(&path);
-    let file = match open() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            create_private_directory(directory)?;
-            open()?
-        }
-        opened => opened?,
-    };
-    remove_if_present(&path)?;
-    Ok(file)
 }
 
 /// Creates the directory durably.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -134,13 +135,6 @@ async fn artifacts_are_stored_with_size_and_checksum_and_read_in_parts() {
     let content: Vec<u8> = (0..700_000_u32).map(|n| n.to_le_bytes()[1]).collect();
     let mut file = attempt.create("一覧.bin", Some("application/x-list")).unwrap();
     file.write_all(&content).unwrap();
-    // As a program that writes a header at the end.
-    file.seek(SeekFrom::Start(3)).unwrap();
-    file.write_all(b"HEAD").unwrap();
-    let mut back = [0; 2];
-    file.read_exact(&mut back).unwrap();
-    assert_eq!(back, content[7..9]);
-    let content = [&content[..3], b"HEAD", &content[7..]].concat();
     drop(attempt.create("empty.csv", None).unwrap());
     assert_eq!(fixture.files().len(), 0, "files without names");
     let artifacts = attempt.store().await.unwrap().unwrap();
@@ -209,9 +203,6 @@ async fn limits_are_named_and_another_attempt_would_exceed_them_too() {
     let expected = "artifact \"first\" has more than 1048576 bytes, which is the limit (`artifacts.file_bytes`)";
     assert_eq!(error.to_string(), expected);
     first.write_all(&vec![0; 1 << 20]).unwrap();
-    // Written again, it takes no more.
-    first.seek(SeekFrom::Start(0)).unwrap();
-    first.write_all(&vec![1; 1 << 20]).unwrap();
     let mut second = attempt.create("second", None).unwrap();
     second.write_all(&vec![0; 1 << 19]).unwrap();
     let error = second.write_all(&[0]).unwrap_err();
@@ -256,6 +247,76 @@ async fn a_file_of_a_program_counts_with_what_it_contains_when_it_is_copied() {
     assert_eq!(failure.reason, FailureReason::ResultTooLarge, "{}", failure.message);
     fs::remove_file(path).unwrap();
     tokio::task::yield_now().await;
+}
+
+/// What a file without a name has in the end: the same number, and one name.
+#[tokio::test]
+async fn a_file_of_the_server_is_moved_to_the_store_and_takes_no_more() {
+    let fixture = Fixture::new();
+    let attempt = fixture.attempt(1);
+    let mut file = attempt.create("a", None).unwrap();
+    file.write_all(b"complete").unwrap();
+    let written = file.file.lock().as_ref().unwrap().inode();
+    attempt.copy("b", None, &b"copied"[..]).unwrap();
+    let artifacts = attempt.store().await.unwrap().unwrap();
+    file.write_all(b"late").unwrap_err();
+    assert_eq!(fixture.read(1, "a", 0..12).await.unwrap(), b"complete");
+    assert_eq!(artifacts.files[0].sha256, digest(&SHA256, b"complete").as_ref());
+    assert_eq!(artifacts.files[1].sha256, digest(&SHA256, b"copied").as_ref());
+    let found: Vec<_> = fixture.files().iter().map(|path| fs::metadata(path).unwrap()).collect();
+    assert_eq!((found.len(), fixture.store.counts().stored.load(Ordering::Relaxed)), (2, 2));
+    assert!(found.iter().any(|found| found.ino() == written), "it was copied");
+    assert!(found.iter().all(|found| found.nlink() == 1 && found.mode() & 0o777 == 0o600), "{found:?}");
+}
+
+#[tokio::test]
+async fn a_file_of_a_program_is_copied_since_it_can_have_other_names() {
+    let fixture = Fixture::new();
+    let left = tempfile::tempdir().unwrap();
+    let [path, other_name] = ["left", "other"].map(|name| left.path().join(name));
+    fs::write(&path, "left").unwrap();
+    fs::hard_link(&path, &other_name).unwrap();
+    let attempt = fixture.attempt(1);
+    attempt.add("left", fs::File::open(&path).unwrap()).unwrap();
+    let artifacts = attempt.store().await.unwrap().unwrap();
+    fs::write(&other_name, "evil").unwrap();
+    assert_eq!(fixture.read(1, "left", 0..9).await.unwrap(), b"left");
+    assert_eq!(artifacts.files[0].sha256, digest(&SHA256, b"left").as_ref());
+    assert_eq!(fs::metadata(&fixture.files()[0]).unwrap().nlink(), 1);
+}
+
+#[tokio::test]
+async fn a_file_is_copied_to_another_file_system() {
+    let (fixture, shared) = (Fixture::new(), Path::new("/dev/shm"));
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
+    let Ok(elsewhere) = tempfile::tempdir_in(shared) else { return };
+    if device(elsewhere.path()) == device(fixture.directory.path()) {
+        return;
+    }
+    fs::create_dir(fixture.directory.path().join("objects")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), fixture.directory.path().join("objects/default")).unwrap();
+    let attempt = fixture.attempt(1);
+    attempt.create("a", None).unwrap().write_all(&vec![7; 600_000]).unwrap();
+    let artifacts = attempt.store().await.unwrap().unwrap();
+    assert_eq!(artifacts.files[0].sha256, digest(&SHA256, &vec![7; 600_000]).as_ref());
+    assert_eq!(fixture.read(1, "a", 0..600_000).await.unwrap(), vec![7; 600_000]);
+    assert_eq!(fixture.files().len(), 1);
+    assert_eq!(fixture.store.counts().stored.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn an_upload_replaces_an_earlier_one_with_its_name() {
+    let fixture = Fixture::new();
+    let spec = TaskSpec { id: id(), options: Arc::new(TaskOptions::sample()), payload: Box::default(), extras: None };
+    for content in ["first", "second"] {
+        let name = ArtifactName::parse("a").unwrap();
+        let mut upload = fixture.store.upload(&spec, 1, name, "text/plain".into()).await.unwrap();
+        upload.write(content.into()).await.unwrap();
+        let stored = upload.finish().await.unwrap();
+        assert_eq!(stored.sha256, digest(&SHA256, content.as_bytes()).as_ref());
+        assert_eq!(fixture.read(1, "a", 0..9).await.unwrap(), content.as_bytes());
+    }
+    assert_eq!(fixture.files().len(), 1);
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ impl ArtifactUpload {
     /// [`ArtifactError`] if the store fails.
     pub async fn finish(self) -> Result<Artifact, ArtifactError> {
         let Self { object, store, task, name, content_type, .. } = self;
-        let (bytes, sha256) = object.finish().await?;
+        let (bytes, sha256) = store.finish(object).await?;
         // The attempt may have ended meanwhile.
         store.request_check(task);
         Ok(Artifact { name, content_type, bytes, sha256 })

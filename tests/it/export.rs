@@ -176,29 +176,32 @@ async fn an_export_whose_server_is_killed_begins_anew() {
 
 #[tokio::test]
 async fn a_file_that_is_stored_when_its_server_is_killed_is_written_again() {
-    const STORING: &str = "sync hang #1";
-    let faults = Faults::new();
-    let variables = faults.variables();
-    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, &**value)).collect();
-    faults.set(&[STORING]);
-    let mut server = start_in(tempfile::tempdir().unwrap(), ENDLESS, &variables);
-    set_rows(&server, 25_000);
-    let id = server.submit(task("write-on", "{}")).await;
-    faults.wait_applied(STORING, 1).await;
-    let unfinished = server.get(&id).await;
-    assert_eq!((unfinished.state(), unfinished.artifacts.len()), (TaskState::Running, 0));
-    server.kill9();
-    assert_eq!(files(&server.path("data/artifacts/objects")).len(), 1, "the copy is unfinished");
-    faults.clear();
-    server.start_again();
-    let ended = server.wait_finished(&id).await;
-    assert_eq!((ended.state(), ended.attempt), (TaskState::Completed, 1), "{ended:?}");
-    let only_the_second = async || {
-        let files = files(&server.path("data/artifacts/objects"));
-        check(files.len() == 1, || format!("{files:?}"))
-    };
-    eventually(only_the_second).await;
-    assert_eq!(artifact(&server, &id), numbers(25_000).as_bytes());
+    // The file, which has no name yet, and the directory of its task, when it has one.
+    for (storing, names) in [("sync hang (deleted)", 0), ("sync hang /write-on", 1)] {
+        let faults = Faults::new();
+        let variables = faults.variables();
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, &**value)).collect();
+        faults.set(&[storing]);
+        let mut server = start_in(tempfile::tempdir().unwrap(), ENDLESS, &variables);
+        set_rows(&server, 25_000);
+        let request = v1::SubmitTaskRequest { task_id: "write-on".to_owned(), ..task("write-on", "{}") };
+        let id = server.submit(request).await;
+        faults.wait_applied(storing, 1).await;
+        let unfinished = server.get(&id).await;
+        assert_eq!((unfinished.state(), unfinished.artifacts.len()), (TaskState::Running, 0));
+        server.kill9();
+        assert_eq!(files(&server.path("data/artifacts")).len(), names, "{storing}");
+        faults.clear();
+        server.start_again();
+        let ended = server.wait_finished(&id).await;
+        assert_eq!((ended.state(), ended.attempt), (TaskState::Completed, 1), "{ended:?}");
+        let only_the_second = async || {
+            let files = files(&server.path("data/artifacts/objects"));
+            check(files.len() == 1, || format!("{files:?}"))
+        };
+        eventually(only_the_second).await;
+        assert_eq!(artifact(&server, &id), numbers(25_000).as_bytes());
+    }
 }
 
 #[tokio::test]
