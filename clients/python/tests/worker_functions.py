@@ -70,5 +70,9 @@ def end_child() -> list[int]:
         if number == signal.SIGINT:  # Its exception must not hit the start of the child.
             os.read(sleeps, 1)
         os.kill(child, number)
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
+            time.sleep(0.01)
+            if number == signal.SIGINT:  # Python may miss it between its last check and the sleep.
+                os.kill(child, number)
+        codes.append(os.waitstatus_to_exitcode(ended[1]))
     return codes

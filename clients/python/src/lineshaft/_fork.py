@@ -123,17 +123,19 @@ _signals: dict[int, tuple[Any, Any]] = {}  # by number: the handler of the worke
 
 def handle_signals(handlers: Mapping[int, Callable[[int, FrameType | None], None]]) -> None:
     """Installs signal handlers that forked processes do not inherit. In the main thread."""
-    for number, handler in handlers.items():
-        _signals[number] = (handler, signal.signal(number, handler))
+    with _lock:  # No fork sees a handler that is not noted yet.
+        for number, handler in handlers.items():
+            _signals[number] = (handler, signal.signal(number, handler))
 
 
 def restore_signals() -> None:
     """Installs the handlers from before again, except where the program has installed its own meanwhile."""
-    for number, (handler, before) in _signals.items():
-        if signal.getsignal(number) is handler:
-            # None: not installed from Python.
-            signal.signal(number, signal.SIG_DFL if before is None else before)
-    _signals.clear()
+    with _lock:
+        for number, (handler, before) in _signals.items():
+            if signal.getsignal(number) is handler:
+                # None: not installed from Python.
+                signal.signal(number, signal.SIG_DFL if before is None else before)
+        _signals.clear()
 
 
 _mask: set[int] | None = None
