@@ -61,6 +61,9 @@ pub(super) struct HandleInner {
 /// Memory of a request besides its parts of variable size: the message, its events and the reply.
 const REQUEST_BYTES: u64 = 512;
 
+/// As [`REQUEST_BYTES`], of each task of a request for several.
+const EACH_BYTES: usize = 384;
+
 pub(super) fn request_bytes(spec: &TaskSpec) -> u64 {
     REQUEST_BYTES + (spec.payload.len() + spec.attached_bytes()) as u64
 }
@@ -117,6 +120,28 @@ impl Handle {
     /// `TaskNotFound`, `TaskFinished`, `StoreUnavailable`.
     pub async fn cancel(&self, cancel: CancelCommand) -> Result<(TaskState, Revision), Refusal> {
         self.execute(cancel.reason.len(), |reply| Request::Cancel { cancel, reply }).await
+    }
+
+    /// [`Handle::cancel`] for each of these tasks, in one message: at most a page of them.
+    ///
+    /// # Errors
+    /// `StoreUnavailable`, `MemoryFull`.
+    pub async fn cancel_each(&self, cancels: Vec<CancelCommand>) -> Result<Vec<Result<TaskState, Refusal>>, Refusal> {
+        let bytes = cancels.iter().map(|cancel| EACH_BYTES + cancel.reason.len()).sum();
+        self.execute(bytes, |reply| Request::CancelEach { cancels, reply }).await
+    }
+
+    /// [`Handle::update_task`] for each of these tasks, in one message: at most a page of them.
+    ///
+    /// # Errors
+    /// `StoreUnavailable`, `MemoryFull`.
+    pub async fn update_each(
+        &self,
+        tasks: Vec<TaskId>,
+        update: TaskUpdate,
+    ) -> Result<Vec<Result<TaskState, Refusal>>, Refusal> {
+        let (bytes, update) = (tasks.len() * (EACH_BYTES + update.bytes()), Box::new(update));
+        self.execute(bytes, |reply| Request::UpdateEach { tasks, update, reply }).await
     }
 
     /// Updates a task that has not started, and returns its new state.

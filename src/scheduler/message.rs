@@ -64,10 +64,19 @@ pub(super) enum Request {
         cancel: CancelCommand,
         reply: Reply<(TaskState, Revision)>,
     },
+    CancelEach {
+        cancels: Vec<CancelCommand>,
+        reply: Reply<Vec<Result<TaskState, Refusal>>>,
+    },
     Update {
         task: TaskId,
         update: Box<TaskUpdate>,
         reply: Reply<(TaskState, Revision)>,
+    },
+    UpdateEach {
+        tasks: Vec<TaskId>,
+        update: Box<TaskUpdate>,
+        reply: Reply<Vec<Result<TaskState, Refusal>>>,
     },
     Delete {
         filter: TaskFilter,

@@ -64,6 +64,12 @@ impl Service {
                 let result = self.check_store().and_then(|()| self.cancel(now, cancel, out));
                 self.reply_when_durable(reply, result);
             }
+            Request::CancelEach { cancels, reply } => {
+                self.each(now, cancels, |service, cancel, out| service.cancel(now, cancel, out), reply, out);
+            }
+            Request::UpdateEach { tasks, update, reply } => {
+                self.each(now, tasks, |service, id, out| service.update_task(now, &id, &update, out), reply, out);
+            }
             Request::Update { task, update, reply } => {
                 let result = self.check_store().and_then(|()| self.update_task(now, &task, &update, out));
                 self.reply_when_durable(reply, result);
@@ -121,6 +127,26 @@ impl Service {
             Err(refusal) if !depends_on_state(&refusal) => send(reply, Err(refusal)),
             result => self.pending.effects.replies.push(PendingReply::new(reply, result)),
         }
+    }
+
+    /// Makes a decision about each task, which may belong to another commit. Replies when all of them are durable.
+    fn each<C, T: Send + 'static>(
+        &mut self,
+        now: Timestamp,
+        commands: Vec<C>,
+        decide: impl Fn(&mut Self, C, &mut Decisions) -> Result<(T, Revision), Refusal>,
+        reply: Reply<Vec<Result<T, Refusal>>>,
+        out: &mut Decisions,
+    ) {
+        let result = self.check_store().map(|()| {
+            let decide = |command| {
+                let result = decide(self, command, out);
+                self.stage(now, out);
+                result.map(|(done, _)| done)
+            };
+            commands.into_iter().map(decide).collect()
+        });
+        self.reply_when_durable(reply, result);
     }
 
     /// Refuses changes while the store refuses writes.

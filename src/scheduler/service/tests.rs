@@ -172,9 +172,7 @@ impl Fixture {
     }
 
     fn cancel(&self, id: &str) -> impl Future<Output = Result<(), Refusal>> + Send + use<> {
-        let (handle, id) = (self.handle.clone(), TaskId::parse(id).unwrap());
-        let cancel =
-            CancelCommand { id, reason: "".into(), by: "test".into(), mode: CancelMode::Graceful, grace: None };
+        let (handle, cancel) = (self.handle.clone(), cancel(id));
         async move { handle.cancel(cancel).await.map(drop) }
     }
 
@@ -197,6 +195,11 @@ impl Fixture {
 fn spec(id: &str) -> TaskSpec {
     let options = TaskOptions { pool: PoolName::parse("default").unwrap(), ..TaskOptions::sample() };
     TaskSpec { id: TaskId::parse(id).unwrap(), options: Arc::new(options), payload: Box::default(), extras: None }
+}
+
+fn cancel(id: &str) -> CancelCommand {
+    let id = TaskId::parse(id).unwrap();
+    CancelCommand { id, reason: "".into(), by: "test".into(), mode: CancelMode::Graceful, grace: None }
 }
 
 fn with_extras(spec: TaskSpec, extras: TaskExtras) -> TaskSpec {
@@ -283,6 +286,29 @@ async fn a_cancel_is_refused_after_the_end_that_refuses_it_is_durable() {
     // The next commit contains the ends.
     fixture.journal.release().await;
     assert!(matches!(finished.await, Err(Refusal::TaskFinished(_))));
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_cancel_of_many_tasks_has_a_result_for_each_when_all_are_durable() {
+    let fixture = Fixture::start();
+    let submitted = fixture.handle.submit(many("a"));
+    fixture.handled().await;
+    fixture.journal.release().await;
+    submitted.await.unwrap();
+    fixture.cancel("a1").await.unwrap();
+    let ids = (0..MANY).map(|n| format!("a{n}")).chain(["unknown".to_owned()]);
+    let (handle, cancels) = (fixture.handle.clone(), ids.map(|id| cancel(&id)).collect());
+    let mut cancelled = async move { handle.cancel_each(cancels).await }.boxed();
+    assert!((&mut cancelled).now_or_never().is_none());
+    fixture.handled().await;
+    assert!((&mut cancelled).now_or_never().is_none(), "the reply left before the ends were durable");
+    fixture.journal.release().await;
+    let results = cancelled.await.unwrap();
+    let (last, others) = results.split_last().unwrap();
+    assert!(matches!(last, Err(Refusal::TaskNotFound(_))), "{last:?}");
+    assert_eq!(others.len(), MANY);
+    assert!(others.iter().all(|result| matches!(result, Ok(TaskState::Cancelled))), "{others:?}");
     fixture.stop().await;
 }
 

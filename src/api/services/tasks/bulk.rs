@@ -1,6 +1,6 @@
 //! Actions on all tasks that match a filter: CancelTasks, RetryTasks and UpdateTasks.
 //!
-//! Each task is a request of its own to the scheduler, and few of them are under way at once. So a call for a million tasks stops
+//! The scheduler gets a page at a time, or a few tasks, and the next ones when these are durable. So a call for a million tasks stops
 //! neither the scheduler nor other callers, and ends with its stream.
 
 use std::ops::Range;
@@ -15,11 +15,11 @@ use tonic_types::StatusExt;
 
 use crate::api::status::into_status;
 use crate::model::{Task, TaskFilter};
-use crate::scheduler::{Handle, Page, PageCursor, PageSize};
+use crate::scheduler::{Handle, Page, PageCursor, PageSize, Refusal};
 
 /// Tasks that are read at once, and about the time between two messages.
 const PAGE: PageSize = PageSize { rows: 500, bytes: 512 << 10, results: false };
-/// Requests that are under way at once.
+/// Tasks of [`one_by_one`] that are under way at once.
 const REQUESTS_MAX: usize = 64;
 /// Why a task is left out: it is no longer one of those that the action is for.
 const SKIPPED: [&str; 6] =
@@ -142,11 +142,12 @@ impl<E: FnOnce(&Counts, &Result<(), Status>)> Drop for Call<E> {
     }
 }
 
-/// Counts the tasks that match, and then does something to each. A message follows each page.
-pub fn run<R, F: Future<Output = Result<Outcome, Status>>>(
+/// Counts the tasks that match, and then does something to those of each page: `act` has one outcome for each task, or fewer and an
+/// error. A message follows each page.
+pub fn run<R, S: Stream<Item = Result<Outcome, Status>>>(
     mut selection: Selection,
     validate_only: bool,
-    act: impl Fn(Task) -> F,
+    act: impl Fn(Vec<Task>) -> S,
     respond: impl Fn(Counts) -> R,
     ended: impl FnOnce(&Counts, &Result<(), Status>),
 ) -> impl Stream<Item = Result<R, Status>> {
@@ -175,18 +176,12 @@ pub fn run<R, F: Future<Output = Result<Outcome, Status>>>(
                 }
             };
             call.counts.begin_page(found, tasks.len() as u64);
-            let has_failed = AtomicBool::new(false);
-            let tasks = stream::iter(tasks).take_while(|_| future::ready(!has_failed.load(Ordering::Relaxed)));
-            let mut outcomes = pin!(tasks.map(&act).buffered(REQUESTS_MAX));
+            let mut outcomes = pin!(act(tasks));
             while let Some(outcome) = outcomes.next().await {
                 match outcome {
                     Ok(outcome) => call.counts.add(outcome),
                     Err(status) if is_skipped(&status) => call.counts.add(Outcome::Skipped),
-                    // Those that are under way are done, too.
-                    Err(status) => {
-                        has_failed.store(true, Ordering::Relaxed);
-                        result = result.and(Err(status));
-                    }
+                    Err(status) => result = result.and(Err(status)),
                 }
             }
             yield Ok(respond(call.counts.clone()));
@@ -198,6 +193,30 @@ pub fn run<R, F: Future<Output = Result<Outcome, Status>>>(
             yield Err(status);
         }
     }
+}
+
+/// The outcomes of a request for all tasks of a page.
+pub fn at_once<T>(
+    request: impl Future<Output = Result<Vec<Result<T, Refusal>>, Refusal>>,
+    outcome: impl Fn(T) -> Outcome,
+) -> impl Stream<Item = Result<Outcome, Status>> {
+    let outcomes = request.map(|results| results.unwrap_or_else(|refusal| vec![Err(refusal)]));
+    stream::once(outcomes).flat_map(stream::iter).map(move |result| result.map(&outcome).map_err(into_status))
+}
+
+/// The outcomes of a request for each task. Those that are under way when one fails are done, too.
+pub fn one_by_one<F: Future<Output = Result<Outcome, Status>>>(
+    tasks: Vec<Task>,
+    act: impl Fn(Task) -> F,
+) -> impl Stream<Item = Result<Outcome, Status>> {
+    let has_failed = Arc::new(AtomicBool::new(false));
+    let failed = has_failed.clone();
+    let tasks = stream::iter(tasks).take_while(move |_| future::ready(!failed.load(Ordering::Relaxed)));
+    tasks.map(act).buffered(REQUESTS_MAX).inspect(move |outcome| {
+        if outcome.as_ref().is_err_and(|status| !is_skipped(status)) {
+            has_failed.store(true, Ordering::Relaxed);
+        }
+    })
 }
 
 fn is_skipped(status: &Status) -> bool {

@@ -19,7 +19,7 @@ use crate::model::{Revision, Role, Task, TaskFilter, TaskId, TaskState, limits};
 use crate::proto::v1;
 use crate::scheduler::{CancelCommand, Handle};
 
-use super::bulk::{Counts, Outcome, Selection, run};
+use super::bulk::{Counts, Outcome, Selection, at_once, one_by_one, run};
 use super::cancel::cancel_mode;
 use super::{retry, update};
 
@@ -41,13 +41,14 @@ pub fn cancel(
     let filter = in_states(filter, &UNFINISHED, &UNFINISHED)?;
     let (reason, by): (Box<str>, Box<str>) = (request.reason.into(), caller.name().into());
     let selection = Selection::new(handle.clone(), caller.share_name(), filter);
-    let act = move |task: Task| {
-        let (handle, id) = (handle.clone(), task.spec.id.clone());
-        let cancel = CancelCommand { id, reason: reason.clone(), by: by.clone(), mode, grace };
-        async move {
-            let (state, _) = handle.cancel(cancel).await.map_err(into_status)?;
-            Ok(if state == TaskState::Cancelled { Outcome::Done } else { Outcome::Stopping })
-        }
+    let act = move |tasks: Vec<Task>| {
+        let command = |task: Task| {
+            let (id, reason, by) = (task.spec.id.clone(), reason.clone(), by.clone());
+            CancelCommand { id, reason, by, mode, grace }
+        };
+        let (handle, commands) = (handle.clone(), tasks.into_iter().map(command).collect());
+        let outcome = |state| if state == TaskState::Cancelled { Outcome::Done } else { Outcome::Stopping };
+        at_once(async move { handle.cancel_each(commands).await }, outcome)
     };
     let respond = |counts: Counts| v1::CancelTasksResponse {
         matched: to_i64(counts.matched),
@@ -78,7 +79,7 @@ pub fn retry(
     // Fair: a task with parents waits until the retries before it are submitted, as those of its parents may be, and those behind it
     // wait for it.
     let turns = Arc::new(RwLock::new(()));
-    let act = move |task: Task| {
+    let retry = move |task: Task| {
         let (handle, caller, call_id, turns) = (handle.clone(), by.clone(), call_id.clone(), turns.clone());
         let (priority, payload) = (request.priority, request.payload.clone());
         async move {
@@ -100,6 +101,7 @@ pub fn retry(
             Ok(Outcome::New(retried.id.to_string()))
         }
     };
+    let act = move |tasks| one_by_one(tasks, retry.clone());
     let respond = |counts: Counts| v1::RetryTasksResponse {
         matched: to_i64(counts.matched),
         retried: to_i64(counts.done),
@@ -119,12 +121,10 @@ pub fn update(
     let filter = caller.filter(update::role(&changes), request.filter)?;
     let filter = in_states(filter, &NOT_RUNNING, &NOT_RUNNING)?;
     let selection = Selection::new(handle.clone(), caller.share_name(), filter);
-    let act = move |task: Task| {
+    let act = move |tasks: Vec<Task>| {
         let (handle, changes) = (handle.clone(), changes.clone());
-        async move {
-            handle.update_task(task.spec.id.clone(), changes).await.map_err(into_status)?;
-            Ok(Outcome::Done)
-        }
+        let ids = tasks.iter().map(|task| task.spec.id.clone()).collect();
+        at_once(async move { handle.update_each(ids, changes).await }, |_| Outcome::Done)
     };
     let respond = |counts: Counts| v1::UpdateTasksResponse {
         matched: to_i64(counts.matched),
