@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, StatementStatus, params_from_iter};
 
 use super::candidates::{BY_BATCH, BY_ID, BY_LABEL, BY_STATE};
 use super::list::{ROW_BEFORE, list};
@@ -22,7 +22,7 @@ use crate::model::{
 };
 use crate::store::page::{Page, PageCursor, PageSize};
 use crate::store::record::Subjects;
-use crate::store::sqlite::open_writer;
+use crate::store::sqlite::{connect, open_writer};
 use crate::store::tests::fixtures::options;
 use crate::store::traits::Commit;
 
@@ -303,6 +303,20 @@ fn every_statement_of_a_listing_uses_an_index() {
             let finds_row = step.contains("SEARCH") && (step.contains("USING") || sql == NEWEST);
             assert!(finds_row, "{step}: {sql}");
         }
+    }
+}
+
+#[test]
+fn a_statement_of_a_listing_is_planned_once_whatever_its_values() {
+    let tables = Tables::new();
+    let connection = connect(&tables.path, OpenFlags::default()).unwrap();
+    for (sql, values) in [(BY_BATCH, 2), (BY_LABEL, 3), (BY_STATE, 3)] {
+        let mut statement = connection.prepare(sql).unwrap();
+        for value in 0..5 {
+            let values = params_from_iter(vec![value; values]);
+            statement.query_row(values, |_| Ok(())).optional().unwrap();
+        }
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0, "{sql}");
     }
 }
 

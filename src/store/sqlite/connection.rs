@@ -46,7 +46,10 @@ pub struct Conversion {
 /// Opens a database file. SQLite would take a relative path such as `file:name` or `:memory:` for something else.
 pub fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     read_errors::report_as_io_errors();
-    Connection::open_with_flags(absolute(path)?, flags)
+    let connection = Connection::open_with_flags(absolute(path)?, flags)?;
+    // Or SQLite would plan some statements again each time that they get other values.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(connection)
 }
 
 /// Opens a file that nobody writes to, also on a read-only file system. Its log is ignored.
