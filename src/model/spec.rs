@@ -75,6 +75,33 @@ impl TaskOptions {
         self.at_most_once || self.limits.iter().any(TaskLimit::may_have_rate)
     }
 
+    /// Whether both are equal apart from what often differs from task to task: display name, labels, batch, schedule, limits and
+    /// fairness key. Names all fields, so that a new one is not forgotten.
+    pub fn resembles(&self, other: &Self) -> bool {
+        let Self {
+            namespace,
+            handler,
+            pool,
+            priority,
+            fairness_key: _,
+            display_name: _,
+            labels: _,
+            batch: _,
+            schedule: _,
+            timeout,
+            retry,
+            at_most_once,
+            durability,
+            limits: _,
+            content_type,
+            submitted_by,
+        } = self;
+        (priority, timeout, at_most_once, durability)
+            == (&other.priority, &other.timeout, &other.at_most_once, &other.durability)
+            && (namespace, handler, pool) == (&other.namespace, &other.handler, &other.pool)
+            && (retry, content_type, submitted_by) == (&other.retry, &other.content_type, &other.submitted_by)
+    }
+
     /// Bytes of labels, limits, fairness key and names.
     pub fn attached_bytes(&self) -> usize {
         let labels = self.labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();

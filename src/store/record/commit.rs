@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use prost::Message;
 use prost::encoding::message;
 
@@ -176,8 +177,8 @@ pub fn encode_commit(events: &[Event], bytes: &mut Vec<u8>) {
     for event in events {
         message::encode(EVENT, &event_record(event, at, &mut dictionary), bytes);
     }
-    for options in dictionary.entries {
-        message::encode(OPTIONS, &OptionsRecord::from(&**options), bytes);
+    for record in dictionary.records() {
+        message::encode(OPTIONS, &record, bytes);
     }
 }
 
@@ -191,8 +192,10 @@ pub fn decode_commit(first: Revision, bytes: &[u8]) -> Result<Vec<Event>, Corrup
         None => return Err(Corruption::new("empty record")),
     };
     let record = CommitRecord::decode(body)?;
-    let options: Vec<Arc<TaskOptions>> =
-        record.options.into_iter().map(|options| options.into_model().map(Arc::new)).collect::<Result<_, _>>()?;
+    let mut options: Vec<Arc<TaskOptions>> = Vec::with_capacity(record.options.len());
+    for record in record.options {
+        options.push(Arc::new(record.into_model_after(&options)?));
+    }
     let at = record.at;
     let decode = |(index, record)| event_model(Revision(first.0 + index), record, at, &options);
     (0_u64..).zip(record.events).map(decode).collect()
@@ -203,13 +206,15 @@ pub fn commit_checksum(first: u64, count: u64, body: &[u8]) -> u32 {
     checksum(&[&first.to_le_bytes(), &count.to_le_bytes(), body])
 }
 
-/// The distinct options of a commit, found by address first and then by value.
+/// The distinct options of a commit, found by address, since equal ones are shared. Options that resemble the last complete ones have
+/// only what differs: tasks of many schedules, or with many limits, are often alike.
 #[derive(Default)]
 struct Dictionary<'a> {
-    entries: Vec<&'a Arc<TaskOptions>>,
+    /// With the index of the options that they resemble.
+    entries: Vec<(&'a TaskOptions, Option<u32>)>,
     by_address: HashMap<*const TaskOptions, u32>,
-    by_value: HashMap<&'a TaskOptions, u32>,
     last: Option<(*const TaskOptions, u32)>,
+    last_complete: Option<(&'a TaskOptions, u32)>,
 }
 
 impl<'a> Dictionary<'a> {
@@ -220,14 +225,27 @@ impl<'a> Dictionary<'a> {
         {
             return index;
         }
-        let index = *self.by_address.entry(address).or_insert_with(|| {
-            *self.by_value.entry(&**options).or_insert_with(|| {
-                self.entries.push(options);
-                u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
-            })
-        });
+        let index = match self.by_address.entry(address) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let index = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+                let like = self.last_complete.filter(|(complete, _)| options.resembles(complete));
+                if like.is_none() {
+                    self.last_complete = Some((options, index));
+                }
+                self.entries.push((options, like.map(|(_, index)| index)));
+                *new.insert(index)
+            }
+        };
         self.last = Some((address, index));
         index
+    }
+
+    fn records(&self) -> impl Iterator<Item = OptionsRecord> {
+        self.entries.iter().map(|(options, like)| match like {
+            Some(index) => OptionsRecord::resembling(*index, options),
+            None => OptionsRecord::from(*options),
+        })
     }
 }
 

@@ -85,6 +85,9 @@ pub struct OptionsRecord {
     limits: Vec<TaskLimitRecord>,
     #[prost(string, optional, tag = "21")]
     fairness_key: Option<String>,
+    /// Only in a commit: the index of earlier options that these resemble. Of what both have in common the fields are empty.
+    #[prost(uint32, optional, tag = "22")]
+    like: Option<u32>,
 }
 
 impl From<&TaskOptions> for OptionsRecord {
@@ -110,11 +113,51 @@ impl From<&TaskOptions> for OptionsRecord {
             schedule: options.schedule.as_ref().map(ToString::to_string),
             limits: options.limits.iter().map(Into::into).collect(),
             fairness_key: options.fairness_key.as_ref().map(ToString::to_string),
+            like: None,
         }
     }
 }
 
 impl OptionsRecord {
+    /// Options that resemble those with this index in the same commit.
+    pub(super) fn resembling(index: u32, options: &TaskOptions) -> Self {
+        Self {
+            display_name: options.display_name.to_string(),
+            labels: options.labels.iter().map(Into::into).collect(),
+            batch: options.batch.as_ref().map(ToString::to_string),
+            schedule: options.schedule.as_ref().map(ToString::to_string),
+            limits: options.limits.iter().map(Into::into).collect(),
+            fairness_key: options.fairness_key.as_ref().map(ToString::to_string),
+            like: Some(index),
+            ..Self::default()
+        }
+    }
+
+    /// The options from a commit. `earlier`: those before them in it.
+    pub(super) fn into_model_after(self, earlier: &[Arc<TaskOptions>]) -> Result<TaskOptions, Corruption> {
+        let Some(index) = self.like else { return self.into_model() };
+        let like = usize::try_from(index).ok().and_then(|index| earlier.get(index));
+        let like = like.ok_or_else(|| Corruption::new(format!("task options {index} are missing")))?;
+        Ok(TaskOptions {
+            fairness_key: self.fairness_key.as_deref().map(|key| name(key, FairnessKey::parse)).transpose()?,
+            display_name: self.display_name.into(),
+            labels: self.labels.into_iter().map(LabelRecord::into_model).collect(),
+            batch: self.batch.as_deref().map(|batch| name(batch, BatchId::parse)).transpose()?,
+            schedule: self.schedule.as_deref().map(|schedule| name(schedule, ScheduleId::parse)).transpose()?,
+            limits: self.limits.into_iter().map(TaskLimitRecord::into_model).collect::<Result<_, _>>()?,
+            namespace: like.namespace.clone(),
+            handler: like.handler.clone(),
+            pool: like.pool.clone(),
+            priority: like.priority,
+            timeout: like.timeout,
+            retry: like.retry.clone(),
+            at_most_once: like.at_most_once,
+            durability: like.durability,
+            content_type: like.content_type.clone(),
+            submitted_by: like.submitted_by.clone(),
+        })
+    }
+
     pub fn into_model(self) -> Result<TaskOptions, Corruption> {
         Ok(TaskOptions {
             namespace: name(&self.namespace, Namespace::parse)?,

@@ -11,9 +11,9 @@ use super::stores::{append, check, open_sqlite, write};
 use crate::model::schedule_rule::parse_zone;
 use crate::model::schedule_state::{fold_schedule, fold_task_into_schedule};
 use crate::model::{
-    CronRule, DstPolicy, Event, Failure, FailureReason, Holds, Namespace, Overlap, Revision, RunKind, Schedule,
-    ScheduleChange, ScheduleEvent, ScheduleId, ScheduleKey, ScheduleRule, ScheduleSpec, Scheduled, TaskChange,
-    TaskEvent, TaskOptions, TaskSpec, TaskState, Timestamp,
+    CronRule, DstPolicy, Event, Failure, FailureReason, Holds, Namespace, Overlap, RetryPolicy, Revision, RunKind,
+    Schedule, ScheduleChange, ScheduleEvent, ScheduleId, ScheduleKey, ScheduleRule, ScheduleSpec, Scheduled,
+    TaskChange, TaskEvent, TaskOptions, TaskSpec, TaskState, Timestamp,
 };
 use crate::store::record::{decode_commit, encode_commit};
 use crate::store::traits::Commit;
@@ -180,6 +180,62 @@ fn events_of_schedules_are_encoded_without_loss() {
     let mut bytes = Vec::new();
     encode_commit(&events, &mut bytes);
     assert_eq!(decode_commit(Revision(1), &bytes).unwrap(), events);
+}
+
+/// The length of a commit with an event of each of two tasks, of which the journal gives back what was written.
+fn encoded_bytes(one: &TaskOptions, other: &TaskOptions) -> usize {
+    let event = |(number, options): (u8, &TaskOptions)| {
+        Event::Task(TaskEvent {
+            revision: Revision(number.into()),
+            at: Timestamp(5),
+            task: id(number),
+            options: Arc::new(options.clone()),
+            previous: TaskState::Waiting,
+            state: TaskState::Queued,
+            attempt: 0,
+            holds: Holds::NONE,
+            hold: None,
+            change: TaskChange::Eligible,
+        })
+    };
+    let events: Vec<_> = [(1, one), (2, other)].map(event).into();
+    let mut bytes = Vec::new();
+    encode_commit(&events, &mut bytes);
+    assert_eq!(decode_commit(Revision(1), &bytes).unwrap(), events);
+    bytes.len()
+}
+
+#[test]
+fn options_that_resemble_others_of_a_commit_have_only_what_differs() {
+    let base = options(1);
+    let apart = encoded_bytes(&base, &TaskOptions { submitted_by: "other".into(), ..base.clone() });
+    let fairness_key = options(0).fairness_key;
+    assert!(base.schedule.is_none() && base.batch.is_some() && base.fairness_key.is_none() && fairness_key.is_some());
+    for alike in [
+        TaskOptions { schedule: Some(key("nightly").id), ..base.clone() },
+        TaskOptions { batch: None, ..base.clone() },
+        TaskOptions { limits: Box::default(), ..base.clone() },
+        TaskOptions { labels: Box::default(), ..base.clone() },
+        TaskOptions { display_name: "".into(), ..base.clone() },
+        TaskOptions { fairness_key, ..base.clone() },
+    ] {
+        let bytes = encoded_bytes(&base, &alike);
+        assert!(bytes + 40 < apart, "{bytes} bytes instead of {apart}: {alike:?}");
+    }
+    let retry = RetryPolicy { attempts_max: 9, ..base.retry.clone() };
+    for different in [
+        TaskOptions { namespace: options(0).namespace, ..base.clone() },
+        TaskOptions { handler: options(2).handler, ..base.clone() },
+        TaskOptions { pool: options(2).pool, ..base.clone() },
+        TaskOptions { priority: options(2).priority, ..base.clone() },
+        TaskOptions { timeout: Duration::from_secs(9), ..base.clone() },
+        TaskOptions { retry, ..base.clone() },
+        TaskOptions { at_most_once: true, ..base.clone() },
+        TaskOptions { durability: options(2).durability, ..base.clone() },
+        TaskOptions { content_type: "text/plain".into(), ..base.clone() },
+    ] {
+        encoded_bytes(&base, &different);
+    }
 }
 
 fn execute(directory: &Path, sql: &str) {
