@@ -134,7 +134,7 @@ impl Worker {
                 self.report_success();
             }
         }
-        Ok(())
+        self.writer.end_reads()
     }
 
     fn report_success(&self) {

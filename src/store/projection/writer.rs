@@ -173,6 +173,8 @@ impl Writer {
         self.changes = Changes { revision: self.meta.revision, ..Changes::default() };
         // The caches may be ahead of the tables.
         self.clear_caches();
+        // It has written nothing.
+        let _ = self.end_reads();
     }
 
     fn clear_caches(&mut self) {
@@ -193,6 +195,11 @@ impl Writer {
     }
 
     fn try_add(&mut self, changes: &mut Changes, commit: &Commit) -> Result<(), StoreError> {
+        // So that not each read takes the locks of one of its own.
+        if self.connection.is_autocommit() {
+            let begun = self.connection.execute_batch("BEGIN");
+            begun.map_err(|error| sqlite_error("read", &self.path, &error))?;
+        }
         for event in &commit.events {
             let revision = event.revision();
             if revision <= changes.revision {
@@ -225,7 +232,17 @@ impl Writer {
         Ok(())
     }
 
+    /// Ends the transaction in which [`Writer::add`] reads.
+    pub(super) fn end_reads(&self) -> Result<(), StoreError> {
+        if self.connection.is_autocommit() {
+            return Ok(());
+        }
+        let ended = self.connection.execute_batch("COMMIT");
+        ended.map_err(|error| sqlite_error("read", &self.path, &error))
+    }
+
     fn try_store(&mut self, changes: &mut Changes) -> Result<(), StoreError> {
+        self.end_reads()?;
         if changes.revision == self.meta.revision {
             return Ok(());
         }
@@ -429,6 +446,10 @@ fn store_tasks(
 
 fn delete(tables: &Tables<'_>, deleted: &[&(u64, StoredRow)]) -> rusqlite::Result<()> {
     for table in ["tasks", "payloads", "results", "outputs"] {
+        let has_rows = format!("SELECT EXISTS (SELECT 1 FROM {table})");
+        if !tables.connection.prepare_cached(&has_rows)?.query_row([], |row| row.get::<_, bool>(0))? {
+            continue;
+        }
         let mut statement = tables.connection.prepare_cached(&format!("DELETE FROM {table} WHERE seq = ?1"))?;
         for (seq, _) in deleted {
             statement.execute([seq.cast_signed()])?;
