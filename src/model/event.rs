@@ -234,9 +234,24 @@ impl Event {
     /// shares with other events.
     pub const UNENCODED_BYTES: usize = size_of::<Self>() + ALLOCATED_BYTES - ENCODED_BYTES_FIXED;
 
-    /// About the bytes that the event adds to a commit.
-    pub fn encoded_bytes(&self) -> usize {
-        ENCODED_BYTES_FIXED + self.variable_bytes()
+    /// About the bytes that the event adds to a commit after another event. A commit has the same options once: here those that are
+    /// the object of the event before.
+    pub fn encoded_bytes(&self, before: Option<&Self>) -> usize {
+        let is_shared = |options: &Arc<TaskOptions>| {
+            before.and_then(Self::task).is_some_and(|before| Arc::ptr_eq(&before.options, options))
+        };
+        let options = match self {
+            // Counted with the change.
+            Self::Task(TaskEvent { change: TaskChange::Submitted { .. } | TaskChange::Updated { .. }, .. }) => 0,
+            Self::Task(event) if !is_shared(&event.options) => event.options.attached_bytes(),
+            _ => 0,
+        };
+        ENCODED_BYTES_FIXED + options + self.variable_bytes()
+    }
+
+    /// The same of consecutive events.
+    pub fn all_encoded_bytes<'a>(events: &'a [Self], mut before: Option<&'a Self>) -> usize {
+        events.iter().map(|event| event.encoded_bytes(before.replace(event))).sum()
     }
 
     fn variable_bytes(&self) -> usize {

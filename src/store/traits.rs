@@ -24,14 +24,14 @@ pub struct Commit {
     /// Whether the commit must be on the disk before it counts as appended. False only when every event belongs to
     /// a task with durability MEMORY.
     pub sync: bool,
-    /// About the size when encoded: the sum of [`Event::encoded_bytes`].
+    /// About the size when encoded, as [`Event::encoded_bytes`] counts.
     pub bytes: usize,
 }
 
 impl Commit {
     /// Adds up the bytes of the events.
     pub fn new(events: Vec<Event>, sync: bool) -> Self {
-        let bytes = events.iter().map(Event::encoded_bytes).sum();
+        let bytes = Event::all_encoded_bytes(&events, None);
         Self { events, sync, bytes }
     }
 

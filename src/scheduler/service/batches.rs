@@ -11,7 +11,7 @@ use crate::scheduler::views::{BatchSnapshot, CancelBatchCommand};
 use super::state::Service;
 
 /// Tasks that the cancel of a batch looks at in one turn.
-const CANCEL_STEP: u32 = 4_096;
+const CANCEL_STEP: u32 = 1_024;
 
 impl Service {
     pub(super) fn serve_batch(&mut self, now: Timestamp, request: BatchRequest, out: &mut Decisions) {

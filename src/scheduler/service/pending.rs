@@ -18,7 +18,7 @@ use crate::store::{COMMIT_BYTES_MAX, Commit};
 pub(super) struct Pending {
     pub events: Vec<Event>,
     /// As [`Commit::bytes`] counts them.
-    bytes: usize,
+    pub bytes: usize,
     /// Whether an event other than `Started` is among them.
     is_urgent: bool,
     requires_sync: bool,
@@ -98,7 +98,7 @@ impl Pending {
     /// Adds the events of one decision, and returns what was pending before if both together would exceed the bound of a
     /// commit. Replies, changes and settled attempts that were added since the last call belong to this decision.
     pub fn add(&mut self, events: &mut Vec<Event>) -> Option<ClosedCommit> {
-        let bytes: usize = events.iter().map(Event::encoded_bytes).sum();
+        let bytes = Event::all_encoded_bytes(events, self.events.last());
         let is_full = !self.events.is_empty() && self.bytes + bytes > COMMIT_BYTES_MAX;
         let full = is_full.then(|| self.close());
         self.bytes += bytes;
@@ -117,11 +117,11 @@ impl Pending {
         let mut full = Vec::new();
         loop {
             let mut bytes = 0;
-            let fits = |event: &&Event| {
-                bytes += event.encoded_bytes();
+            let fits = |at: &usize| {
+                bytes += events[*at].encoded_bytes(at.checked_sub(1).map(|before| &events[before]));
                 bytes <= COMMIT_BYTES_MAX
             };
-            let count = events.iter().take_while(fits).count().max(1);
+            let count = (0..events.len()).take_while(fits).count().max(1);
             if count >= events.len() {
                 full.extend(self.add(events));
                 return full;
@@ -193,7 +193,7 @@ mod tests {
             let (revision, at) = (Revision(revision), Timestamp(1));
             Event::Pool(PoolEvent { revision, at, pool: pool.clone(), change })
         };
-        let count = 5 * COMMIT_BYTES_MAX as u64 / (2 * event(1).encoded_bytes() as u64);
+        let count = 5 * COMMIT_BYTES_MAX as u64 / (2 * event(1).encoded_bytes(None) as u64);
         let mut pending = Pending::default();
         assert!(pending.add(&mut vec![event(1)]).is_none());
         let mut commits = pending.add_each(&mut (2..=count).map(event).collect());

@@ -4,15 +4,14 @@ use crate::model::{Revision, TaskFilter, Timestamp};
 use crate::scheduler::core::Decisions;
 use crate::scheduler::message::Reply;
 use crate::scheduler::refusal::Refusal;
+use crate::store::COMMIT_BYTES_MAX;
 
 use super::state::Service;
 
 /// Tasks that exceed the retention and are deleted in one turn; more if tasks have ended in this turn.
 const SWEEP_SPARE: usize = 256;
 /// Finished tasks that requests read in one turn.
-const DELETION_STEP: usize = 4_096;
-/// Events that wait for a commit beyond which long requests wait.
-const PENDING_MAX: usize = 65_536;
+pub(super) const DELETION_STEP: usize = 1_024;
 
 impl Service {
     pub(super) fn delete(&mut self, filter: TaskFilter, reply: Reply<(u64, Revision)>) {
@@ -46,10 +45,10 @@ impl Service {
         self.may_add_steps() && (self.deletions.more_due || !self.deletions.requests.is_empty())
     }
 
-    /// Whether a step of a long request may add events.
+    /// Whether a step of a long request may add events: what is decided next becomes durable after what waits now.
     pub(super) fn may_add_steps(&self) -> bool {
-        let closed: usize = self.closed.iter().map(|closed| closed.commit.events.len()).sum();
-        self.fault.is_none() && closed + self.pending.events.len() < PENDING_MAX
+        let closed: usize = self.closed.iter().map(|closed| closed.commit.bytes).sum();
+        self.fault.is_none() && closed + self.pending.bytes < COMMIT_BYTES_MAX
     }
 
     fn refuse_deletions(&mut self, refusal: Refusal) {

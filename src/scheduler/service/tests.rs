@@ -12,7 +12,8 @@ use tokio::sync::{Mutex, mpsc};
 use crate::model::limits::OUTPUT_KEPT_BYTES;
 use crate::model::{
     CancelMode, Durability, Event, HandlerName, MemoryPart, OutputStream, Payload, PoolKind, PoolName, PoolSpec,
-    RequestKey, Revision, StoreId, SystemClock, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec, TaskState,
+    RequestKey, Revision, StoreId, SystemClock, TaskChange, TaskExtras, TaskFilter, TaskId, TaskOptions, TaskSpec,
+    TaskState,
 };
 use crate::runners::{BoxFuture, Outcome, Registry, Run, RunReport, Runner, Runners};
 use crate::scheduler::core::PoolUpdate;
@@ -22,6 +23,7 @@ use crate::scheduler::views::{CancelCommand, OutputSource, TaskParts};
 use crate::store::{self, AppendDone, AppendError, COMMIT_BYTES_MAX, Commit, FaultyJournal, Journal, StoreError};
 use crate::telemetry::panics;
 
+use super::retention::DELETION_STEP;
 use super::{Options, Recovery, Service};
 
 /// Larger than a commit that the loop appends itself.
@@ -177,6 +179,17 @@ impl Fixture {
     }
 
     /// Submits a task with a large payload.
+    /// Submits tasks and cancels them.
+    async fn finish(&self, specs: Vec<TaskSpec>) {
+        let ids: Vec<String> = specs.iter().map(|spec| spec.id.to_string()).collect();
+        let submitted = self.handle.submit(specs);
+        self.handled().await;
+        self.journal.release_until(submitted).await.unwrap();
+        for id in ids {
+            self.journal.release_until(self.cancel(&id)).await.unwrap();
+        }
+    }
+
     fn submit_large(&self, id: &str) -> impl Future<Output = Result<(), Refusal>> + Send + use<> {
         let submitted = self.handle.submit(vec![TaskSpec { payload: vec![7; LARGE].into(), ..spec(id) }]);
         async move { submitted.await.map(drop) }
@@ -316,15 +329,7 @@ async fn a_cancel_of_many_tasks_has_a_result_for_each_when_all_are_durable() {
 async fn a_large_deletion_lets_other_calls_pass_and_is_answered_when_it_is_durable() {
     let fixture = Fixture::start();
     for batch in 0..30 {
-        let specs = many(&format!("{batch}-"));
-        let ids: Vec<String> = specs.iter().map(|spec| spec.id.to_string()).collect();
-        let submitted = fixture.handle.submit(specs);
-        fixture.handled().await;
-        fixture.journal.release().await;
-        submitted.await.unwrap();
-        for id in ids {
-            fixture.cancel(&id).await.unwrap();
-        }
+        fixture.finish(many(&format!("{batch}-"))).await;
     }
     let handle = fixture.handle.clone();
     let mut deleted = async move { handle.delete(TaskFilter::default()).await }.boxed();
@@ -336,6 +341,36 @@ async fn a_large_deletion_lets_other_calls_pass_and_is_answered_when_it_is_durab
     let deleted = fixture.journal.release_until(deleted).await.unwrap().0;
     submitted.await.unwrap();
     assert_eq!(deleted, 30 * MANY as u64);
+    fixture.stop().await;
+}
+
+#[tokio::test]
+async fn a_large_deletion_does_not_run_ahead_of_the_journal_however_large_its_events_are() {
+    const TASK_BYTES: usize = 2_048;
+    let fixture = Fixture::start();
+    for batch in 0..15 {
+        let mut specs = many(&format!("{batch}-"));
+        for spec in &mut specs {
+            let name = format!("{}{}", spec.id, "x".repeat(TASK_BYTES));
+            Arc::make_mut(&mut spec.options).display_name = name.into();
+        }
+        fixture.finish(specs).await;
+    }
+    let handle = fixture.handle.clone();
+    let mut deleted = async move { handle.delete(TaskFilter::default()).await }.boxed();
+    assert!((&mut deleted).now_or_never().is_none());
+    for _ in 0..20 {
+        fixture.handled().await;
+    }
+    let submitted = fixture.handle.submit(vec![spec("new")]);
+    fixture.handled().await;
+    fixture.journal.release_until(submitted).await.unwrap();
+    let events = fixture.events();
+    let before = events.iter().filter_map(Event::task).take_while(|event| event.task.to_string() != "new");
+    let before = before.filter(|event| matches!(event.change, TaskChange::Deleted)).count();
+    let most = COMMIT_BYTES_MAX / TASK_BYTES + DELETION_STEP;
+    assert!((1..=most).contains(&before), "{before} of {} tasks", 15 * MANY);
+    fixture.journal.release_until(deleted).await.unwrap();
     fixture.stop().await;
 }
 
