@@ -13,12 +13,6 @@ fn time(at: Option<prost_types::Timestamp>) -> Duration {
     Duration::new(at.seconds.cast_unsigned(), at.nanos.cast_unsigned())
 }
 
-fn resident_mib(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
-}
-
 /// Waits until the system clock has passed `at`.
 #[expect(clippy::disallowed_methods, reason = "compared with a timestamp of the server")]
 async fn wait_until(at: Duration) {
@@ -49,10 +43,10 @@ async fn payloads_of_cancelled_tasks_are_freed_although_no_worker_is_free() {
     };
     // The caches of the store fill first.
     submit_and_cancel(COUNT / 3).await;
-    let before = resident_mib(&server);
+    let before = server.memory_used();
     submit_and_cancel(COUNT).await;
     eventually(async || {
-        let grown = resident_mib(&server).saturating_sub(before);
+        let grown = server.memory_used().saturating_sub(before) >> 20;
         check(grown < COUNT / 3, || format!("{grown} MiB more are resident after {COUNT} cancelled tasks of 1 MiB"))
     })
     .await;

@@ -14,20 +14,13 @@ const SHARED: usize = 50;
 /// What gRPC clients accept by default.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
-/// Resident memory of the server.
-fn resident_kib(server: &Server) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_workers_are_connected_and_all_get_work() {
     let server = Server::start(&CONFIG.replace("3s", "1h"));
     let handlers: Vec<String> = (0..20).map(|number| format!("handler-{number}")).collect();
     let handlers: Vec<&str> = handlers.iter().map(String::as_str).chain(["resize"]).collect();
     let labels = || (0..16).map(|number| (format!("label-{number}"), "value".to_owned())).collect();
-    let before = resident_kib(&server);
+    let before = server.memory_used();
     let (mut workers, mut channel) = (Vec::new(), server.channel());
     for number in 0..WORKERS {
         if number % SHARED == 0 {
@@ -36,8 +29,8 @@ async fn a_thousand_workers_are_connected_and_all_get_work() {
         let hello = v1::WorkerHello { labels: labels(), ..hello(&format!("worker-{number}"), &handlers, 1) };
         workers.push(Worker::connect_over(channel.clone(), first(hello)).await.unwrap());
     }
-    let used = resident_kib(&server).saturating_sub(before) / WORKERS;
-    assert!(used < 256, "{used} KiB for each worker");
+    let used = server.memory_used().saturating_sub(before) / WORKERS as u64;
+    assert!(used < 256 << 10, "{used} bytes for each worker");
     let rows = listed(&server).await;
     let response = v1::ListWorkersResponse { workers: rows, ..v1::ListWorkersResponse::default() };
     assert_eq!(response.workers.len(), WORKERS);

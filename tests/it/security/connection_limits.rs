@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tonic::Code;
 
-use super::{Tokens, lineshaft, text};
+use super::Tokens;
 use crate::http1_client::{Connection, post as post_http1};
 use crate::http2_client::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, connect, frame,
@@ -60,12 +60,6 @@ async fn assert_serves(server: &Server) {
     server.submit(noop()).await;
 }
 
-fn resident(server: &Server) -> u64 {
-    let info = lineshaft(&["system", "health", "--server", &server.address, "-o", "json"]);
-    let health: serde_json::Value = serde_json::from_str(&text(&info.stdout)).unwrap();
-    health["system"]["processMemoryBytes"].as_str().unwrap().parse().unwrap()
-}
-
 #[tokio::test]
 async fn a_flood_of_reset_streams_closes_the_connection() {
     let server = Server::start("");
@@ -88,7 +82,7 @@ async fn a_flood_of_reset_streams_closes_the_connection() {
 #[tokio::test]
 async fn endless_headers_close_the_connection() {
     let server = Server::start("");
-    let before = resident(&server);
+    let before = server.memory_used();
     let mut stream = connect(&server);
     stream.write_all(&frame(HEADERS, 0, 1, &post(&[]))).unwrap();
     let mut more = Vec::new();
@@ -98,7 +92,7 @@ async fn endless_headers_close_the_connection() {
     let is_closed = (0..4_000).any(|_| stream.write_all(&frame(CONTINUATION, 0, 1, &more)).is_err());
     assert!(is_closed, "the server accepted 64 MB of headers");
     assert_serves(&server).await;
-    let grown = resident(&server).saturating_sub(before);
+    let grown = server.memory_used().saturating_sub(before);
     assert!(grown < 32 << 20, "{grown} bytes were kept");
 }
 
@@ -115,7 +109,7 @@ async fn a_call_with_large_headers_is_refused() {
 #[tokio::test]
 async fn a_compressed_message_is_refused_without_decompression() {
     let server = Server::start("");
-    let before = resident(&server);
+    let before = server.memory_used();
     for encoding in ["gzip", "deflate", "zstd", "br"] {
         let mut request = tonic::Request::new(noop());
         request.metadata_mut().insert("grpc-encoding", encoding.parse().unwrap());
@@ -130,14 +124,14 @@ async fn a_compressed_message_is_refused_without_decompression() {
         stream.write_all(&frame(DATA, 0, 1, &[0; 16_000])).unwrap();
         assert_serves(&server).await;
     }
-    let grown = resident(&server).saturating_sub(before);
+    let grown = server.memory_used().saturating_sub(before);
     assert!(grown < 16 << 20, "{grown} bytes were kept");
 }
 
 #[test]
 fn floods_of_settings_and_pings_use_no_memory() {
     let server = Server::start("");
-    let before = resident(&server);
+    let before = server.memory_used();
     let mut stream = connect(&server);
     stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
     let flood: Vec<u8> =
@@ -152,7 +146,7 @@ fn floods_of_settings_and_pings_use_no_memory() {
             break;
         }
     }
-    let grown = resident(&server).saturating_sub(before);
+    let grown = server.memory_used().saturating_sub(before);
     assert!(grown < 32 << 20, "{grown} bytes were kept");
 }
 
@@ -194,7 +188,7 @@ fn field(number: u8, content: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn a_message_that_would_decode_to_a_hundred_times_its_size_is_refused() {
     let server = Server::start("");
-    let before = resident(&server);
+    let before = server.memory_used();
     let bytes = (16 << 20) - 64;
     let many = |one: &[u8]| one.repeat(bytes / one.len());
     let json = |value: &[u8]| [field(1, b"compute"), field(PAYLOAD, &field(JSON, value))].concat();
@@ -219,7 +213,7 @@ async fn a_message_that_would_decode_to_a_hundred_times_its_size_is_refused() {
         );
     }
     // The memory of the messages, but not of decoded ones.
-    let grown = peak(&server).saturating_sub(before);
+    let grown = server.peak_memory().saturating_sub(before);
     assert!(grown < 128 << 20, "{grown} bytes at the peak");
     assert_serves(&server).await;
 }
@@ -246,21 +240,14 @@ async fn json_takes_at_most_four_times_its_size_whatever_it_contains() {
         let path = "/lineshaft.v1.TaskService/BatchSubmitTasks";
         // Has allocated what every request needs.
         connection.send(&post_http1(path, "application/json", &[], b"{}"));
-        let before = peak(&server);
+        let before = server.peak_memory();
         let padded = format!("{json}{}}}", " ".repeat(bytes - json.len() - 1));
         let answer = connection.send(&post_http1(path, "application/json", &[], padded.as_bytes()));
         assert_ne!(answer.status, 200, "{about}");
-        let grown = peak(&server).saturating_sub(before);
+        let grown = server.peak_memory().saturating_sub(before);
         println!("{about}: {} KiB of JSON, {} MiB, {}", json.len() >> 10, grown >> 20, answer.status);
         assert!(grown <= 4 * bytes as u64, "{about}: {grown} bytes for {bytes} bytes of JSON");
     }
-}
-
-/// The peak of the server's resident memory.
-pub fn peak(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
 #[tokio::test]

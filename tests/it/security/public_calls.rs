@@ -9,7 +9,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::Tokens;
-use super::connection_limits::{peak, post_to};
+use super::connection_limits::post_to;
 use crate::health_endpoints::{get, health_address};
 use crate::http2_client::{ArrivedFrames, END_HEADERS, END_STREAM, HEADERS, connect_to, frame};
 use crate::support::{Server, check, eventually, noop};
@@ -68,14 +68,14 @@ async fn health_checks_without_bodies_take_no_slots_of_other_calls() {
     let tokens = Tokens::new();
     let token = tokens.create("ci", "submitter", "*", &[]);
     let server = tokens.serve("[server]\nmax_in_flight = 4\n");
-    let before = peak(&server);
+    let before = server.peak_memory();
     let mut flooding = flood(&server.address);
     all_but_the_newest_ended(&mut flooding).await;
     assert_healthy(&server.address).await;
     let mut submission = Request::new(noop());
     submission.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     server.tasks().submit_task(submission).await.unwrap();
-    let grown = peak(&server).saturating_sub(before);
+    let grown = server.peak_memory().saturating_sub(before);
     assert!(grown < 64 << 20, "{grown} bytes for {CONNECTIONS} connections");
 }
 
@@ -119,9 +119,9 @@ pub fn send_large_bodies(address: &str, connections: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_bodies_of_health_checks_are_not_kept() {
     let server = Server::start("");
-    let before = peak(&server);
+    let before = server.peak_memory();
     send_large_bodies(&server.address, 32);
-    let grown = peak(&server).saturating_sub(before);
+    let grown = server.peak_memory().saturating_sub(before);
     assert!(grown < 48 << 20, "{grown} bytes were kept");
     assert_healthy(&server.address).await;
 }

@@ -8,7 +8,6 @@ use prost::Message;
 use tonic::transport::Endpoint;
 use tonic::{Response, Status, Streaming};
 
-use super::connection_limits::peak;
 use super::{Caller, Tokens};
 use crate::health_endpoints::{health_address, samples};
 use crate::malformed_requests::Bytes;
@@ -68,7 +67,7 @@ pub async fn submit_without_end(
 async fn streams_of_tasks_that_are_not_read_are_counted() {
     const STREAMS: usize = 200;
     let (server, quiet, loud) = start();
-    let before = peak(&server);
+    let before = server.peak_memory();
     let open = Arc::new(());
     let calls: FuturesUnordered<_> = (0..STREAMS).map(|_| submit_without_end(loud(&server), open.clone())).collect();
     let (held, refused): (Vec<_>, Vec<_>) = calls.collect::<Vec<_>>().await.into_iter().partition(Result::is_ok);
@@ -83,7 +82,7 @@ async fn streams_of_tasks_that_are_not_read_are_counted() {
         check(left == 0 && used(&server) == 0, || format!("{left} streams, {} bytes are left", used(&server)))
     })
     .await;
-    let grown = peak(&server).saturating_sub(before);
+    let grown = server.peak_memory().saturating_sub(before);
     println!("{} MiB more", grown >> 20);
     assert!(held.len() < STREAMS, "no stream was refused");
     assert!(grown < 64 << 20, "{grown} bytes for streams that were not read");
@@ -113,7 +112,7 @@ fn large_message(path: &str) -> Vec<u8> {
 async fn messages_of_calls_that_are_not_complete_are_counted() {
     let (server, quiet, loud) = start();
     for path in ["BatchSubmitTasks", "ListTasks", "WatchTasks", "RunTask"] {
-        let before = peak(&server);
+        let before = server.peak_memory();
         let mut calls: FuturesUnordered<_> = (0..40).map(|_| incomplete_call(loud(&server), path)).collect();
         // 57 % of the memory.
         while calls.len() > 4 {
@@ -121,7 +120,7 @@ async fn messages_of_calls_that_are_not_complete_are_counted() {
             assert_eq!(reason(&refused), "MEMORY_FULL", "{path}: {refused:?}");
         }
         quiet.tasks().submit_task(with_bytes(1 << 20)).await.unwrap();
-        let grown = peak(&server).saturating_sub(before);
+        let grown = server.peak_memory().saturating_sub(before);
         println!("{path}: {} calls are open, {} MiB more", calls.len(), grown >> 20);
         assert!(grown < 96 << 20, "{path}: {grown} bytes for requests that are not complete");
         drop(calls);

@@ -7,7 +7,7 @@ use lineshaft::proto::v1::{self, watch_tasks_response::Kind};
 use prost::Message;
 use rustix::net::{AddressFamily, SocketType};
 
-use super::connection_limits::{peak, post_to};
+use super::connection_limits::post_to;
 use super::{Caller, Tokens};
 use crate::health_endpoints::{health_address, samples};
 use crate::http2_client::{
@@ -116,7 +116,7 @@ pub fn total(unread: &mut [Unread], count: fn(&Unread) -> usize) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn responses_that_are_not_read_are_bounded_and_end() {
     let (server, token, other) = start().await;
-    let before = peak(&server);
+    let before = server.peak_memory();
     let page = v1::ListTasksRequest { page_size: 1_000, ..Default::default() };
     // The second window lets all but the last byte through to the connection.
     for window in [0, 1] {
@@ -128,7 +128,7 @@ async fn responses_that_are_not_read_are_bounded_and_end() {
         })
         .await;
         let (held, used_then) = (total(&mut unread, |calls| calls.begun), used(&server));
-        println!("{held} responses are held, {} MiB, peak {} MiB", used_then >> 20, peak(&server) >> 20);
+        println!("{held} responses are held, {} MiB, peak {} MiB", used_then >> 20, server.peak_memory() >> 20);
         assert!(list(&other).await.unwrap() > 500, "the other half of the memory is for other callers");
         eventually(async || {
             let ended = total(&mut unread, |calls| calls.reset);
@@ -136,7 +136,7 @@ async fn responses_that_are_not_read_are_bounded_and_end() {
         })
         .await;
     }
-    let grown = peak(&server).saturating_sub(before);
+    let grown = server.peak_memory().saturating_sub(before);
     assert!(grown < 64 << 20, "{grown} bytes for responses that were not read");
 }
 
@@ -182,7 +182,7 @@ async fn watches_of_old_events_that_are_not_read_are_bounded_and_others_read_all
     })
     .await;
     let info = other.system().get_server_info(v1::GetServerInfoRequest {}).await.unwrap().into_inner();
-    let before = peak(&server);
+    let before = server.peak_memory();
     let request = v1::WatchTasksRequest { resume_token: info.oldest_resume_token.clone(), ..Default::default() };
     let mut unread: Vec<_> = (0..2).map(|_| Unread::open(&server, 0, WATCH, &greedy, &request)).collect();
     let calls = unread.len() * STREAMS as usize;
@@ -200,7 +200,7 @@ async fn watches_of_old_events_that_are_not_read_are_bounded_and_others_read_all
         check(ended == calls && used == (0, 0), || format!("{ended} of {calls} watches have ended, {used:?} bytes"))
     })
     .await;
-    let grown = peak(&server).saturating_sub(before);
+    let grown = server.peak_memory().saturating_sub(before);
     println!("{} MiB of reads, {} MiB more", reads >> 20, grown >> 20);
     assert!(reads <= 16 << 20, "{reads} bytes");
     assert!(grown < 96 << 20, "{grown} bytes for {calls} watches");
@@ -217,7 +217,7 @@ fn connect_http1(server: &Server) -> TcpStream {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http1_connections_whose_responses_are_not_read_are_closed() {
     let (server, token, other) = start().await;
-    let before = peak(&server);
+    let before = server.peak_memory();
     let body = "{\"pageSize\":1000}";
     let request = format!(
         "POST {LIST} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nauthorization: Bearer {token}\r\n\
@@ -235,7 +235,7 @@ async fn http1_connections_whose_responses_are_not_read_are_closed() {
     eventually(async || check(used(&server) > 4 << 20, || format!("{} bytes", used(&server)))).await;
     assert!(list(&other).await.unwrap() > 500);
     eventually(async || check(used(&server) == 0, || format!("{} bytes are still held", used(&server)))).await;
-    let grown = peak(&server).saturating_sub(before);
+    let grown = server.peak_memory().saturating_sub(before);
     assert!(grown < 96 << 20, "{grown} bytes for responses that were not read");
     // Not one of them has received all four responses.
     for mut connection in unread {

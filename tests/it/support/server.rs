@@ -162,6 +162,11 @@ impl Server {
         self.child.id()
     }
 
+    /// The memory that the process has resident now, without the pages of its program, which are in a file.
+    pub fn memory_used(&self) -> u64 {
+        self.memory("RssAnon:")
+    }
+
     /// The most memory that the process has had resident so far, without the pages of its program, which are in a file.
     pub fn peak_memory(&self) -> u64 {
         self.memory("VmHWM:") - self.memory("RssFile:")
