@@ -276,6 +276,7 @@ impl Core {
         };
         if let Some(usage) = usage {
             pool.run_us.saturating_record(usage.run_time.as_micros().try_into().unwrap_or(u64::MAX));
+            pool.queue_for(&task.spec.options.handler).run_time.add(usage.run_time);
         }
     }
 }

@@ -6,7 +6,12 @@ use std::collections::VecDeque;
 use crate::model::{HandlerName, Priority};
 use crate::pool::{Assignment, Ticket};
 
+use super::mean::Mean;
 use super::ready_queue::ReadyQueue;
+
+/// What is given to workers ahead of others no longer takes its turn among namespaces and keys, so that it should start soon; and workers
+/// should not wait for a commit, which takes up to tens of milliseconds.
+const AHEAD_US: u64 = 100_000;
 
 #[derive(Debug)]
 pub struct DispatchQueue {
@@ -25,6 +30,8 @@ pub struct DispatchQueue {
     pub begun: Vec<Assignment>,
     /// Whether the queue has changed since the last dispatch.
     pub is_changed: bool,
+    /// Of the run times of the last attempts.
+    pub run_time: Mean,
     /// As last sent to the pool.
     pub held_back: [bool; Priority::COUNT],
 }
@@ -40,8 +47,15 @@ impl DispatchQueue {
             assigned_order: Default::default(),
             begun: Vec::new(),
             is_changed: false,
+            run_time: Mean::default(),
             held_back: [false; Priority::COUNT],
         }
+    }
+
+    /// Attempts that so many workers begin within [`AHEAD_US`], by the run times of the last ones.
+    pub fn soon(&self, workers: usize) -> usize {
+        let each = self.run_time.us().map_or(0, |run| AHEAD_US / run);
+        workers.saturating_mul(usize::try_from(each).unwrap_or(usize::MAX))
     }
 
     /// Number of tasks of this priority that have not started, dispatched or not.

@@ -102,6 +102,7 @@ fn every_hold_is_named_together_with_what_keeps_the_pool_from_starting() {
 fn the_tasks_before_a_dispatched_one_and_their_run_times_give_its_start() {
     let mut fixture = Fixture::new();
     run(&mut fixture, 10);
+    fixture.expect_run_time(Duration::ZERO);
     fixture.submit(20, vec![task("next")]).unwrap();
     assert_eq!(explain(&fixture, 20, "next").estimate, Some(Estimate::Now));
     fixture.start(20);

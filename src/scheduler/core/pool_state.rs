@@ -16,7 +16,7 @@ use super::dispatch_queues::DispatchQueues;
 use super::held_tasks::HeldTasks;
 use super::key_queue::QueueEntry;
 
-/// Attempts that a pool is given in addition to two for each worker, so that workers never wait for a commit.
+/// Attempts that a pool is given at most in addition to two for each worker.
 const PREFETCH: usize = 512;
 
 /// Counts since the last reset.
@@ -51,7 +51,7 @@ pub struct PoolState {
     pub spec: PoolSpec,
     /// One, or in a remote pool one for each handler that a task has named or a worker has offered.
     pub queues: DispatchQueues,
-    /// Attempts that it is given in addition to two for each worker.
+    /// Attempts that it is given at most in addition to two for each worker.
     pub prefetch: usize,
     pub waiting: u64,
     pub held: HeldTasks,
@@ -146,11 +146,9 @@ impl PoolState {
 
     /// Number of attempts of a queue that may be dispatched ahead of their start.
     pub fn window(&self, queue: usize) -> usize {
-        match self.queues.get(queue) {
-            Some(queue) if self.is_remote() && queue.slots == 0 => 0,
-            Some(queue) if self.is_remote() => 2 * queue.slots + self.prefetch,
-            _ => 2 * self.spec.size + self.prefetch,
-        }
+        let Some(queue) = self.queues.get(queue) else { return 0 };
+        let workers = if self.is_remote() { queue.slots } else { self.spec.size };
+        2 * workers + queue.soon(workers).min(self.prefetch)
     }
 
     /// Whether the window of a queue has room for an attempt of this priority.

@@ -12,6 +12,7 @@ use crate::pool::{Assignment, Ticket};
 use crate::runners::{Outcome, StopCause};
 use crate::scheduler::refusal::{Refusal, TaskExists};
 
+use super::mean::Mean;
 use super::{AttemptEnd, Core, CoreOptions, Decisions, PoolUpdate, PoolView, Submitted, Undecided, Verdict};
 
 pub(super) const SECOND: u64 = 1_000_000;
@@ -74,7 +75,16 @@ pub(super) struct Fixture {
 
 impl Fixture {
     pub fn new() -> Self {
-        Self { core: Core::new(options()), out: Decisions::default() }
+        let mut fixture = Self { core: Core::new(options()), out: Decisions::default() };
+        fixture.expect_run_time(Duration::ZERO);
+        fixture
+    }
+
+    /// The last tasks of the first pool ran for so long. If they were short, many are dispatched at once.
+    pub fn expect_run_time(&mut self, run_time: Duration) {
+        let queue = self.core.pools[0].queues.get_mut(0).unwrap();
+        queue.run_time = Mean::default();
+        queue.run_time.add(run_time);
     }
 
     /// Submits as a handle does: what the core lacks is read from the events so far.
@@ -166,6 +176,22 @@ fn a_task_is_queued_runs_and_completes_with_consecutive_revisions() {
     assert_eq!(fixture.state("a"), TaskState::Completed);
     let revisions: Vec<u64> = fixture.out.events.iter().map(|event| event.revision().0).collect();
     assert_eq!(revisions, [1, 2, 3]);
+}
+
+#[test]
+fn a_pool_is_given_two_attempts_for_each_worker_and_more_only_if_they_are_short() {
+    let mut fixture = Fixture::new();
+    fixture.core.options.payload_bytes_max = u64::MAX;
+    fixture.submit(0, (0..2_000).map(|n| spec(&format!("t{n}"), Priority::Normal)).collect()).unwrap();
+    let workers = fixture.core.pools[0].spec.size;
+    for (run_time, more) in [(Duration::MAX, 0), (Duration::from_millis(20), 5 * workers), (Duration::ZERO, 512)] {
+        fixture.expect_run_time(run_time);
+        let given = fixture.assigned();
+        assert_eq!(given.len(), 2 * workers + more, "{run_time:?}");
+        for assignment in given {
+            fixture.core.started(assignment.ticket, Timestamp(0), "w".into(), &mut fixture.out);
+        }
+    }
 }
 
 #[test]
