@@ -9,8 +9,8 @@ use crate::pool::{Assignment, Ticket};
 use super::mean::Mean;
 use super::ready_queue::ReadyQueue;
 
-/// What is given to workers ahead of others no longer takes its turn among namespaces and keys, so that it should start soon; and workers
-/// should not wait for a commit, which takes up to tens of milliseconds.
+/// Attempts that a pool was given no longer take turns with those of other namespaces and keys, so they should start soon. But workers
+/// should not have to wait for a commit, which takes up to tens of milliseconds.
 const AHEAD_US: u64 = 100_000;
 
 #[derive(Debug)]

@@ -72,8 +72,7 @@ impl Core {
     ) -> Result<(), ParentNotFound> {
         for parent in &mut dependencies.parents {
             let id = self.retries.newest_of(&parent.id);
-            let exists = |index| self.tasks.get(index).is_some_and(|task| task.spec.options.namespace == *namespace);
-            if !self.tasks.find(id).is_some_and(exists) {
+            if self.namespace_of(id) != Some(namespace) {
                 let value = format!("`{ended}`, whose parent is `{id}`");
                 let (field, namespace) = ("task_id".to_owned(), namespace.clone());
                 return Err(ParentNotFound { field, value, namespace, parent: id.clone() });
@@ -117,11 +116,16 @@ impl Core {
         parent: &Parent,
     ) -> Option<(TaskId, Option<usize>)> {
         let id = named_id(new, parent);
-        if let Some(task) = self.tasks.find(id).and_then(|index| self.tasks.get(index)) {
-            return (task.spec.options.namespace == *namespace).then(|| (id.clone(), None));
+        if let Some(its) = self.namespace_of(id) {
+            return (its == namespace).then(|| (id.clone(), None));
         }
         let (place, its) = new.by_id.get(id)?;
         (its == namespace).then(|| (id.clone(), Some(*place)))
+    }
+
+    fn namespace_of(&self, id: &TaskId) -> Option<&Namespace> {
+        let task = self.tasks.get(self.tasks.find(id)?)?;
+        Some(&task.spec.options.namespace)
     }
 }
 

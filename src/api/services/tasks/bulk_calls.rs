@@ -76,8 +76,8 @@ pub fn retry(
     let selection = Selection::new(handle.clone(), caller.share_name(), filter);
     let caller = Arc::new(caller);
     let by = caller.clone();
-    // Fair: a task with parents waits until the retries before it are submitted, as those of its parents may be, and those behind it
-    // wait for it.
+    // The lock is fair: a task with parents waits for the retries before it, among which those of its parents may be, and the tasks
+    // behind it wait for it.
     let turns = Arc::new(RwLock::new(()));
     let retry = move |task: Task| {
         let (handle, caller, call_id, turns) = (handle.clone(), by.clone(), call_id.clone(), turns.clone());
