@@ -137,11 +137,12 @@ impl World {
         spec
     }
 
-    /// A parent is refused only if no task of the namespace has the ID or gets it.
+    /// A parent is refused only if no task of the namespace has the ID or, unless it is a parent of an ended task, gets it.
     pub fn parent_is_missing(&self, specs: &[TaskSpec], refusal: &ParentNotFound) {
         let is_it = |spec: &TaskSpec| spec.id == refusal.parent && spec.options.namespace == refusal.namespace;
         let exists = self.live.tasks.get(&refusal.parent).is_some_and(|known| is_it(&known.spec));
-        let is_new = |(place, spec)| is_it(spec) && !self.may_use_another(specs, place);
+        let is_retry = specs.iter().any(|spec| spec.extras().retry_of.is_some());
+        let is_new = |(place, spec)| !is_retry && is_it(spec) && !self.may_use_another(specs, place);
         assert!(!exists && !specs.iter().enumerate().any(is_new), "{refusal}");
     }
 

@@ -27,7 +27,7 @@ mod world;
 
 use crate::model::TaskState;
 use schedules::NewSchedule;
-use steps::{NewTask, Restart, Step};
+use steps::{Deleted, NewTask, ParentName, Restart, Step};
 use world::World;
 
 /// Cases, unless more are asked for.
@@ -89,6 +89,20 @@ fn tasks_keep_their_places_of_a_reduced_limit_over_a_kill_that_loses_an_end() {
     ]);
     assert!(world.live.tasks.values().all(|task| task.state == TaskState::Queued));
     world.run_to_end();
+}
+
+#[test]
+fn a_retry_is_no_parent_of_itself_though_it_has_the_id_of_a_deleted_one() {
+    let task = NewTask { id: 6, ..NewTask::default() };
+    let retry = NewTask { parents: vec![ParentName::Existing(0)], retry_of: Some(0), ..task.clone() };
+    let world = after([
+        (Step::Submit(vec![task]), true),
+        (Step::Cancel { pick: 0, force: false }, true),
+        (Step::Submit(vec![retry]), true),
+        (Step::Delete(Deleted::All), true),
+        (Step::Repeat { pick: 1 }, true),
+    ]);
+    assert!(world.live.tasks.is_empty());
 }
 
 proptest! {
