@@ -1,4 +1,7 @@
 //! Scenario `scheduler`: what limits, dependencies and schedules add to the cost of a no-op task, for few and for many tasks.
+//!
+//! Each kind of task is compared with plain ones that are submitted at the same times: how many tasks the server deletes before
+//! it has written them to the projection, and how many go into one commit, depends on when they come.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -26,6 +29,8 @@ use crate::proto::v1::{
 /// Most that a task may cost in relation to a plain one, however many there are.
 const COST_MAX: f64 = 1.5;
 const SIZES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
+/// Tasks of one measurement: so many that the journal copies its log into its file several times, whatever the kind.
+const TASKS_MIN: usize = 400_000;
 const KEYS: usize = 1_000;
 /// Tasks of each of the keys that run at once.
 const PLACES_OF_MANY: i32 = 10;
@@ -33,10 +38,14 @@ const PLACES_OF_MANY: i32 = 10;
 const PLACES_OF_ONE: i32 = 1_000;
 /// Tasks of a DAG that can run at once, of a tenth as many levels or more.
 const WIDTH_MAX: usize = 1_000;
-const SCHEDULE_RUNS_MAX: usize = 5;
+/// Most runs of a schedule, and the time between two of them.
+const RUNS_MAX: usize = 10;
+const INTERVAL: Duration = Duration::from_secs(1);
 /// Time for the creation of a schedule: several times what it takes.
 const CREATION: Duration = Duration::from_millis(if cfg!(debug_assertions) { 10 } else { 1 });
 const CREATED_AT_ONCE: usize = 64;
+/// Time until all schedules are in the projection.
+const SETTLED: Duration = Duration::from_secs(1);
 /// Time between the begin of a measurement and the first run of the schedules.
 const TIME_TO_WATCH: Duration = Duration::from_millis(500);
 /// Time without a completion after which a measurement fails.
@@ -49,34 +58,38 @@ enum Kind {
     OneKey,
     Dag,
     FanIn,
+    PlainEachSecond,
     Schedules,
 }
 
-/// With the largest number of tasks that differs from a smaller one.
-const KINDS: [(Kind, &str, usize); 5] = [
-    (Kind::ManyKeys, "1,000 limit keys", usize::MAX),
-    (Kind::OneKey, "one limit key", usize::MAX),
-    (Kind::Dag, "DAG", usize::MAX),
-    (Kind::FanIn, "fan-in", BATCH_TASKS_MAX),
-    (Kind::Schedules, "schedules", SCHEDULES_MAX),
+/// With the largest number of tasks that differs from a smaller one, and what they are compared with.
+const KINDS: [(Kind, &str, usize, Option<Kind>); 7] = [
+    (Kind::Plain, "plain tasks", usize::MAX, None),
+    (Kind::ManyKeys, "1,000 limit keys", usize::MAX, Some(Kind::Plain)),
+    (Kind::OneKey, "one limit key", usize::MAX, Some(Kind::Plain)),
+    (Kind::Dag, "DAG", usize::MAX, Some(Kind::Plain)),
+    (Kind::FanIn, "fan-in", BATCH_TASKS_MAX, Some(Kind::Plain)),
+    (Kind::PlainEachSecond, "plain tasks each second", SCHEDULES_MAX, None),
+    (Kind::Schedules, "schedules", SCHEDULES_MAX, Some(Kind::PlainEachSecond)),
 ];
 
 pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     for size in if settings.quick { &SIZES[..2] } else { &SIZES } {
-        let kinds: Vec<_> = KINDS.into_iter().filter(|(.., largest)| size <= largest).collect();
+        let kinds: Vec<_> = KINDS.into_iter().filter(|(_, _, largest, _)| size <= largest).collect();
         let subject = |kind| -> Subject<'_> { Box::new(move || Box::pin(cost(settings, kind, *size))) };
-        let all = std::iter::once(Kind::Plain).chain(kinds.iter().map(|(kind, ..)| *kind));
-        let subjects: Vec<_> = all.map(subject).collect();
+        let subjects: Vec<_> = kinds.iter().map(|(kind, ..)| subject(*kind)).collect();
         let measured = by_turns(settings.rounds, &subjects).await?;
-        let (plain, others) = measured.split_first().ok_or("nothing was measured")?;
-        for ((kind, name, _), measured) in kinds.into_iter().zip(others) {
+        for ((kind, name, _, baseline), of_kind) in kinds.iter().zip(&measured) {
+            let baseline = kinds.iter().zip(&measured).find(|((kind, ..), _)| Some(*kind) == *baseline);
             let mut add = |what: &str, of: fn(&[Measured]) -> Vec<f64>| {
-                let row = Row::of_rounds("scheduler", &format!("{what} per task, {name}: {size}"), of(measured), "µs");
-                report.add(row.baselines(of(plain), "plain tasks").ratio_at_most(COST_MAX));
+                let row = Row::of_rounds("scheduler", &format!("{what} per task, {name}: {size}"), of(of_kind), "µs");
+                report.add(match baseline {
+                    Some(((_, name, ..), plain)) => row.baselines(of(plain), name).ratio_at_most(COST_MAX),
+                    None => row.lower_is_better(),
+                });
             };
             add("CPU of the server", server_costs);
-            if kind != Kind::Schedules {
-                // The tasks of schedules wait for their time.
+            if !kind.is_each_second() {
                 add("time", |measured| bursts(measured).into_iter().map(|rate| 1e6 / rate).collect());
             }
         }
@@ -84,25 +97,37 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+impl Kind {
+    /// Whether its tasks wait for their time.
+    fn is_each_second(self) -> bool {
+        matches!(self, Self::PlainEachSecond | Self::Schedules)
+    }
+}
+
 /// Measures enough tasks of one kind: those of one size, repeatedly if it is small.
 async fn cost(settings: &Settings, kind: Kind, size: usize) -> Result<Measured> {
     let server = Server::start(settings).await?;
-    let least = if settings.quick { 10_000 } else { 100_000 };
-    let repeats = (least / size).max(1);
+    let least = if settings.quick { 10_000 } else { TASKS_MIN };
+    let mut repeats = (least / size).max(1);
+    if kind.is_each_second() {
+        repeats = repeats.min(RUNS_MAX);
+    }
     if kind == Kind::Schedules {
-        let runs = repeats.min(SCHEDULE_RUNS_MAX);
-        create_schedules(&server, size, runs).await?;
-        return measure(&server, repeated(&server, kind, 1, size * runs)).await;
+        create_schedules(&server, size, repeats).await?;
     }
     measure(&server, repeated(&server, kind, repeats, size)).await
 }
 
 /// Submits tasks and waits for their completion, repeatedly.
 async fn repeated(server: &Server, kind: Kind, repeats: usize, size: usize) -> Result<Loaded> {
+    let first = Instant::now() + TIME_TO_WATCH;
     let mut client = server.client().await?;
     let mut events = watch_completions(server.client().await?, &server::no_op_task().handler).await?;
     let started = Instant::now();
-    for _ in 0..repeats {
+    for repeat in 0..repeats {
+        if kind.is_each_second() {
+            tokio::time::sleep_until((first + INTERVAL * u32::try_from(repeat)?).into()).await;
+        }
         try_join(submit(&mut client, kind, size), completions(&mut events, size)).await?;
     }
     let tasks = u64::try_from(repeats * size)?;
@@ -162,18 +187,18 @@ fn task(kind: Kind, number: usize, call: &Range<usize>, width: usize, before: &[
             }
             task.dependencies = Some(dependencies);
         }
-        Kind::Plain | Kind::Schedules | Kind::FanIn | Kind::Dag => {}
+        Kind::Plain | Kind::PlainEachSecond | Kind::Schedules | Kind::FanIn | Kind::Dag => {}
     }
     Ok(task)
 }
 
-/// Creates schedules with so many runs, a second apart, and all at the same times. Returns just before the first of these.
+/// Creates schedules with so many runs, all at the same times. Returns when they are in the projection, just before the first run.
 async fn create_schedules(server: &Server, count: usize, runs: usize) -> Result<()> {
     let client = ScheduleServiceClient::new(server.process.connect().await?);
-    let lead = CREATION * u32::try_from(count)?;
+    let lead = CREATION * u32::try_from(count)? + SETTLED;
     let measured_from = Instant::now() + lead;
     let spec = ScheduleSpec {
-        rule: Some(Rule::Interval(to_proto(Duration::from_secs(1)))),
+        rule: Some(Rule::Interval(to_proto(INTERVAL))),
         start_at: Some(to_timestamp(SystemClock.now().after(lead + TIME_TO_WATCH))),
         max_runs: i64::try_from(runs)?,
         overlap: OverlapPolicy::Allow.into(),
@@ -187,6 +212,7 @@ async fn create_schedules(server: &Server, count: usize, runs: usize) -> Result<
     };
     let created = stream::iter(0..count).map(create).buffer_unordered(CREATED_AT_ONCE);
     created.try_for_each(|_| async { Ok(()) }).await?;
+    server.settled().await?;
     if Instant::now() > measured_from {
         return Err(format!("the creation of {count} schedules took longer than {lead:?}").into());
     }
