@@ -16,6 +16,7 @@ use crate::store::sqlite::sqlite_error;
 
 impl Entity for Batch {
     type Key = BatchKey;
+    type Encoded = ();
 
     const TABLE: &'static str = "batches";
 
@@ -31,7 +32,7 @@ impl Entity for Batch {
         (key.namespace.as_str(), key.id.as_str())
     }
 
-    fn encode(&self) -> Vec<u8> {
+    fn encode(&self, (): &mut ()) -> Vec<u8> {
         BatchRecord::from(self).encode_to_vec()
     }
 

@@ -6,7 +6,6 @@ use std::path::Path;
 use hashbrown::{Equivalent, HashMap};
 use rusqlite::{Connection, Row, params};
 
-use super::recent::Recent;
 use super::rows::{blob, number, text};
 use super::sum::Sum;
 use crate::model::{Namespace, Revision};
@@ -14,12 +13,17 @@ use crate::store::error::StoreError;
 use crate::store::record::{Corruption, checksum};
 use crate::store::sqlite::sqlite_error;
 
+/// Entities that are kept in memory after a transaction. If there are more, all are forgotten.
+const REMEMBERED_MAX: usize = if cfg!(test) { 8 } else { 32_768 };
+
 /// The columns that [`read`] reads.
 const COLUMNS: &str = "seq, namespace, id, crc, body";
 
 /// What has a row in a table of its own.
 pub(super) trait Entity: Sized {
-    type Key: Clone + Eq + Hash;
+    type Key: Eq + Hash;
+    /// What an encoding can leave for later ones of the same entity.
+    type Encoded: Default;
 
     /// Name of the table.
     const TABLE: &'static str;
@@ -31,7 +35,7 @@ pub(super) trait Entity: Sized {
 
     fn namespace_and_id(key: &Self::Key) -> (&str, &str);
 
-    fn encode(&self) -> Vec<u8>;
+    fn encode(&self, earlier: &mut Self::Encoded) -> Vec<u8>;
 
     fn decode(namespace: Namespace, id: &str, created: Revision, body: &[u8]) -> Result<Self, Corruption>;
 }
@@ -41,21 +45,27 @@ pub(super) trait EntityKey<T: Entity>: Hash + Equivalent<T::Key> {
     fn to_key(&self) -> T::Key;
 }
 
-/// The entities that the next transaction writes, and those of recent ones, which are not read again.
+/// The entities that the next transaction writes, and recent ones, which are not read again.
 pub(super) struct Entities<T: Entity> {
-    changed: HashMap<T::Key, ChangedRow<T>>,
-    written: Recent<T::Key, T>,
+    /// Places in `rows`.
+    by_key: HashMap<T::Key, usize>,
+    rows: Vec<EntityRow<T>>,
+    /// Places of those that the next transaction writes.
+    changed: Vec<usize>,
 }
 
-struct ChangedRow<T> {
+struct EntityRow<T: Entity> {
     /// Number of the row as last written.
     stored: Option<Revision>,
+    /// `None` if there is none, or not any more.
     entity: Option<T>,
+    encoded: T::Encoded,
+    is_changed: bool,
 }
 
 impl<T: Entity> Default for Entities<T> {
     fn default() -> Self {
-        Self { changed: HashMap::new(), written: Recent::default() }
+        Self { by_key: HashMap::new(), rows: Vec::new(), changed: Vec::new() }
     }
 }
 
@@ -72,33 +82,40 @@ impl<T: Entity> Entities<T> {
         path: &Path,
         key: &impl EntityKey<T>,
     ) -> Result<&mut Option<T>, StoreError> {
-        if !self.changed.contains_key(key) {
-            let recent = self.written.remove(key);
+        let place = if let Some(known) = self.by_key.get(key) {
+            *known
+        } else {
             let key = key.to_key();
-            let entity = if recent.is_some() { recent } else { find::<T>(connection, path, &key)? };
+            let entity = find::<T>(connection, path, &key)?;
             let stored = entity.as_ref().map(T::created);
-            self.changed.insert(key, ChangedRow { stored, entity });
+            self.by_key.insert(key, self.rows.len());
+            self.rows.push(EntityRow { stored, entity, encoded: T::Encoded::default(), is_changed: false });
+            self.rows.len() - 1
+        };
+        let row = &mut self.rows[place];
+        if !std::mem::replace(&mut row.is_changed, true) {
+            self.changed.push(place);
         }
-        let found = self.changed.get_mut(key).map(|row| &mut row.entity);
-        found.ok_or_else(|| StoreError::malformed(path, "an entity that was added is missing"))
+        Ok(&mut row.entity)
     }
 
     /// Writes the rows, in the order of the table.
-    pub(super) fn store(&self, connection: &Connection) -> rusqlite::Result<()> {
+    pub(super) fn store(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let mut delete = connection.prepare_cached(&format!("DELETE FROM {} WHERE seq = ?1", T::TABLE))?;
         let mut update =
             connection.prepare_cached(&format!("UPDATE {} SET crc = ?2, body = ?3 WHERE seq = ?1", T::TABLE))?;
-        let mut rows: Vec<_> = self.changed.values().map(|row| (row.stored, row.entity.as_ref())).collect();
-        rows.sort_unstable_by_key(|(stored, entity)| entity.map(T::created).or(*stored));
-        for (stored, _) in rows.iter().filter(|(stored, entity)| entity.map(T::created) != *stored) {
-            if let Some(seq) = stored {
+        let Self { rows, changed, .. } = self;
+        let created = |row: &EntityRow<T>| row.entity.as_ref().map(T::created);
+        changed.sort_unstable_by_key(|place| created(&rows[*place]).or(rows[*place].stored));
+        for row in changed.iter().map(|place| &rows[*place]).filter(|row| created(row) != row.stored) {
+            if let Some(seq) = row.stored {
                 delete.execute([seq.0.cast_signed()])?;
             }
         }
-        for (stored, entity) in rows {
-            let Some(entity) = entity else { continue };
-            if stored == Some(entity.created()) {
-                let (crc, body) = row_of(entity);
+        for place in changed {
+            let EntityRow { stored, entity: Some(entity), encoded, .. } = &mut rows[*place] else { continue };
+            if *stored == Some(entity.created()) {
+                let (crc, body) = row_of(entity, encoded);
                 update.execute(params![entity.created().0.cast_signed(), crc, body])?;
             } else {
                 insert(connection, entity)?;
@@ -109,30 +126,35 @@ impl<T: Entity> Entities<T> {
 
     /// The transaction has succeeded.
     pub(super) fn remember(&mut self) {
-        for (key, row) in self.changed.drain() {
-            if let Some(entity) = row.entity {
-                self.written.insert(key, entity);
-            }
+        for place in self.changed.drain(..) {
+            let row = &mut self.rows[place];
+            row.is_changed = false;
+            row.stored = row.entity.as_ref().map(T::created);
+        }
+        if self.rows.len() > REMEMBERED_MAX {
+            self.forget_written();
         }
     }
 
     /// Forgets what only saves reading.
     pub(super) fn forget_written(&mut self) {
-        self.written = Recent::default();
+        if self.changed.is_empty() {
+            *self = Self::default();
+        }
     }
 }
 
 pub(super) fn insert<T: Entity>(connection: &Connection, entity: &T) -> rusqlite::Result<()> {
     let sql = format!("INSERT OR REPLACE INTO {} VALUES (?1, ?2, ?3, ?4, ?5)", T::TABLE);
     let (namespace, id) = T::namespace_and_id(entity.key());
-    let (crc, body) = row_of(entity);
+    let (crc, body) = row_of(entity, &mut T::Encoded::default());
     let mut statement = connection.prepare_cached(&sql)?;
     statement.execute(params![entity.created().0.cast_signed(), namespace, id, crc, body]).map(|_| ())
 }
 
 /// The checksum of a row, and its body.
-fn row_of<T: Entity>(entity: &T) -> (u32, Vec<u8>) {
-    let body = entity.encode();
+fn row_of<T: Entity>(entity: &T, encoded: &mut T::Encoded) -> (u32, Vec<u8>) {
+    let body = entity.encode(encoded);
     let (namespace, id) = T::namespace_and_id(entity.key());
     (row_checksum(entity.created().0, namespace, id, &body), body)
 }

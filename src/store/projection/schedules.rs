@@ -9,10 +9,11 @@ use super::entities::{Entity, EntityKey, for_each};
 use crate::model::schedule::ScheduleKeyRef;
 use crate::model::{Namespace, Revision, Schedule, ScheduleId, ScheduleKey};
 use crate::store::error::StoreError;
-use crate::store::record::{Corruption, ScheduleRecord};
+use crate::store::record::{Corruption, EncodedSpec, ScheduleRecord};
 
 impl Entity for Schedule {
     type Key = ScheduleKey;
+    type Encoded = EncodedSpec;
 
     const TABLE: &'static str = "schedules";
 
@@ -28,8 +29,8 @@ impl Entity for Schedule {
         (key.namespace.as_str(), key.id.as_str())
     }
 
-    fn encode(&self) -> Vec<u8> {
-        ScheduleRecord::from(self).encode_to_vec()
+    fn encode(&self, spec: &mut EncodedSpec) -> Vec<u8> {
+        spec.record_of(self)
     }
 
     fn decode(namespace: Namespace, id: &str, created: Revision, body: &[u8]) -> Result<Self, Corruption> {

@@ -22,7 +22,7 @@ pub use batch::BatchRecord;
 pub use commit::{commit_checksum, decode_commit, encode_commit};
 pub use corruption::{Corruption, checksum};
 pub use fold::{advance, ended_attempt, fold, output_of, submitted};
-pub use schedule::ScheduleRecord;
+pub use schedule::{EncodedSpec, ScheduleRecord};
 pub use subjects::Subjects;
 pub use task::{OptionsRecord, SpecRecord, StatusRecord};
 pub use values::{OutputRecord, PayloadRecord};

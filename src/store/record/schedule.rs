@@ -299,10 +299,37 @@ impl ErrorRecord {
     }
 }
 
-impl From<&Schedule> for ScheduleRecord {
-    fn from(schedule: &Schedule) -> Self {
+/// The bytes of the spec of a schedule, which seldom changes, unlike the rest.
+#[derive(Default)]
+pub struct EncodedSpec(Option<(Arc<ScheduleSpec>, Vec<u8>)>);
+
+/// Longer ones are not kept.
+const ENCODED_SPEC_MAX: usize = 1_024;
+
+impl EncodedSpec {
+    /// The bytes of a [`ScheduleRecord`].
+    pub fn record_of(&mut self, schedule: &Schedule) -> Vec<u8> {
+        let known = self.0.take().filter(|(spec, _)| Arc::ptr_eq(spec, &schedule.spec));
+        let (_, spec) = self.0.insert(known.unwrap_or_else(|| {
+            let record = ScheduleRecord { spec: Some((&*schedule.spec).into()), ..ScheduleRecord::default() };
+            (schedule.spec.clone(), record.encode_to_vec())
+        }));
+        // Messages that follow each other are one with the fields of both.
+        let rest = ScheduleRecord::without_spec(schedule);
+        let mut bytes = Vec::with_capacity(spec.len() + rest.encoded_len());
+        bytes.extend_from_slice(spec);
+        rest.encode_raw(&mut bytes);
+        if spec.len() > ENCODED_SPEC_MAX {
+            self.0 = None;
+        }
+        bytes
+    }
+}
+
+impl ScheduleRecord {
+    fn without_spec(schedule: &Schedule) -> Self {
         Self {
-            spec: Some((&*schedule.spec).into()),
+            spec: None,
             created_at: schedule.created_at.0,
             changed: schedule.changed.0,
             changed_at: schedule.changed_at.0,
@@ -321,9 +348,7 @@ impl From<&Schedule> for ScheduleRecord {
             last_error: schedule.last_error.as_ref().map(Into::into),
         }
     }
-}
 
-impl ScheduleRecord {
     pub fn into_model(self, key: ScheduleKey, created: Revision) -> Result<Schedule, Corruption> {
         let unfinished = self.unfinished.iter().map(|task| name(task, TaskId::parse));
         Ok(Schedule {
