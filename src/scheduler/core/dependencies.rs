@@ -58,10 +58,7 @@ impl Core {
     }
 
     fn add_child(&mut self, parent: u32, child: Child, is_awaited: bool) {
-        let is_first = self.dependencies.add_child(parent);
-        if is_awaited {
-            self.dependencies.wait(parent, child);
-        }
+        let is_first = self.dependencies.add_child(parent, child, is_awaited);
         let Some(task) = self.tasks.get(parent).filter(|task| task.state.is_terminal()) else { return };
         if is_first {
             self.finished.pin(parent, &task.spec.options.namespace, task.stored_bytes);

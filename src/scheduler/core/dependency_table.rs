@@ -47,17 +47,15 @@ struct Children {
 }
 
 impl DependencyTable {
-    /// Adds a child of a parent. Returns whether it is the first one.
-    pub fn add_child(&mut self, parent: u32) -> bool {
+    /// Adds a child of a parent, which waits for its end if `is_awaited`. Returns whether it is the first one.
+    pub fn add_child(&mut self, parent: u32, child: Child, is_awaited: bool) -> bool {
         let children = self.parents.entry(parent).or_default();
         children.unfinished += 1;
+        if is_awaited {
+            *self.left.entry(child.index).or_default() += 1;
+            children.waiting.push(child);
+        }
         children.unfinished == 1
-    }
-
-    /// Lets a child wait for the end of a parent.
-    pub fn wait(&mut self, parent: u32, child: Child) {
-        *self.left.entry(child.index).or_default() += 1;
-        self.parents.entry(parent).or_default().waiting.push(child);
     }
 
     /// A parent has ended. Returns whether it has children.

@@ -1,5 +1,6 @@
 //! Finding the parents of a submission: existing tasks, or others of the submission, in any order but not in a cycle.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -16,8 +17,10 @@ const CYCLE_SHOWN_MAX: usize = 8;
 /// The new tasks of a submission.
 struct NewTasks<'a> {
     accepted: &'a [Accepted],
-    /// Places and namespaces.
-    by_id: HashMap<TaskId, (usize, Namespace)>,
+    /// By place.
+    namespaces: Vec<Namespace>,
+    /// Places of the new tasks, once a parent is named by its ID.
+    by_id: OnceCell<HashMap<&'a TaskId, usize>>,
     /// Whether a path in the request has the place of the task.
     is_batch: bool,
 }
@@ -25,6 +28,16 @@ struct NewTasks<'a> {
 impl NewTasks<'_> {
     fn path(&self, place: usize) -> String {
         if self.is_batch { format!("tasks[{place}].") } else { String::new() }
+    }
+
+    fn is_new(&self, place: usize) -> bool {
+        self.accepted.get(place).is_some_and(|accepted| !accepted.duplicate)
+    }
+
+    fn place_of(&self, id: &TaskId) -> Option<usize> {
+        let places = || self.accepted.iter().enumerate().filter(|(_, accepted)| !accepted.duplicate);
+        let by_id = || places().map(|(place, accepted)| (&accepted.id, place)).collect();
+        self.by_id.get_or_init(by_id).get(id).copied()
     }
 }
 
@@ -44,9 +57,8 @@ impl Core {
         if !specs.iter().enumerate().any(|(place, spec)| is_new(place) && spec.extras().dependencies.is_some()) {
             return Ok(None);
         }
-        let new = specs.iter().enumerate().filter(|(place, _)| is_new(*place));
-        let by_id = new.map(|(place, spec)| (spec.id.clone(), (place, spec.options.namespace.clone()))).collect();
-        let new_tasks = NewTasks { accepted, by_id, is_batch };
+        let namespaces = specs.iter().map(|spec| spec.options.namespace.clone()).collect();
+        let new_tasks = NewTasks { accepted, namespaces, by_id: OnceCell::new(), is_batch };
         // Of each task, the places of its parents in the submission.
         let mut inside: Vec<Vec<usize>> = vec![Vec::new(); specs.len()];
         for (place, spec) in specs.iter_mut().enumerate().filter(|(place, _)| is_new(*place)) {
@@ -116,11 +128,14 @@ impl Core {
         parent: &Parent,
     ) -> Option<(TaskId, Option<usize>)> {
         let id = named_id(new, parent);
-        if let Some(its) = self.namespace_of(id) {
+        let given = parent.place.and_then(|place| usize::try_from(place).ok()).filter(|place| new.is_new(*place));
+        if given.is_none()
+            && let Some(its) = self.namespace_of(id)
+        {
             return (its == namespace).then(|| (id.clone(), None));
         }
-        let (place, its) = new.by_id.get(id)?;
-        (its == namespace).then(|| (id.clone(), Some(*place)))
+        let place = given.or_else(|| new.place_of(id))?;
+        (new.namespaces[place] == *namespace).then(|| (id.clone(), Some(place)))
     }
 
     fn namespace_of(&self, id: &TaskId) -> Option<&Namespace> {
@@ -162,9 +177,9 @@ fn in_order(after: &[Vec<usize>]) -> Result<Vec<usize>, Vec<usize>> {
     }
     let mut visits = vec![Visit::None; after.len()];
     let mut order = Vec::with_capacity(after.len());
+    // Places that wait for the next one, each with the number of those in its list that were visited.
+    let mut path = Vec::new();
     for start in 0..after.len() {
-        // Places that wait for the next one, each with the number of those in its list that were visited.
-        let mut path = Vec::new();
         if visits[start] == Visit::None {
             visits[start] = Visit::Open;
             path.push((start, 0));
