@@ -1,30 +1,34 @@
 //! Sharing of equal task options, so that a queued task needs little memory.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::{DefaultHashBuilder, HashSet};
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::model::TaskOptions;
 
 #[derive(Default)]
 pub(super) struct OptionsInterner {
-    options: HashSet<Arc<TaskOptions>, DefaultHashBuilder>,
+    /// With their hashes: with many fields, a hash costs more than all else here.
+    options: HashTable<(u64, Arc<TaskOptions>)>,
+    hasher: DefaultHashBuilder,
     /// Number of options at which unused ones are removed.
     sweep_at: usize,
 }
 
 impl OptionsInterner {
     pub fn intern(&mut self, options: TaskOptions) -> Arc<TaskOptions> {
-        if let Some(shared) = self.options.get(&options) {
-            return shared.clone();
-        }
         if self.options.len() >= self.sweep_at {
-            self.options.retain(|options| Arc::strong_count(options) > 1);
+            self.options.retain(|(_, options)| Arc::strong_count(options) > 1);
             self.sweep_at = 1_024 + 2 * self.options.len();
         }
-        let options = Arc::new(options);
-        self.options.insert(options.clone());
-        options
+        let hash = self.hasher.hash_one(&options);
+        let is_equal = |(known, shared): &(u64, Arc<TaskOptions>)| *known == hash && **shared == options;
+        match self.options.entry(hash, is_equal, |(hash, _)| *hash) {
+            Entry::Occupied(known) => known.get().1.clone(),
+            Entry::Vacant(new) => new.insert((hash, Arc::new(options))).get().1.clone(),
+        }
     }
 }
 

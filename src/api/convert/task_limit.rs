@@ -1,6 +1,5 @@
 //! Limits of tasks.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::model::{
@@ -21,11 +20,10 @@ pub(super) fn parse(
     catalog: &Catalog,
 ) -> Box<[TaskLimit]> {
     invalid.check_length(path.field("limits"), given.len(), limits::TASK_LIMITS_MAX, "limits");
-    let mut names = HashSet::new();
-    let mut parsed = Vec::new();
+    let mut parsed = Vec::with_capacity(given.len().min(limits::TASK_LIMITS_MAX));
     for (index, limit) in given.iter().enumerate().take(limits::TASK_LIMITS_MAX) {
         let at = Position { path, index };
-        if !names.insert((&limit.name, &limit.key)) {
+        if given[..index].iter().any(|other| (&other.name, &other.key) == (&limit.name, &limit.key)) {
             at.add(invalid, "key", format_args!("is {:?}, which another limit of the task has", limit.key));
         }
         parsed.extend(parse_one(invalid, at, limit, catalog));
