@@ -8,11 +8,12 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::model::{Event, MemoryAccount, ResumeToken, Revision, TaskId};
+use crate::model::{Event, MemoryAccount, ResumeToken, Revision, TaskFilter, TaskId};
 use crate::store::{Commit, Journal};
 use crate::telemetry::metrics::WatchMeter;
 
 use super::journal_reads::JournalReads;
+use super::watch_index::{Unseen, WatchIndex};
 
 /// Events kept in memory for watchers that keep up.
 const RING_EVENTS_MAX: usize = 65_536;
@@ -25,6 +26,7 @@ pub(super) const STEP_EVENTS: usize = 4_096;
 pub(super) struct Hub {
     ring: Mutex<Ring>,
     durable: watch::Sender<Revision>,
+    watches: Mutex<WatchIndex>,
     /// Callers that wait for the end of a task.
     waiters: Mutex<HashMap<TaskId, Vec<oneshot::Sender<()>>>>,
     pub journal: Arc<dyn Journal>,
@@ -51,6 +53,7 @@ impl Hub {
         Self {
             ring: Mutex::default(),
             durable: watch::Sender::new(revision),
+            watches: Mutex::default(),
             waiters: Mutex::default(),
             journal,
             reads: JournalReads::new(memory),
@@ -63,7 +66,12 @@ impl Hub {
     pub fn publish(&self, commit: &Arc<Commit>) {
         let last = commit.last();
         self.ring.lock().push(commit.clone());
-        self.durable.send_replace(last);
+        {
+            // Before the revision, so that a watch that has seen it has also been told of the commit.
+            let mut watches = self.watches.lock();
+            watches.publish(commit);
+            self.durable.send_replace(last);
+        }
         let mut waiters = self.waiters.lock();
         if waiters.is_empty() {
             return;
@@ -84,6 +92,17 @@ impl Hub {
     /// Receives the newest durable revision.
     pub fn subscribe(&self) -> watch::Receiver<Revision> {
         self.durable.subscribe()
+    }
+
+    /// Adds a watch to the index, if its filter allows it. All commits after the returned revision are added to the
+    /// [`Unseen`] if they may concern it.
+    pub fn register(&self, filter: &TaskFilter) -> (Option<Arc<Unseen>>, Revision) {
+        let mut watches = self.watches.lock();
+        (watches.add(filter), self.revision())
+    }
+
+    pub fn unregister(&self, filter: &TaskFilter, unseen: &Arc<Unseen>) {
+        self.watches.lock().remove(filter, unseen);
     }
 
     /// Some of the commits with events after `after`, in order; `None` if they are no longer in memory.

@@ -3,8 +3,8 @@
 //! `core` makes the decisions and is pure. `service` is the loop around it: it makes the events of the core
 //! durable and only then releases effects. Callers use a [`Handle`]: its commands and some queries are messages
 //! to the loop (`message`), submissions after a look at the store (`submissions`, `request_lookup`), uploads after their module is compiled (`uploads`), other queries read the projection (`queries`) within time limits (`timeouts`).
-//! `hub` publishes durable events, and `watch` finds those of one watcher: old ones in the journal (`journal_reads`), where
-//! `journal_trim` deletes them.
+//! `hub` publishes durable events to the watchers that they may concern (`watch_index`), and `watch` finds those of one watcher:
+//! old ones in the journal (`journal_reads`), where `journal_trim` deletes them.
 
 mod batches;
 mod core;
@@ -26,6 +26,7 @@ mod timeouts;
 mod uploads;
 mod views;
 mod watch;
+mod watch_index;
 
 pub use self::core::{
     Accepted, BatchFilter, Blocker, CoreOptions, Decision, DecisionFilter, DecisionReason, Estimate, Explanation,

@@ -18,6 +18,7 @@ use crate::store::{Commit, StoreError};
 use super::hub::{Hub, STEP_EVENTS};
 use super::journal_reads::{EVENTS_BETWEEN_PAUSES, ReadEvents};
 use super::refusal::{Internal, Refusal, RevisionCompacted, RevisionInFuture, WatchDrained};
+use super::watch_index::Unseen;
 
 pub struct Watch {
     hub: Arc<Hub>,
@@ -25,6 +26,10 @@ pub struct Watch {
     /// Whose turn it is when the watch reads the journal.
     caller: Arc<str>,
     reached: Revision,
+    /// The commits up to this revision have to be filtered, and later ones if the index or the hub announces them.
+    announced: Revision,
+    /// If the index has the watch. Otherwise it filters every commit.
+    unseen: Option<Arc<Unseen>>,
     step: Step,
     durable: watch::Receiver<Revision>,
     paused: Paused,
@@ -69,22 +74,25 @@ impl Watch {
         after: Option<Revision>,
         caller: Arc<str>,
     ) -> Result<Self, Refusal> {
-        let newest = hub.revision();
+        let (unseen, newest) = hub.register(&filter);
         let reached = after.unwrap_or(newest);
-        if reached > newest {
-            return Err(RevisionInFuture { wanted: reached, newest }.into());
-        }
         let durable = hub.subscribe();
         hub.meter.open.fetch_add(1, Ordering::Relaxed);
-        Ok(Self {
+        let watch = Self {
             hub,
             filter,
             caller,
             reached,
+            announced: newest,
+            unseen,
             step: Step::default(),
             durable,
             paused: Paused { at: Instant::now(), returned_since: 0, owed: Duration::ZERO },
-        })
+        };
+        if reached > newest {
+            return Err(RevisionInFuture { wanted: reached, newest }.into());
+        }
+        Ok(watch)
     }
 
     /// All matching events up to this revision were returned.
@@ -103,6 +111,16 @@ impl Watch {
     /// # Errors
     /// [`WatchDrained`] when the server shuts down; [`RevisionCompacted`] if the events were deleted.
     pub async fn next(&mut self) -> Result<Option<EventRef>, Refusal> {
+        self.next_until(None).await
+    }
+
+    /// As [`Watch::next`]; also `None` when there is no new event at the deadline. Events that the index keeps from the
+    /// watch move [`Watch::reached`] at the latest then.
+    ///
+    /// # Errors
+    /// Those of [`Watch::next`].
+    pub async fn next_until(&mut self, deadline: Option<Instant>) -> Result<Option<EventRef>, Refusal> {
+        let mut is_due = false;
         loop {
             if self.hub.draining.is_cancelled() {
                 return Err(self.drained().into());
@@ -119,7 +137,9 @@ impl Watch {
                 self.hub.meter.events.fetch_add(1, Ordering::Relaxed);
                 return Ok(Some(event));
             }
-            if self.reached < *self.durable.borrow_and_update() {
+            let newest = *self.durable.borrow_and_update();
+            self.look(newest);
+            if self.reached < self.announced {
                 self.find().await?;
                 if self.step.found.is_empty() {
                     self.reached = self.step.end;
@@ -127,10 +147,29 @@ impl Watch {
                 }
                 continue;
             }
+            if self.reached < newest || is_due {
+                self.reached = self.reached.max(newest);
+                return Ok(None);
+            }
             tokio::select! {
                 biased;
-                changed = self.durable.changed() => changed.map_err(|_| self.drained())?,
+                () = announcement(self.unseen.as_deref(), &mut self.durable) => {}
                 () = self.hub.draining.cancelled() => {}
+                () = reach(deadline) => is_due = true,
+            }
+        }
+    }
+
+    /// Takes what was announced. Nothing else up to `newest` matches.
+    fn look(&mut self, newest: Revision) {
+        match &self.unseen {
+            None => self.announced = newest,
+            Some(unseen) => {
+                let Some((first, last)) = unseen.take() else { return };
+                if self.reached >= self.announced {
+                    self.reached = self.reached.max(Revision(first.0.saturating_sub(1)));
+                }
+                self.announced = self.announced.max(last);
             }
         }
     }
@@ -216,8 +255,31 @@ fn drop_payload(event: &mut Event) {
     }
 }
 
+/// Waits until the index or the hub announces a commit.
+async fn announcement(unseen: Option<&Unseen>, durable: &mut watch::Receiver<Revision>) {
+    match unseen {
+        Some(unseen) => unseen.added().await,
+        // The watch keeps the hub, and so the sender.
+        None => drop(durable.changed().await),
+    }
+}
+
+async fn reach(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
+        if let Some(unseen) = &self.unseen {
+            self.hub.unregister(&self.filter, unseen);
+        }
         self.hub.meter.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;

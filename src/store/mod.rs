@@ -42,6 +42,8 @@ mod watermark;
 
 pub use backup::{CheckReport, backup, check, discard_backup};
 pub use error::StoreError;
+#[cfg(test)]
+pub use memory::MemoryJournal;
 pub use open::{Options, Store, open, rebuild};
 pub use page::{Page, PageCursor, PageSize};
 pub use progress::Report;

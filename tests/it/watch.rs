@@ -119,22 +119,30 @@ async fn a_snapshot_is_followed_by_later_events() {
 #[tokio::test]
 async fn a_watch_without_matching_events_reports_progress() {
     let server = Server::start("");
-    let filter = v1::TaskFilter { states: vec![TaskState::Failed.into()], ..Default::default() };
+    let failed = v1::TaskFilter { states: vec![TaskState::Failed.into()], ..Default::default() };
+    let other = v1::TaskFilter { task_ids: vec!["another".to_owned()], ..Default::default() };
     let interval = Some(prost_types::Duration { seconds: 0, nanos: 100_000_000 });
-    let request = v1::WatchTasksRequest {
-        filter: Some(filter),
-        resume_token: server.oldest_token().await,
-        progress_interval: interval,
-        ..Default::default()
-    };
-    let mut steps = watch(&server, request).await;
+    let start = server.oldest_token().await;
+    let mut watches = Vec::new();
+    for filter in [failed, other] {
+        let resume_token = start.clone();
+        let request = v1::WatchTasksRequest {
+            filter: Some(filter),
+            resume_token,
+            progress_interval: interval,
+            ..Default::default()
+        };
+        watches.push(watch(&server, request).await);
+    }
     let id = server.submit(noop()).await;
     server.wait_finished(&id).await;
-    loop {
-        match steps.message().await.unwrap().unwrap().kind {
-            Some(Kind::Progress(progress)) if progress.revision == 3 => break,
-            Some(Kind::Progress(_)) => {}
-            other => panic!("unexpected {other:?}"),
+    for mut steps in watches {
+        loop {
+            match steps.message().await.unwrap().unwrap().kind {
+                Some(Kind::Progress(progress)) if progress.revision == 3 => break,
+                Some(Kind::Progress(_)) => {}
+                other => panic!("unexpected {other:?}"),
+            }
         }
     }
 }

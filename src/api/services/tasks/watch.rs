@@ -130,7 +130,7 @@ fn events(mut watch: Watch, interval: Duration) -> impl Stream<Item = Result<v1:
             let reached = watch.resume_token(watch.reached());
             let next = {
                 // Not dropped after an interval: reading old events can take longer and would start again.
-                tokio::pin! { let next = watch.next(); }
+                tokio::pin! { let next = watch.next_until(Some(sent_at + interval)); }
                 loop {
                     match tokio::time::timeout_at(sent_at + interval, next.as_mut()).await {
                         Ok(next) => break next.map_err(into_status)?,
@@ -146,7 +146,7 @@ fn events(mut watch: Watch, interval: Duration) -> impl Stream<Item = Result<v1:
                 yield message(watch_tasks_response::Kind::Event(event));
                 sent_at = Instant::now();
             } else if sent_at.elapsed() >= interval {
-                // Events that do not match the filter arrive faster than the interval.
+                // No event matched for the interval.
                 sent_at = Instant::now();
                 yield progress(watch.resume_token(watch.reached()));
             }
