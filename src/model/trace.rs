@@ -78,6 +78,10 @@ impl TraceContext {
         self.trace_id != 0 && self.span_id != 0
     }
 
+    pub fn is_sampled(&self) -> bool {
+        self.flags & 1 == 1
+    }
+
     /// The trace ID, as `traceparent` has it; `None` if there is no span.
     pub fn trace_id_text(&self) -> Option<String> {
         self.has_span().then(|| format!("{:032x}", self.trace_id))

@@ -11,7 +11,7 @@ use opentelemetry::trace::{Span as _, SpanKind, Status, Tracer as _};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
 use opentelemetry_semantic_conventions::attribute as semconv;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::grpc_status::{self, RPC_STATUS_CODE};
 use super::metrics::priority_label;
@@ -118,11 +118,11 @@ impl Tracer {
 
     /// The span of an end that no `process` span covers: the task was cancelled or expired while it waited, or lost
     /// its attempt in a crash. It has no duration.
-    pub fn settle(&self, end: &TaskEvent, sent: &Arc<TraceContext>, submitted_at: Timestamp) {
+    pub fn settle(&self, end: &TaskEvent, sent: Option<&Arc<TraceContext>>, submitted_at: Timestamp) {
         let name = || format!("settle {}", end.options.pool);
         // An interruption does not count the attempt.
         let attempt = end.attempt + u32::from(matches!(end.change, TaskChange::Interrupted { .. }));
-        let span = self.consume(Some(sent), end.at, name, |span| {
+        let span = self.consume(sent, end.at, name, |span| {
             span.set_attributes(messaging(&end.options, "settle"));
             span.set_attribute(KeyValue::new(semconv::MESSAGING_MESSAGE_ID, end.task.to_string()));
             span.set_attribute(KeyValue::new("lineshaft.attempt", i64::from(attempt)));
@@ -172,12 +172,12 @@ impl Tracer {
     ) -> Span {
         let mut builder = self.tracer.span_builder("").with_kind(kind);
         builder.start_time = at.map(system_time);
-        let root = Context::new();
-        let mut span = self.tracer.build_with_context(builder, parent.map_or(&root, ActiveContext::as_parent));
+        let parent_context = parent.map_or_else(Context::new, ActiveContext::as_parent);
+        let mut span = self.tracer.build_with_context(builder, &parent_context);
         if span.is_recording() {
             span.update_name(name());
             describe(&mut span);
-            if let Some(link) = linked.and_then(|linked| scope::span_context(linked)) {
+            if let Some(link) = linked.and_then(|linked| scope::span_context(linked, true)) {
                 span.add_link(link, Vec::new());
             }
         }
@@ -191,7 +191,8 @@ impl Tracer {
             baggage: from.map(|from| from.baggage.clone()).unwrap_or_default(),
             ..TraceContext::default()
         };
-        Span { context: ActiveContext::local(Arc::new(context), own.clone()), inner: Mutex::new(span) }
+        let recorded = span.is_recording().then(|| Box::new(Mutex::new(span)));
+        Span { context: ActiveContext::local(Arc::new(context)), recorded }
     }
 }
 
@@ -223,7 +224,8 @@ fn system_time(at: Timestamp) -> SystemTime {
 #[derive(Debug)]
 pub struct Span {
     context: ActiveContext,
-    inner: Mutex<SdkSpan>,
+    /// `None` if the sampler left the span out. In a box, since few attempts have it.
+    recorded: Option<Box<Mutex<SdkSpan>>>,
 }
 
 impl Span {
@@ -231,11 +233,15 @@ impl Span {
         &self.context
     }
 
+    fn recorded(&self) -> Option<MutexGuard<'_, SdkSpan>> {
+        self.recorded.as_ref().map(|span| span.lock())
+    }
+
     /// Ends the span of a call with a gRPC status code.
     pub fn end_call(&self, code: i32) {
         let status = grpc_status::index(code);
         let name = grpc_status::name(status);
-        let mut span = self.inner.lock();
+        let Some(mut span) = self.recorded() else { return };
         span.set_attribute(KeyValue::new(RPC_STATUS_CODE, name));
         if code != 0 {
             span.set_attribute(KeyValue::new(semconv::ERROR_TYPE, name));
@@ -248,7 +254,7 @@ impl Span {
 
     /// Ends the span of a submission. `refused` is the reason of a refusal.
     pub fn end_send(&self, refused: Option<&'static str>) {
-        let mut span = self.inner.lock();
+        let Some(mut span) = self.recorded() else { return };
         if let Some(reason) = refused {
             span.set_attribute(KeyValue::new(semconv::ERROR_TYPE, reason));
             span.set_status(Status::error(reason));
@@ -257,13 +263,14 @@ impl Span {
     }
 
     pub fn stop_requested(&self, cause: &'static str, at: Timestamp) {
+        let Some(mut span) = self.recorded() else { return };
         let attributes = vec![KeyValue::new("lineshaft.stop.cause", cause)];
-        self.inner.lock().add_event_with_timestamp("stop requested", system_time(at), attributes);
+        span.add_event_with_timestamp("stop requested", system_time(at), attributes);
     }
 
     /// Ends a consumer span with the resulting event of the task; `None` if a later attempt has replaced this one.
     pub fn end_process(&self, event: Option<&TaskEvent>) {
-        let mut span = self.inner.lock();
+        let Some(mut span) = self.recorded() else { return };
         let Some(event) = event else {
             span.set_status(Status::error("fenced"));
             return span.end();

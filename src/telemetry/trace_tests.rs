@@ -77,7 +77,7 @@ fn settled(state: TaskState, attempt: u32, change: TaskChange) -> SpanData {
         hold: None,
         change,
     };
-    tracing.settle(&end, &sent(TraceMode::Unset), Timestamp(4_000_000));
+    tracing.settle(&end, Some(&sent(TraceMode::Unset)), Timestamp(4_000_000));
     exporter.get_finished_spans().unwrap().remove(0)
 }
 
@@ -125,4 +125,15 @@ fn an_untraced_task_starts_a_trace_with_its_waiting_time() {
     assert!(span.links.is_empty() && span.parent_span_id == opentelemetry::trace::SpanId::INVALID);
     assert_eq!(waited(&span), Some(0.5.into()));
     assert_eq!(span.start_time, UNIX_EPOCH + Duration::from_secs(10));
+}
+
+#[test]
+fn a_span_that_is_not_recorded_has_a_context_and_needs_no_memory_of_the_library() {
+    use opentelemetry_sdk::trace::Sampler;
+    let provider = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff).build();
+    let tracing = Tracer::new(provider.tracer("test"), Policy::default());
+    let span = tracing.call("lineshaft.v1.TaskService/GetTask", None, None);
+    let context = span.active_context().context.clone();
+    assert!(span.recorded.is_none() && context.has_span() && !context.is_sampled());
+    span.end_call(0);
 }

@@ -160,6 +160,24 @@ async fn tasks_of_a_batch_start_traces_of_their_own_by_default() {
 }
 
 #[tokio::test]
+async fn tasks_refer_to_no_batch_whose_trace_is_not_sampled() {
+    let collector = Collector::start().await;
+    let mut variables = variables(&collector);
+    variables.push(("OTEL_TRACES_SAMPLER", "parentbased_always_off"));
+    let server = Server::start_with(CONFIG, &variables);
+    server.set_paused("default", true).await;
+    let linked = v1::SubmitTaskRequest { trace_mode: v1::TraceMode::Link as i32, ..noop() };
+    let child = v1::SubmitTaskRequest { trace_mode: v1::TraceMode::Parent as i32, ..noop() };
+    let batch = v1::BatchSubmitTasksRequest { tasks: vec![noop(), linked, child], batch_id: String::new() };
+    let ids = server.tasks().batch_submit_tasks(batch).await.unwrap().into_inner().task_ids;
+    let mut traced = Vec::new();
+    for id in &ids {
+        traced.push(!server.get(id).await.trace_id.is_empty());
+    }
+    assert_eq!(traced, [false, false, true], "a child must not be sampled either");
+}
+
+#[tokio::test]
 async fn spans_show_failures_retries_and_cancellations() {
     let collector = Collector::start().await;
     let mut server = Server::start_with(CONFIG, &variables(&collector));

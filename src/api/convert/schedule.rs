@@ -133,6 +133,7 @@ pub fn configured(
         default_namespace: None,
         batch: None,
         trace: None,
+        has_send_span: false,
         places: 0,
     };
     let convert = |task| submit::convert(task, MessagePath::ScheduleTask, catalog, &context, &mut None, Arc::new);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::model::{
     BatchId, BatchRef, Catalog, FairnessKey, HandlerName, Namespace, PoolName, RequestKey, SubmissionDigest,
-    TaskExtras, TaskId, TaskLimit, TaskOptions, TaskSpec, Timestamp, TraceContext, limits,
+    TaskExtras, TaskId, TaskLimit, TaskOptions, TaskSpec, Timestamp, TraceContext, TraceMode, limits,
 };
 use crate::proto::v1::{self, payload::Kind};
 
@@ -33,6 +33,8 @@ pub struct SubmitContext<'a> {
     pub batch: Option<&'a BatchRef>,
     /// Trace context of the call.
     pub trace: Option<Arc<TraceContext>>,
+    /// Whether a span of the submission will replace it in tasks without a mode.
+    pub has_send_span: bool,
     /// Number of tasks of a call that submits them together, in which they can name each other by their places.
     pub places: usize,
 }
@@ -124,6 +126,7 @@ pub fn convert(
             let baggage = context.trace.as_ref().map(|call| call.baggage.clone()).unwrap_or_default();
             Some(shared.trace_like(TraceContext { mode, at: context.now, baggage, ..own }))
         }
+        None if mode == TraceMode::Unset && context.has_send_span => None,
         None => trace_of_call(mode, context.trace.as_ref(), context.now),
     };
     let mut extras = TaskExtras {
@@ -358,6 +361,7 @@ mod tests {
             default_namespace: Some(&namespace),
             batch: None,
             trace: None,
+            has_send_span: false,
             places: 5,
         };
         convert(request, MessagePath::BatchItem(3), catalog, &context, shared, Arc::new)

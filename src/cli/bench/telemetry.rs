@@ -39,20 +39,24 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn variants(collector: &Collector) -> [Variant; 4] {
+fn variants(collector: &Collector) -> [Variant; 6] {
     let variant = |name: &str, variables, target| Variant { name: name.to_owned(), variables, target };
     let exported = |more: &[(&'static str, String)]| {
         let endpoint =
             [("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url()), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc".to_owned())];
         endpoint.into_iter().chain(more.iter().cloned()).collect()
     };
-    let sampler = "parentbased_traceidratio".to_owned();
-    let with_sampling = [("OTEL_TRACES_SAMPLER", sampler), ("OTEL_TRACES_SAMPLER_ARG", SAMPLING_RATIO.to_string())];
-    let partly = format!("metrics, logs, traces of {SAMPLING_RATIO}");
+    let sampled = |ratio: f64| {
+        let sampler = ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio".to_owned());
+        exported(&[sampler, ("OTEL_TRACES_SAMPLER_ARG", ratio.to_string())])
+    };
+    let no_traces = exported(&[("OTEL_TRACES_EXPORTER", "none".to_owned())]);
     [
         variant("off", vec![("OTEL_SDK_DISABLED", "true".to_owned())], None),
         variant("metrics", Vec::new(), Some(METRICS_TARGET)),
-        variant(&partly, exported(&with_sampling), Some(SAMPLING_TARGET)),
+        variant("metrics, logs", no_traces, None),
+        variant("metrics, logs, traces of 0", sampled(0.0), None),
+        variant(&format!("metrics, logs, traces of {SAMPLING_RATIO}"), sampled(SAMPLING_RATIO), Some(SAMPLING_TARGET)),
         variant("metrics, logs, every trace", exported(&[]), None),
     ]
 }

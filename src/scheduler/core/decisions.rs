@@ -48,12 +48,12 @@ pub struct Adoption {
     pub started_at: Timestamp,
 }
 
-/// A traced task has ended or lost its attempt while this server has no attempt that could record the span.
+/// A task has ended or lost its attempt while this server has no attempt that could record the span.
 #[derive(Debug)]
 pub struct Unattempted {
     /// Index in [`Decisions::events`].
     pub event: usize,
     /// Trace context of the submission.
-    pub trace: Arc<TraceContext>,
+    pub trace: Option<Arc<TraceContext>>,
     pub submitted_at: Timestamp,
 }

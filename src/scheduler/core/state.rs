@@ -274,15 +274,12 @@ impl Core {
         let Some(task) = self.tasks.get(index) else { return };
         let ends = state.is_terminal() && !task.state.is_terminal();
         let dependencies = if ends { task.spec.extras().dependencies.clone() } else { None };
-        let ends_without_attempt = state.is_terminal() && task.state != TaskState::Running;
+        let ends_without_attempt = ends && task.state != TaskState::Running;
         // The attempt belonged to the server before a restart.
-        let lost_attempt =
-            !task.has_attempt && (state.is_terminal() || matches!(change, TaskChange::Interrupted { .. }));
-        if (ends_without_attempt || lost_attempt)
-            && let Some(trace) = &task.spec.extras().trace
-        {
-            let (event, submitted_at) = (out.events.len(), task.submitted_at);
-            out.unattempted.push(Unattempted { event, trace: trace.clone(), submitted_at });
+        let lost_attempt = !task.has_attempt && (ends || matches!(change, TaskChange::Interrupted { .. }));
+        if ends_without_attempt || lost_attempt {
+            let (event, trace) = (out.events.len(), task.spec.extras().trace.clone());
+            out.unattempted.push(Unattempted { event, trace, submitted_at: task.submitted_at });
         }
         let mut event = TaskEvent {
             revision: self.revision.next(),

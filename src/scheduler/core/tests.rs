@@ -266,12 +266,15 @@ fn a_cancel_ends_a_queued_task_and_stops_a_running_one() {
     fixture.submit(0, vec![spec("a", Priority::Normal), spec("b", Priority::Normal)]).unwrap();
     let ticket = fixture.start(1);
     assert_eq!(fixture.cancel("b", 2, true).unwrap(), TaskState::Cancelled);
+    assert_eq!(fixture.out.unattempted.len(), 1, "no attempt records its end");
     assert_eq!(fixture.cancel("a", 3, false).unwrap(), TaskState::Running);
     assert_eq!(fixture.out.stops, [(ticket, StopCause::Cancel, Duration::from_secs(5))]);
     fixture.end(ticket, 4, Outcome::Stopped(StopMethod::SignalTerm), Some(StopCause::Cancel));
     let TaskChange::Cancelled { receipt, .. } = &fixture.last_event().change else { panic!("not cancelled") };
     assert_eq!((receipt.method, receipt.request.requested_at), (StopMethod::SignalTerm, Timestamp(3)));
     assert_eq!(fixture.cancel("a", 5, false).unwrap(), TaskState::Cancelled, "a repeated cancel is not an error");
+    assert_eq!(fixture.core.delete_matching(Timestamp(6), &TaskFilter::default(), &mut fixture.out), 2);
+    assert_eq!(fixture.out.unattempted.len(), 1, "neither an attempt's end nor a deletion needs another span");
 }
 
 #[test]

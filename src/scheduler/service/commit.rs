@@ -28,7 +28,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) fn record_unattempted(out: &mut Decisions) {
     for Unattempted { event, trace, submitted_at } in out.unattempted.drain(..) {
         if let (Some(tracer), Some(event)) = (trace::tracer(), out.events.get(event).and_then(Event::task)) {
-            tracer.settle(event, &trace, submitted_at);
+            tracer.settle(event, trace.as_ref(), submitted_at);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::model::{Coded, TaskSpec, Timestamp, TraceContext, TraceMode};
+use crate::model::{Coded, TaskExtras, TaskSpec, Timestamp, TraceContext, TraceMode};
 use crate::scheduler::Refusal;
 use crate::telemetry::scope;
 use crate::telemetry::trace::{Span, tracer};
@@ -31,9 +31,15 @@ impl SendSpan {
                 TraceMode::Unset | TraceMode::Auto if separate_traces => TraceMode::Link,
                 requested => requested,
             };
+            let sent = &span.active_context().context;
+            if mode == TraceMode::Link && !sent.is_sampled() && sent.baggage.is_empty() {
+                // A link would lead nowhere, and most tasks need no extras without it.
+                drop_trace(spec);
+                continue;
+            }
             let context = match previous.take() {
                 Some(context) if context.mode == mode => context,
-                _ => Arc::new(TraceContext { mode, at, ..TraceContext::clone(&span.active_context().context) }),
+                _ => Arc::new(TraceContext { mode, at, ..TraceContext::clone(sent) }),
             };
             spec.extras.get_or_insert_default().trace = Some(context.clone());
             previous = Some(context);
@@ -46,6 +52,12 @@ impl SendSpan {
         if let Some(span) = self.0 {
             span.end_send(result.as_ref().err().map(|refusal| refusal.code().reason()));
         }
+    }
+}
+
+fn drop_trace(spec: &mut TaskSpec) {
+    if let Some(extras) = spec.extras.take() {
+        spec.extras = TaskExtras { trace: None, ..*extras }.boxed();
     }
 }
 
@@ -84,7 +96,7 @@ fn link_shared(specs: &mut [TaskSpec], call: Option<SpanIds>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{TaskExtras, TaskOptions};
+    use crate::model::TaskOptions;
     use crate::scheduler::Handle;
 
     fn spec(trace: Option<(u64, TraceMode)>) -> TaskSpec {

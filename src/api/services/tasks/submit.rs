@@ -16,6 +16,7 @@ use crate::model::{
 use crate::proto::v1;
 use crate::scheduler::{Accepted, Handle, Internal, Refusal, Submitted};
 use crate::telemetry::scope;
+use crate::telemetry::trace::tracer;
 
 use super::send_span::SendSpan;
 
@@ -74,6 +75,7 @@ impl<'a> Converter<'a> {
             default_namespace: caller.default_namespace(),
             batch,
             trace: scope::current_context().map(|active| active.context),
+            has_send_span: false,
             places: 0,
         };
         Self { handle, catalog: handle.catalog(), context, shared: None }
@@ -82,6 +84,12 @@ impl<'a> Converter<'a> {
     /// Lets the tasks of the call, so many, name each other by their places.
     pub fn with_places(mut self, places: usize) -> Self {
         self.context.places = places;
+        self
+    }
+
+    /// For submissions that get a [`SendSpan`].
+    pub fn with_send_span(mut self) -> Self {
+        self.context.has_send_span = tracer().is_some();
         self
     }
 
@@ -214,7 +222,7 @@ fn batch_specs(
     batch: Option<&BatchRef>,
     caller: &Caller,
 ) -> Result<Vec<TaskSpec>, SubmitError> {
-    let mut converter = Converter::new(handle, caller, batch).with_places(requests.len());
+    let mut converter = Converter::new(handle, caller, batch).with_places(requests.len()).with_send_span();
     let mut specs = Vec::with_capacity(requests.len());
     let (mut invalid, mut other_error) = (InvalidFields::default(), None);
     for (index, request) in requests.into_iter().enumerate() {

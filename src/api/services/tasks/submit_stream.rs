@@ -157,7 +157,7 @@ async fn arrived(
                     break;
                 }
                 Poll::Ready(Some(Ok(request))) => {
-                    let new = || Converter::new(handle, caller, None).after(shared.take());
+                    let new = || Converter::new(handle, caller, None).with_send_span().after(shared.take());
                     chunk.add(request, converter.get_or_insert_with(new));
                 }
             }
