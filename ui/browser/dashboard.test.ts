@@ -81,6 +81,59 @@ test("every page works in both themes and widths, and is accessible", async () =
   }
 });
 
+test("nothing is outside of the window in any width", async () => {
+  await load();
+  await server.call("ScheduleService/CreateSchedule", { scheduleId: "import-of-all-orders-in-all-countries", spec: { interval: "3600s", task: { handler: "echo", payload: { json: 1 } } } });
+  const displayName = "Nightly thumbnails of all customers in all regions of the world, in three sizes";
+  await server.call("BatchService/CreateBatch", { batchId: "long-name", open: true, displayName });
+  const { page, complaints } = await open(browser, server.url);
+  await isLive(page);
+  const pages: [string, () => Promise<unknown>][] = [
+    ["", () => page.getByRole("region", { name: /^Wait and run time/ }).getByText("reports").waitFor()],
+    ["tasks", () => page.locator(".task-rows .task-row").first().waitFor()],
+    ["batches", () => page.locator(".batches").getByText(displayName).waitFor()],
+    ["limits", () => page.locator(".limits").getByText("mail").first().waitFor()],
+    ["schedules", () => page.locator(".schedules").getByText("import-of-all").waitFor()],
+    ["workers", () => page.getByText("PoolWorker-0").first().waitFor()],
+  ];
+  const outside = () =>
+    page.evaluate(() => [document.documentElement, ...document.querySelectorAll(".scroll, .filters, .task-table-box")].filter((box) => box.scrollWidth > box.clientWidth).map((box) => `${box.className} ${box.scrollWidth}`));
+  for (const [place, isShown] of pages) {
+    await go(page, `#/${place}`);
+    for (const width of [390, 900, 1024, 1280]) {
+      await page.setViewportSize({ width, height: 900 });
+      await isShown();
+      await until(async () => (await outside()).length === 0, `${place} in ${width} pixels`);
+    }
+  }
+  await go(page, "#/batches");
+  const name = page.getByRole("link", { name: displayName });
+  await name.waitFor();
+  expect(await name.evaluate((element) => element.scrollWidth > element.clientWidth), "the name is cut").toBe(true);
+  await server.call("BatchService/CancelBatch", { batchId: "long-name" });
+  expect(complaints).toEqual([]);
+  await page.context().close();
+});
+
+test("a task that waits for parents shows them instead of a time that has passed", async () => {
+  const parent = await server.submit({ handler: "io", payload: { json: 0 }, delay: "3600s" });
+  const dependencies = { taskIds: [parent] };
+  const child = await server.submit({ handler: "io", payload: { json: 0 }, displayName: "child", dependencies });
+  const later = await server.submit({ handler: "io", payload: { json: 0 }, displayName: "later child", dependencies, delay: "3600s" });
+  const { page, complaints } = await open(browser, `${server.url}#/tasks?id=${child}&id=${later}`);
+  await page.locator(".cell-details").getByText("waits for 1 parent").waitFor();
+  await page.locator(".cell-details").getByText(/starts in \d+m at the earliest/).waitFor();
+  await go(page, `#/tasks/${child}`);
+  await page.locator(".why").getByText("It waits for 1 parent").waitFor();
+  await page.locator(".facts").getByText("submitted").waitFor();
+  expect(await page.locator(".facts dt").getByText("eligible").count()).toBe(0);
+  await go(page, `#/tasks/${later}`);
+  await page.locator(".facts").getByText(/in \d+m at the earliest/).waitFor();
+  await server.call("TaskService/CancelTask", { taskId: parent });
+  expect(complaints).toEqual([]);
+  await page.context().close();
+});
+
 test("the overview does not move while it is updated, and one stream feeds the whole tab", async () => {
   const { page, complaints } = await open(browser, server.url);
   let streams = 0;
@@ -474,6 +527,19 @@ test("a pool is resized, paused and resumed", async () => {
   await page.context().close();
 });
 
+test("a pool shows its weights, and a share of success only after a task", async () => {
+  const { page, complaints } = await open(browser, `${server.url}#/pools`);
+  await isLive(page);
+  const card = page.locator(".card").filter({ has: page.getByRole("heading", { name: "images" }) });
+  await card.getByText("default=3, default/tenant-*=0.5").waitFor();
+  await card.getByText("30s, then lower priorities are promoted").waitFor();
+  await card.getByText("0/s").waitFor();
+  expect(await card.getByText("succeed").count()).toBe(0);
+  await page.getByText(/\d % succeed/).first().waitFor();
+  expect(complaints).toEqual([]);
+  await page.context().close();
+});
+
 test("the benchmark shows the gain of running at once, and removes its tasks", async () => {
   const { page, complaints } = await open(browser, `${server.url}#/benchmark`);
   await page.getByRole("spinbutton", { name: "Tasks" }).fill("4");
@@ -482,6 +548,9 @@ test("the benchmark shows the gain of running at once, and removes its tasks", a
   const gain = page.locator(".tile").filter({ hasText: "Speed-up" }).locator("strong");
   await until(async () => (await gain.textContent())?.endsWith("×"), "the speed-up");
   expect(Number.parseFloat((await gain.textContent()) ?? "")).toBeGreaterThan(1);
+  expect(await page.locator(".axis-y span").allTextContents()).toEqual(["0", "1", "2", "3", "4"]);
+  const times = await page.locator(".axis-x span").allTextContents();
+  expect([times.length, times[0], times.at(-1)]).toEqual([5, "0s", (await page.locator(".tile").first().textContent())?.split(" in ")[1]]);
   await until(async () => {
     const { tasks } = await server.call<{ tasks: { displayName: string }[] }>("TaskService/ListTasks", {});
     return !tasks.some(({ displayName }) => displayName === "benchmark");

@@ -24,6 +24,8 @@ size = 2
 [[pool]]
 name = "images"
 kind = "remote"
+max_wait = "30s"
+weights = [{ namespace = "default", weight = 3 }, { namespace = "default", fairness_key = "tenant-*", weight = 0.5 }]
 
 [[task_limit]]
 name = "mail"

@@ -1,4 +1,5 @@
 // Names of states, priorities and reasons.
+import { number } from "./format";
 import { FailureReason, type LimitHold, Priority, StopMethod, TaskState } from "./gen/lineshaft/v1/task_pb";
 
 export const STATES = [
@@ -35,4 +36,16 @@ export function holdText(hold: LimitHold | undefined): string {
     default:
       return `limit ${name} is not configured`;
   }
+}
+
+interface Wait {
+  hold: string;
+  parents: number;
+  eligibleAt: number | undefined;
+}
+
+/** What a waiting task waits for; empty if that is a time. Lists do not contain how many of the parents are unfinished. */
+export function waitText({ hold, parents, eligibleAt }: Wait, now: number): string {
+  if (hold || parents === 0 || (eligibleAt ?? 0) > now) return hold;
+  return parents === 1 ? "waits for 1 parent" : `waits for parents, ${number(parents)} in all`;
 }

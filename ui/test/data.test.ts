@@ -13,6 +13,7 @@ import { BusyHistory, WORKER_SECONDS } from "../src/data/workers";
 import { PoolMetricsSchema, PoolSampleSchema, WorkerSchema } from "../src/gen/lineshaft/v1/pool_service_pb";
 import { Priority, type TaskEvent, TaskEventSchema, TaskSchema, TaskState } from "../src/gen/lineshaft/v1/task_pb";
 import { phasesOfEvents, phasesOfTask } from "../src/timeline";
+import { waitText } from "../src/words";
 
 const pool = (second: number, completed: number, since = 0, name = "default") =>
   create(PoolMetricsSchema, {
@@ -26,6 +27,14 @@ const pool = (second: number, completed: number, since = 0, name = "default") =>
     idle: 1,
     priorities: [{ priority: Priority.HIGH, queued: 5n }],
   });
+
+test("a waiting task names its parents once it could start without them", () => {
+  const text = (parents: number, eligibleAt: number, hold = "") => waitText({ hold, parents, eligibleAt }, 9_000);
+  expect(text(1, 5_000)).toBe("waits for 1 parent");
+  expect(text(1_200, 5_000)).toBe("waits for parents, 1,200 in all");
+  expect(text(2, 5_000, "limit mail")).toBe("limit mail");
+  expect([text(2, 10_000), text(0, 10_000), text(0, 5_000)]).toEqual(["", "", ""]);
+});
 
 describe("history", () => {
   test("rates are those between two messages", () => {

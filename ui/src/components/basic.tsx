@@ -1,5 +1,5 @@
 // Small parts that all pages use.
-import { signal } from "@preact/signals";
+import { signal, useSignal } from "@preact/signals";
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import type { Priority, TaskState } from "../gen/lineshaft/v1/task_pb";
@@ -40,6 +40,19 @@ export function Card(props: { title?: ComponentChildren; actions?: ComponentChil
       {props.children}
     </section>
   );
+}
+
+/** A table; where there is less room than it needs, a block for each of its rows. */
+export function TableBox(props: { label: string; needs: number; children: ComponentChildren }) {
+  const box = useRef<HTMLDivElement>(null);
+  const isStacked = useSignal(false);
+  useEffect(() => {
+    const target = box.current!;
+    const observer = new ResizeObserver(() => (isStacked.value = target.clientWidth < props.needs));
+    observer.observe(target);
+    return () => observer.disconnect();
+  }, []);
+  return <div class={`scroll ${isStacked.value ? "stacked" : ""}`} ref={box} tabIndex={0} role="region" aria-label={props.label}>{props.children}</div>;
 }
 
 export function Empty({ children }: { children: ComponentChildren }) {

@@ -18,6 +18,8 @@ export interface Row {
   eligibleAt: number | undefined;
   /** The limit that a waiting task waits for. */
   hold: string;
+  /** Parents, unless an attempt has failed since. How many of them are unfinished is not in lists. */
+  parents: number;
   startedAt: number | undefined;
   finishedAt: number | undefined;
   attempt: number;
@@ -48,6 +50,7 @@ export function toRow(task: Task): Row {
     submittedAt: millis(task.submittedAt) ?? 0,
     eligibleAt: millis(task.eligibleAt),
     hold: holdText(task.limitHold),
+    parents: task.failure ? 0 : (task.dependencies?.parents ?? 0),
     startedAt: millis(task.startedAt),
     finishedAt: millis(task.finishedAt),
     attempt: task.attempt,

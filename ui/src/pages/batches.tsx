@@ -1,5 +1,5 @@
 // The newest batches, with their counts and their progress.
-import { Bar, Card, confirm, Empty, ErrorNote, Time, toast } from "../components/basic";
+import { Bar, Card, confirm, Empty, ErrorNote, TableBox, Time, toast } from "../components/basic";
 import { batches, errorText } from "../data/client";
 import { millis } from "../data/convert";
 import { may } from "../data/permissions";
@@ -33,8 +33,8 @@ export function BatchesPage() {
       <Card>
         {found?.length === 0 && <Empty>There is no batch.</Empty>}
         {found && found.length > 0 && (
-          <div class="scroll" tabIndex={0} role="region" aria-label="Batches">
-            <table class="table stacked batches">
+          <TableBox label="Batches" needs={900}>
+            <table class="table named batches">
               <thead>
                 <tr>
                   <th scope="col">Batch</th>
@@ -51,7 +51,7 @@ export function BatchesPage() {
               </thead>
               <tbody>{found.map((batch) => <Row key={batch.batchId} batch={batch} refresh={refresh} />)}</tbody>
             </table>
-          </div>
+          </TableBox>
         )}
       </Card>
     </div>
@@ -84,11 +84,13 @@ function Row({ batch, refresh }: { batch: Batch; refresh: () => void }) {
   return (
     <tr>
       <th scope="row">
-        <a href={tasks()} title={batch.batchId}>{batch.displayName || shortId(batch.batchId)}</a>
-        {batch.cancelRequestedAt && <span class="muted small"> cancelled</span>}
+        <div class="batch-name">
+          <a class="ellipsis" href={tasks()} title={`${batch.displayName} ${batch.batchId}`.trim()}>{batch.displayName || shortId(batch.batchId)}</a>
+          {batch.cancelRequestedAt && <span class="muted small">cancelled</span>}
+        </div>
       </th>
       <td><span class={`badge ${COLORS[batch.state] ?? ""}`}>{BatchState[batch.state]}</span></td>
-      <td class="no-wrap with-bar whole"><Bar share={batch.progress} label={`Finished tasks of ${batch.batchId}`} />{percent(batch.progress, 0)}</td>
+      <td class="no-wrap with-bar"><Bar share={batch.progress} label={`Finished tasks of ${batch.batchId}`} />{percent(batch.progress, 0)}</td>
       <td class="right" data-name="Tasks">{number(Number(batch.total))}</td>
       <td class="right" data-name="Unfinished">{unfinished ? <a href={tasks("waiting,queued,running")}>{number(unfinished)}</a> : 0}</td>
       <td class="right" data-name="Failed">{failed ? <a href={tasks("failed")}>{number(failed)}</a> : 0}</td>

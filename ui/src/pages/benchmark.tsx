@@ -12,6 +12,7 @@ import { problem } from "../json";
 
 const EXAMPLES: Record<string, string> = { compute: "3000000", io: "0.2", expression: '"1 + 1"' };
 const [WIDTH, HEIGHT] = [640, 220];
+const QUARTERS = [0, 0.25, 0.5, 0.75, 1];
 const NONE: Run = { ends: [], failed: 0 };
 
 export function BenchmarkPage() {
@@ -122,14 +123,16 @@ function Plot({ one, all, total }: { one: number[]; all: number[]; total: number
           <span class="legend-item"><i class="swatch swatch-one" />one after the other</span>
           <span class="legend-item"><i class="swatch swatch-all" />all at once</span>
         </span>
-        <span class="muted small">{one.length ? `0 to ${seconds(end)}` : ""}</span>
       </figcaption>
-      <svg class="plot" viewBox={`-2 -2 ${WIDTH + 4} ${HEIGHT + 4}`} preserveAspectRatio="none" role="img" aria-label={`One after the other: ${one.length} of ${total} tasks in ${seconds(one.at(-1) ?? 0)}. All at once: ${all.length} in ${seconds(all.at(-1) ?? 0)}.`}>
-        {[0.25, 0.5, 0.75, 1].map((share) => <line key={share} x1="0" x2={WIDTH} y1={HEIGHT * (1 - share)} y2={HEIGHT * (1 - share)} />)}
-        <line x1="0" x2={WIDTH} y1={HEIGHT} y2={HEIGHT} />
-        {one.length > 0 && <polyline class="line-one" points={line(one)} />}
-        {all.length > 0 && <polyline class="line-all" points={line(all)} />}
-      </svg>
+      <div class="plot-axes">
+        <svg class="plot" viewBox={`-2 -2 ${WIDTH + 4} ${HEIGHT + 4}`} preserveAspectRatio="none" role="img" aria-label={`One after the other: ${one.length} of ${total} tasks in ${seconds(one.at(-1) ?? 0)}. All at once: ${all.length} in ${seconds(all.at(-1) ?? 0)}.`}>
+          {QUARTERS.map((share) => <line key={share} x1="0" x2={WIDTH} y1={HEIGHT * (1 - share)} y2={HEIGHT * (1 - share)} />)}
+          {one.length > 0 && <polyline class="line-one" points={line(one)} />}
+          {all.length > 0 && <polyline class="line-all" points={line(all)} />}
+        </svg>
+        <div class="axis-y" aria-hidden="true">{QUARTERS.filter((share) => Number.isInteger(total * share)).map((share) => <span key={share} style={{ bottom: `${share * 100}%` }}>{number(total * share)}</span>)}</div>
+        <div class="axis-x" aria-hidden="true">{one.length > 0 && QUARTERS.map((share) => <span key={share} style={{ left: `${share * 100}%`, translate: `${share * -100}%` }}>{seconds(end * share)}</span>)}</div>
+      </div>
     </figure>
   );
 }

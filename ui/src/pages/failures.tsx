@@ -1,5 +1,5 @@
 // The newest failed tasks, grouped by their cause.
-import { Card, Empty, ErrorNote, Time } from "../components/basic";
+import { Card, Empty, ErrorNote, TableBox, Time } from "../components/basic";
 import { tasks } from "../data/client";
 import { millis } from "../data/convert";
 import { usePoll } from "../data/poll";
@@ -26,8 +26,8 @@ export function FailuresPage() {
       <Card>
         {groups?.length === 0 && <Empty>No task has failed.</Empty>}
         {groups && groups.length > 0 && (
-          <div class="scroll" tabIndex={0} role="region" aria-label="Failures">
-            <table class="table stacked failures">
+          <TableBox label="Failures" needs={600}>
+            <table class="table failures">
               <thead>
                 <tr>
                   <th scope="col" class="right">Tasks</th>
@@ -53,7 +53,7 @@ export function FailuresPage() {
                 ))}
               </tbody>
             </table>
-          </div>
+          </TableBox>
         )}
       </Card>
     </div>

@@ -1,6 +1,6 @@
 // The limits of tasks: what is taken of them, and how many tasks wait.
 import { useSignal } from "@preact/signals";
-import { Bar, Card, Empty, ErrorNote, Time } from "../components/basic";
+import { Bar, Card, Empty, ErrorNote, TableBox, Time } from "../components/basic";
 import { tasks } from "../data/client";
 import { millis, seconds as inSeconds } from "../data/convert";
 import { usePoll } from "../data/poll";
@@ -46,8 +46,8 @@ export function LimitsPage() {
       <Card>
         {found?.limits.length === 0 && <Empty>{onlyWaiting.value ? "No task waits for a limit." : "No limit is configured, and no unfinished task has one."}</Empty>}
         {found && found.limits.length > 0 && (
-          <div class="scroll" tabIndex={0} role="region" aria-label="Limits">
-            <table class="table stacked limits">
+          <TableBox label="Limits" needs={700}>
+            <table class="table named limits">
               <thead>
                 <tr>
                   <th scope="col">Limit</th>
@@ -60,7 +60,7 @@ export function LimitsPage() {
               </thead>
               <tbody>{found.limits.map((limit) => <Row key={`${limit.namespace} ${limit.name} ${limit.key}`} limit={limit} />)}</tbody>
             </table>
-          </div>
+          </TableBox>
         )}
       </Card>
     </div>
@@ -74,7 +74,7 @@ function Row({ limit }: { limit: Limit }) {
   const isMissing = limit.name !== "" && !maxRunning && !rate;
   return (
     <tr>
-      <th scope="row">
+      <th scope="row" title={limitName(limit)}>
         {limitName(limit)}
         {limit.namespace && limit.namespace !== "default" && <span class="muted small"> {limit.namespace}</span>}
         {isMissing && <span class="badge state-failed">not configured</span>}

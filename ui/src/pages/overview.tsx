@@ -1,7 +1,7 @@
 // The overview: throughput, depth, waits, utilization, health.
 import { useSignal } from "@preact/signals";
 import { useMemo } from "preact/hooks";
-import { Bar, Card, confirm, Empty, StateBadge, Tabs, Time, toast } from "../components/basic";
+import { Bar, Card, confirm, Empty, StateBadge, TableBox, Tabs, Time, toast } from "../components/basic";
 import { Chart, chartSpan, SPARK, Sparkline, spans } from "../components/chart";
 import { errorText, system, tasks } from "../data/client";
 import { distribution, millis, seconds as inSeconds, slots } from "../data/convert";
@@ -72,8 +72,7 @@ function Tiles({ shown, samples }: { shown: PoolMetrics[]; samples: Sample[] }) 
   const recent = samples.slice(-SPARK);
   const sum = (of: (pool: PoolMetrics) => bigint) => shown.reduce((total, pool) => total + Number(of(pool)), 0);
   const [completed, failed] = [sum((pool) => pool.completed), sum((pool) => pool.failed)];
-  const success = completed + failed ? completed / (completed + failed) : 1;
-  const finished = (sample: Sample) =>
+    const finished = (sample: Sample) =>
     sample.completed === null ? null : sample.completed + (sample.failed ?? 0) + (sample.cancelled ?? 0);
   const queued = (sample: Sample) => sample.depth.reduce((total, depth) => total + depth, 0);
   const withoutWorker = sum((pool) => pool.withoutWorker);
@@ -90,7 +89,7 @@ function Tiles({ shown, samples }: { shown: PoolMetrics[]; samples: Sample[] }) 
         values={recent.map((sample) => sample.running)}
       />
       <Tile label="Oldest wait" value={last ? seconds(last.oldestWait) : "–"} detail={withoutWorker ? `${short(withoutWorker)} without a worker` : "of all queued tasks"} values={recent.map((sample) => sample.oldestWait)} tone={withoutWorker ? "tile-warning" : ""} />
-      <Tile label="Success" value={shown.length ? percent(success) : "–"} detail={`${short(failed)} failed, ${short(sum((pool) => pool.retried))} retried`} tone={failed ? "tile-failed" : ""} />
+      <Tile label="Success" value={completed + failed ? percent(completed / (completed + failed)) : "–"} detail={`${short(failed)} failed, ${short(sum((pool) => pool.retried))} retried`} tone={failed ? "tile-failed" : ""} />
     </div>
   );
 }
@@ -157,7 +156,7 @@ function Charts({ samples }: { samples: Sample[] }) {
 function PoolTable({ shown }: { shown: PoolMetrics[] }) {
   return (
     <Card title="Wait and run time" actions={<span class="muted small">since the counters were reset</span>}>
-      <div class="scroll" tabIndex={0} role="region" aria-label="Wait and run time of each pool">
+      <TableBox label="Wait and run time of each pool" needs={860}>
         <table class="table numbers">
           <thead>
             <tr>
@@ -178,17 +177,17 @@ function PoolTable({ shown }: { shown: PoolMetrics[] }) {
               return (
                 <tr key={pool.pool}>
                   <th scope="row">{pool.pool}{pool.paused && <span class="badge state-waiting">paused</span>}</th>
-                  <td class="with-bar"><Bar share={total ? pool.busy / total : 0} label={`Slots used in ${pool.pool}`} /> <span class="fixed">{pool.busy}/{total}</span></td>
-                  <td>{number(Number(pool.queued))}</td>
+                  <td class="with-bar half" data-name="Slots used"><Bar share={total ? pool.busy / total : 0} label={`Slots used in ${pool.pool}`} /> <span class="fixed">{pool.busy}/{total}</span></td>
+                  <td class="half" data-name="Queued">{number(Number(pool.queued))}</td>
                   {[wait, run].map((of, at) =>
-                    (["p50", "p90", "p99", "max"] as const).map((name) => <td key={`${at}${name}`}>{of.count ? seconds(of[name]) : "–"}</td>),
+                    (["p50", "p90", "p99", "max"] as const).map((name) => <td key={`${at}${name}`} data-name={`${at ? "Run" : "Wait"} ${name}`}>{of.count ? seconds(of[name]) : "–"}</td>),
                   )}
                 </tr>
               );
             })}
           </tbody>
         </table>
-      </div>
+      </TableBox>
     </Card>
   );
 }

@@ -9,7 +9,7 @@ import { may } from "../data/permissions";
 import { poolSettings, readServer } from "../data/server";
 import { number, percent, rate, seconds, short } from "../format";
 import { Durability } from "../gen/lineshaft/v1/task_pb";
-import { type Pool, PoolKind, type PoolMetrics } from "../gen/lineshaft/v1/pool_service_pb";
+import { type Pool, PoolCharge, PoolKind, type PoolMetrics, type PoolWeight } from "../gen/lineshaft/v1/pool_service_pb";
 import { href } from "../route";
 
 export function PoolsPage() {
@@ -85,7 +85,7 @@ function PoolCard({ pool, now }: { pool: Pool; now: PoolMetrics | undefined }) {
       <div class="pool-figures">
         <div><span class="muted small">slots used</span><b>{now ? `${now.busy}/${total}` : "–"}</b><Bar share={now && total ? now.busy / total : 0} label={`Slots used in ${pool.name}`} /></div>
         <div><span class="muted small">queued</span><b>{now ? short(Number(now.queued)) : "–"}</b><Bar share={now ? Number(now.queued) / Number(pool.queueLimit) : 0} label={`Share of the queue limit of ${pool.name}`} /></div>
-        <div><span class="muted small">finished</span><b>{now ? rate(now.finishRate) : "–"}</b><span class="small muted">{now ? `${percent(now.successRate)} succeed` : ""}</span></div>
+        <div><span class="muted small">finished</span><b>{now ? rate(now.finishRate) : "–"}</b><span class="small muted">{now && now.completed + now.failed > 0n ? `${percent(now.successRate)} succeed` : ""}</span></div>
         <div><span class="muted small">oldest wait</span><b>{now ? seconds(inSeconds(now.oldestWait) ?? 0) : "–"}</b><a class="small" href={href(["tasks"], new URLSearchParams({ pool: pool.name }))}>its tasks</a></div>
       </div>
       {mayChange && (
@@ -101,6 +101,9 @@ function PoolCard({ pool, now }: { pool: Pool; now: PoolMetrics | undefined }) {
         {!mayChange && <div><dt>queue limit</dt><dd>{number(Number(pool.queueLimit))}</dd></div>}
         <div><dt>timeout</dt><dd>{seconds(inSeconds(pool.defaultTimeout))}</dd></div>
         <div><dt>durability</dt><dd>{(Durability[pool.durability] ?? "").toLowerCase()}</dd></div>
+        {pool.maxWait && <div><dt>max wait</dt><dd>{seconds(inSeconds(pool.maxWait))}, then lower priorities are promoted</dd></div>}
+        <div><dt>charge</dt><dd>{pool.charge === PoolCharge.SLOT_TIME ? "slot time" : "tasks"}</dd></div>
+        {pool.weights.length > 0 && <div><dt>weights</dt><dd>{pool.weights.map(weight).join(", ")}</dd></div>}
         {pool.maxRunningPerNamespace > 0 && <div><dt>per namespace</dt><dd>at most {pool.maxRunningPerNamespace} running</dd></div>}
         {pool.namespaces.length > 0 && <div><dt>namespaces</dt><dd>{pool.namespaces.join(", ")}</dd></div>}
       </dl>
@@ -108,6 +111,9 @@ function PoolCard({ pool, now }: { pool: Pool; now: PoolMetrics | undefined }) {
     </Card>
   );
 }
+
+/** `NAMESPACE=WEIGHT` or `NAMESPACE/KEY=WEIGHT`, as in the command line. */
+const weight = ({ namespace, fairnessKey, weight }: PoolWeight) => `${[namespace, fairnessKey].filter((part) => part).join("/")}=${weight}`;
 
 function NumberSetting(props: { name: string; value: number; max: number; onApply: (value: number) => void }) {
   const text = useSignal(String(props.value));

@@ -1,5 +1,5 @@
 // The schedules: when each runs next, how its last run ended, and what can be done with it.
-import { Card, confirm, Dialog, Empty, ErrorNote, StateBadge, Time, toast } from "../components/basic";
+import { Card, confirm, Dialog, Empty, ErrorNote, StateBadge, TableBox, Time, toast } from "../components/basic";
 import { errorText, schedules } from "../data/client";
 import { millis, seconds as inSeconds } from "../data/convert";
 import { may } from "../data/permissions";
@@ -32,8 +32,8 @@ export function SchedulesPage() {
       <Card>
         {found?.length === 0 && <Empty>There is no schedule. Create one with <code>lineshaft schedule create</code>.</Empty>}
         {found && found.length > 0 && (
-          <div class="scroll" tabIndex={0} role="region" aria-label="Schedules">
-            <table class="table stacked schedules">
+          <TableBox label="Schedules" needs={900}>
+            <table class="table named schedules">
               <thead>
                 <tr>
                   <th scope="col">Schedule</th>
@@ -48,7 +48,7 @@ export function SchedulesPage() {
               </thead>
               <tbody>{found.map((schedule) => <Row key={schedule.scheduleId} schedule={schedule} refresh={refresh} />)}</tbody>
             </table>
-          </div>
+          </TableBox>
         )}
       </Card>
       {shown && <Details schedule={shown} refresh={refresh} onClose={() => go(href(["schedules"]))} />}
@@ -77,7 +77,7 @@ function Row({ schedule, refresh }: { schedule: Schedule; refresh: () => void })
   const isPaused = state === ScheduleState.PAUSED;
   return (
     <tr>
-      <th scope="row">
+      <th scope="row" title={scheduleId}>
         <a href={href(["schedules", scheduleId])}>{scheduleId}</a>
         <div class="muted small">{schedule.spec?.task?.handler}</div>
       </th>

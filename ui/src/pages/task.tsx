@@ -288,7 +288,7 @@ function Facts({ task }: { task: Task }) {
         {task.dependencies && <Fact name="parents"><Parents ids={task.dependencies.parentIds} /></Fact>}
         {task.retryOf && <Fact name="retry of"><a href={taskHref(task.retryOf)}>{task.retryOf}</a></Fact>}
         <Fact name="submitted"><Time at={millis(task.submittedAt)} />{task.submittedBy && <span class="muted"> by {task.submittedBy}</span>}</Fact>
-        {task.state === TaskState.WAITING && !task.limitHold && <Fact name="eligible"><Time at={millis(task.eligibleAt)} /></Fact>}
+        <Eligible task={task} />
         {task.limits.length > 0 && <Fact name="limits">{task.limits.map(limitName).join(", ")}</Fact>}
         {task.startedAt && <Fact name="started"><Time at={millis(task.startedAt)} /></Fact>}
         {task.finishedAt && <Fact name="finished"><Time at={millis(task.finishedAt)} /></Fact>}
@@ -319,6 +319,14 @@ function Facts({ task }: { task: Task }) {
       </dl>
     </Card>
   );
+}
+
+/** When a waiting task becomes eligible; nothing while only parents or a limit hold it. */
+function Eligible({ task: { state, limitHold, dependencies, eligibleAt } }: { task: Task }) {
+  const at = millis(eligibleAt);
+  const hasParents = (dependencies?.unfinishedParents ?? 0) > 0;
+  if (state !== TaskState.WAITING || limitHold || (hasParents && (at ?? 0) <= now.value)) return null;
+  return <Fact name="eligible"><Time at={at} />{hasParents && " at the earliest"}</Fact>;
 }
 
 /** Parents that are named. */

@@ -15,7 +15,7 @@ import { number, parseSeconds, percent, seconds, shortId } from "../format";
 import { type TaskFilter, TaskState } from "../gen/lineshaft/v1/task_pb";
 import { now } from "../now";
 import { go, href, query, replaceQuery, taskHref } from "../route";
-import { PRIORITIES, priorityName, STATES, stateName } from "../words";
+import { PRIORITIES, priorityName, STATES, stateName, waitText } from "../words";
 
 const PERIOD = 1_000;
 /** Tasks that a question about many names. */
@@ -354,6 +354,7 @@ function TaskRow(props: { row: Row; index: number; offset: number; isFocused: bo
   const started = row.state === TaskState.RUNNING ? row.startedAt : row.state === TaskState.QUEUED ? now.value : undefined;
   const wait = row.wait ?? (started && row.eligibleAt ? (started - row.eligibleAt) / 1000 : undefined);
   const run = row.state === TaskState.RUNNING && row.startedAt ? (now.value - row.startedAt) / 1000 : row.run;
+  const held = row.state === TaskState.WAITING ? waitText(row, now.value) : "";
   const open = (event: MouseEvent) => {
     if ((event.target as HTMLElement).closest("a, input") || getSelection()?.toString()) return;
     go(taskHref(row.id));
@@ -378,9 +379,9 @@ function TaskRow(props: { row: Row; index: number; offset: number; isFocused: bo
       <span role="cell" class="cell-submitted"><Time at={row.submittedAt} /></span>
       <span role="cell" class="cell-wait">{seconds(wait)}</span>
       <span role="cell" class="cell-run">{seconds(run)}</span>
-      <span role="cell" class="cell-details ellipsis" title={row.note}>
+      <span role="cell" class="cell-details ellipsis" title={row.note || held}>
         {row.state === TaskState.RUNNING && row.progress > 0 && <b>{percent(row.progress, 0)} </b>}
-        {row.state === TaskState.WAITING && (row.hold ? <>{row.hold} </> : <>starts <Time at={row.eligibleAt} /> </>)}
+        {row.state === TaskState.WAITING && (held || <>starts <Time at={row.eligibleAt} />{row.parents > 0 && " at the earliest"}</>)}{" "}
         {row.attempt > 1 && <span class="badge" title={`attempt ${row.attempt}`}>×{row.attempt}</span>} {row.note}
       </span>
     </div>

@@ -1,7 +1,7 @@
 // The workers of all pools: what they run, and how busy they were in the last minutes.
 import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
-import { Bar, Card, Empty } from "../components/basic";
+import { Bar, Card, Empty, TableBox } from "../components/basic";
 import { resolveColour } from "../components/colour";
 import { seconds as inSeconds } from "../data/convert";
 import { pools, tick, wantsWorkers } from "../data/live";
@@ -45,7 +45,7 @@ function PoolWorkers({ pool }: { pool: PoolMetrics }) {
         <Empty>{isRemote ? <>No worker is connected. A worker is a program of yours: see <code>clients/</code> for Python, TypeScript and Go.</> : "Reading the workers…"}</Empty>
       )}
       {shown.length > 0 && (
-        <div class="scroll" tabIndex={0} role="region" aria-label={`Workers of ${pool.pool}`}>
+        <TableBox label={`Workers of ${pool.pool}`} needs={700}>
           <table class="table workers">
             <thead>
               <tr>
@@ -59,7 +59,7 @@ function PoolWorkers({ pool }: { pool: PoolMetrics }) {
             </thead>
             <tbody>{shown.map((worker) => <WorkerRow key={worker.name} worker={worker} />)}</tbody>
           </table>
-        </div>
+        </TableBox>
       )}
       {pool.workers.length > shown.length && (
         <button type="button" class="button" onClick={() => (showsAll.value = true)}>Show all {number(pool.workers.length)} workers</button>
@@ -83,8 +83,8 @@ function WorkerRow({ worker }: { worker: Worker }) {
           </div>
         )}
       </th>
-      <td class="heat-cell"><Heat shares={busyHistory.of(worker)} name={worker.name} /></td>
-      <td class="no-wrap">
+      <td class="heat-cell whole"><Heat shares={busyHistory.of(worker)} name={worker.name} /></td>
+      <td class="no-wrap whole" data-name="Runs">
         {remote && <>{remote.running} of {remote.slots} slots </>}
         {worker.currentTaskId ? (
           <><a href={taskHref(worker.currentTaskId)}>{worker.currentHandler}</a>{!remote && <span class="muted small"> {shortId(worker.currentTaskId)}</span>}</>
@@ -92,9 +92,9 @@ function WorkerRow({ worker }: { worker: Worker }) {
           !remote && <span class="muted">idle</span>
         )}
       </td>
-      <td class="right no-wrap"><Bar share={used} label={`Share of time that ${worker.name} was busy`} /> <span class="fixed">{percent(used, 0)}</span></td>
-      <td class="right">{number(Number(worker.completed))}</td>
-      <td class="right">{number(Number(worker.failed))}</td>
+      <td class="right no-wrap whole" data-name="Used"><Bar share={used} label={`Share of time that ${worker.name} was busy`} /> <span class="fixed">{percent(used, 0)}</span></td>
+      <td class="right" data-name="Completed">{number(Number(worker.completed))}</td>
+      <td class="right" data-name="Failed">{number(Number(worker.failed))}</td>
     </tr>
   );
 }

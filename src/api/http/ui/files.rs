@@ -2,7 +2,7 @@
 
 pub const FILES: [(&str, &[u8]); 4] = [
     ("assets/icon-EmPn01Xn.svg", include_bytes!("dist/assets/icon-EmPn01Xn.svg")),
-    ("assets/index-BiaTGns0.css", include_bytes!("dist/assets/index-BiaTGns0.css")),
-    ("assets/index-DG4GNdHl.js", include_bytes!("dist/assets/index-DG4GNdHl.js")),
+    ("assets/index-BiX_NV4c.js", include_bytes!("dist/assets/index-BiX_NV4c.js")),
+    ("assets/index-BnEEHd3r.css", include_bytes!("dist/assets/index-BnEEHd3r.css")),
     ("index.html", include_bytes!("dist/index.html")),
 ];
