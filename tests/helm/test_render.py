@@ -168,6 +168,9 @@ def test_only_a_changed_setting_replaces_the_pod():
     checksum = lambda values: server(render(values))[0]["metadata"]["annotations"]["checksum/config"]
     assert checksum({}) == checksum({"service": {"port": 443}})
     assert checksum({}) == checksum({"config": {"pool": [{"name": "a"}], "handler": [{"name": "h", "runner": "remote"}]}})
+    schedule = {"id": "s", "every": "1h", "handler": "compute"}
+    connection = {"name": "c", "sqlite": "/data/c.db"}
+    assert checksum({}) == checksum({"config": {"schedule": [schedule], "connection": [connection]}})
     assert checksum({}) != checksum({"config": {"log": {"filter": "debug"}}})
     assert checksum({}) != checksum({"drain": {"limitSeconds": 31}})
 
