@@ -75,7 +75,7 @@ type Durability = lineshaftv1.Durability
 const (
 	// Fsync acknowledges a task after it is synced to disk.
 	Fsync = lineshaftv1.Durability_DURABILITY_FSYNC
-	// Memory acknowledges a task at once; a crash can lose it.
+	// Memory acknowledges a task after it is written; a power failure can lose it, a crash of the server cannot.
 	Memory = lineshaftv1.Durability_DURABILITY_MEMORY
 )
 

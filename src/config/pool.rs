@@ -130,10 +130,10 @@ pub enum Charge {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
-    /// After the task is on disk.
+    /// After the task is synced to disk.
     #[default]
     Fsync,
-    /// Immediately; a crash of the server can lose the task.
+    /// After the task is written, but not synced: a power failure can lose it, a crash of the server cannot.
     Memory,
 }
 

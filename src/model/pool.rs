@@ -36,7 +36,7 @@ pub enum Durability {
     /// When it is on the disk.
     #[default]
     Fsync = 1,
-    /// At once; a crash can lose it.
+    /// When it is written, but not synced; a power failure can lose it, a crash of the server cannot.
     Memory = 2,
 }
 

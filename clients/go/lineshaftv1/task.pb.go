@@ -251,7 +251,7 @@ const (
 	Durability_DURABILITY_UNSPECIFIED Durability = 0
 	// After the task is synced to disk.
 	Durability_DURABILITY_FSYNC Durability = 1
-	// Immediately; a crash can lose the task.
+	// After the task is written, but not synced: a crash of the server loses nothing, a power failure can lose the newest tasks.
 	Durability_DURABILITY_MEMORY Durability = 2
 )
 

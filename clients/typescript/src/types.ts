@@ -6,7 +6,7 @@ export type TaskState = "WAITING" | "QUEUED" | "RUNNING" | "COMPLETED" | "FAILED
 /** No worker starts a task while a task of a higher priority is queued in the same pool. */
 export type Priority = "low" | "normal" | "high" | "critical";
 
-/** When a submission is acknowledged: after it is synced to disk, or immediately, so that a crash can lose it. */
+/** When a submission is acknowledged: after it is synced to disk, or after it is written, so that a power failure can lose it. */
 export type Durability = "fsync" | "memory";
 
 /** What a task does when one of its parents has failed or was cancelled: fail, run once all have ended, or be cancelled. */

@@ -31,9 +31,9 @@ pub enum Priority {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Durability {
-    /// After the task is on disk
+    /// After the task is synced to disk
     Fsync = 1,
-    /// Immediately; a crash of the server can lose the task
+    /// After the task is written; a power failure can lose it, a crash of the server cannot
     Memory = 2,
 }
 
