@@ -8,15 +8,16 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use object_store::path::Path;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use super::keys;
 use super::known::Found;
+use super::leftovers::{Leftovers, Skipped};
 use super::store::ArtifactStore;
 use crate::model::{Artifacts, Clock, Namespace, TaskId, Timestamp};
 
-/// Longest and shortest time between two looks at the age of artifacts.
+/// Longest and shortest time between two looks at the age of artifacts. What was skipped is tried again after the longest.
 const INTERVAL_MAX: Duration = Duration::from_mins(10);
 const INTERVAL_MIN: Duration = Duration::from_millis(250);
 
@@ -54,10 +55,9 @@ impl Cleaner {
     }
 
     async fn work(&self, mut requested: UnboundedReceiver<TaskId>) {
-        match self.store.find_leftovers().await {
-            Ok(found) => found.iter().for_each(|(namespace, task)| self.store.known().insert(namespace, task)),
-            Err(error) => tracing::warn!(%error, "failed to look for artifacts that an earlier server has left"),
-        }
+        let mut skipped = self.find_leftovers(HashSet::new()).await;
+        let mut retries = interval_at(Instant::now() + INTERVAL_MAX, INTERVAL_MAX);
+        retries.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = interval((self.store.age() / 4).clamp(INTERVAL_MIN, INTERVAL_MAX));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -68,8 +68,25 @@ impl Cleaner {
                         self.check(&task).await;
                     }
                 }
+                _ = retries.tick(), if !skipped.is_empty() => skipped = self.find_leftovers(skipped).await,
             }
         }
+    }
+
+    /// Removes what an earlier server has left. Returns the places that were skipped, `warned` are those of the last time.
+    async fn find_leftovers(&self, warned: HashSet<String>) -> HashSet<String> {
+        let Leftovers { tasks, skipped } = self.store.find_leftovers().await;
+        for (namespace, task) in &tasks {
+            self.store.known().insert(namespace, task);
+        }
+        let skipped = skipped.into_iter().map(|Skipped { place, error }| {
+            if !warned.contains(&place) {
+                let text = "skipped a part of the artifact store, which is tried again every ten minutes";
+                tracing::warn!(place, error, "{text}: move it away if it does not belong there");
+            }
+            place
+        });
+        skipped.collect()
     }
 
     pub(super) async fn check(&self, task: &TaskId) {

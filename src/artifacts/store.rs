@@ -24,7 +24,7 @@ use super::error::ArtifactError;
 use super::file::Budget;
 use super::keys;
 use super::known::Known;
-use super::leftovers;
+use super::leftovers::{self, Leftovers};
 use super::link::LinkKey;
 use super::object::{Complete, NewObject, PART_BYTES, Uploading, blocking};
 use super::s3::{self, Bucket};
@@ -335,20 +335,27 @@ impl ArtifactStore {
         }
     }
 
-    /// Removes what a crash has left of unfinished uploads and files of attempts, and returns the tasks that have objects.
-    pub(super) async fn find_leftovers(&self) -> Result<Vec<(Namespace, TaskId)>, ArtifactError> {
+    /// Removes what a crash has left of unfinished uploads and files of attempts, and finds the tasks that have objects.
+    pub(super) async fn find_leftovers(&self) -> Leftovers {
         let store = self.clone();
-        let in_directory = blocking(move || {
+        let mut found = blocking(move || {
             let Inner { options, uploading, .. } = &*store.0;
-            let directory = &options.directory;
-            let removed = leftovers::remove_staged(&directory.join("staging"));
-            let found = removed.and_then(|()| leftovers::find(&directory.join(OBJECTS), uploading));
-            found.map_err(|source| ArtifactError::Directory { path: directory.clone(), source })
-        });
-        let found = in_directory.await?;
-        if self.0.options.bucket.is_none() {
-            return Ok(found);
+            let mut found = Leftovers::default();
+            found.remove_staged(&options.directory.join("staging"));
+            found.find(&options.directory.join(OBJECTS), uploading);
+            found
+        })
+        .await;
+        if let Some(bucket) = &self.0.options.bucket {
+            match self.list_tasks().await {
+                Ok(tasks) => found.tasks = tasks,
+                Err(error) => found.skip(bucket, error),
+            }
         }
+        found
+    }
+
+    async fn list_tasks(&self) -> Result<Vec<(Namespace, TaskId)>, ArtifactError> {
         Ok(leftovers::list(&*self.objects().await?).await?)
     }
 

@@ -7,11 +7,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::{FutureExt, TryStreamExt};
 use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use super::{ArtifactError, ArtifactStore, AttemptArtifacts, Cleaner, Options, Owner};
 use crate::model::{
@@ -374,10 +376,54 @@ async fn what_a_crash_left_is_found_at_the_start() {
     let store = ArtifactStore::new(Options::sample(before.directory.path()));
     let after = Fixture { store, ..before };
     after.set(Some((Timestamp::ZERO, Some(artifacts))));
-    assert_eq!(after.store.find_leftovers().await.unwrap(), [(Namespace::default(), id())]);
+    assert_eq!(after.store.find_leftovers().await.tasks, [(Namespace::default(), id())]);
     after.store.expect(&Namespace::default(), &id());
     after.check().await;
     assert_eq!(after.files().len(), 1, "{:?}", after.files());
     assert!(after.read(1, "a", 0..1).await.is_some());
     assert!(!after.directory.path().join("objects/empty").exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_cleaned_is_skipped_and_tried_again() {
+    let fixture = Fixture::new();
+    let kept = fixture.stored(1, &["a"]).await;
+    let file = fixture.files().remove(0);
+    let [staging, objects] = ["staging", "objects"].map(|name| fixture.directory.path().join(name));
+    fs::create_dir_all(staging.join("a-directory")).unwrap();
+    fs::write(staging.join("left"), "").unwrap();
+    // As a directory of another user, but also for root.
+    std::os::unix::fs::symlink("unreadable", objects.join("unreadable")).unwrap();
+    let directory = file.with_file_name("00#1");
+    fs::create_dir(&directory).unwrap();
+    fs::write(file.with_file_name("11#1"), "unfinished upload").unwrap();
+    fs::create_dir_all(objects.join("default/deleted/1")).unwrap();
+    let deleted = objects.join("default/deleted/1/00");
+    fs::write(&deleted, "of a task that was deleted").unwrap();
+    // As a new server.
+    let store = ArtifactStore::new(Options::sample(fixture.directory.path()));
+    let after = Fixture { store, ..fixture };
+    after.set(Some((Timestamp::ZERO, Some(kept))));
+    let found = after.store.find_leftovers().await;
+    let mut skipped: Vec<_> = found.skipped.into_iter().map(|skipped| PathBuf::from(skipped.place)).collect();
+    skipped.sort();
+    assert_eq!(skipped, [directory.clone(), objects.join("unreadable"), staging.join("a-directory")]);
+    assert!(!staging.join("left").exists() && !file.with_file_name("11#1").exists());
+    let stop = CancellationToken::new();
+    let cleaner = tokio::spawn(after.cleaner().run(stop.clone()));
+    let gone = async |path: &Path| {
+        let wait = async || {
+            while path.exists() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(15), wait()).await.expect("it is removed");
+    };
+    gone(&deleted).await;
+    fs::remove_dir(&directory).unwrap();
+    fs::write(&directory, "unfinished upload").unwrap();
+    gone(&directory).await;
+    assert!(after.read(1, "a", 0..1).await.is_some());
+    stop.cancel();
+    cleaner.await.unwrap();
 }
