@@ -1,6 +1,11 @@
-//! The priority of threads.
+//! Threads of low priority.
+
+use std::io;
+use std::panic::resume_unwind;
+use std::thread::Builder;
 
 use rustix::process::{getpriority_process, nice};
+use tokio::sync::oneshot;
 
 /// Added to the niceness of background threads. With all cores busy they still get about a fifth of one.
 const BACKGROUND_NICENESS: i32 = 6;
@@ -14,6 +19,28 @@ pub fn lower_priority() {
     // Where the system does not allow it, calls are slower under load and nothing else changes.
     let _ = nice(BACKGROUND_NICENESS);
     lengthen_slice();
+}
+
+/// Does work on a thread of its own, which has a lower priority. Work goes on if the result is no longer awaited.
+///
+/// # Panics
+/// If the work does.
+///
+/// # Errors
+/// If the system starts no thread.
+pub async fn in_background<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let (sender, result) = oneshot::channel();
+    let thread = Builder::new().name(name.to_owned()).spawn(move || {
+        lower_priority();
+        // Fails only if nobody awaits it.
+        let _ = sender.send(work());
+    });
+    let thread = thread.map_err(|error| io::Error::new(error.kind(), format!("failed to start a thread: {error}")))?;
+    match result.await {
+        Ok(result) => Ok(result),
+        // The sender is dropped only by a panic.
+        Err(_) => resume_unwind(thread.join().err().unwrap_or_else(|| Box::new("the work has no result"))),
+    }
 }
 
 /// Has an effect since Linux 6.12.
@@ -38,18 +65,19 @@ fn lengthen_slice() {
 
 #[cfg(test)]
 mod tests {
-    use std::thread::Builder;
-
     use super::*;
 
-    #[test]
-    fn only_the_calling_thread_gets_a_lower_priority() {
+    #[tokio::test]
+    async fn only_the_thread_of_the_work_gets_a_lower_priority() {
         let before = getpriority_process(None).unwrap();
-        let lowered = Builder::new().spawn(|| {
-            lower_priority();
-            getpriority_process(None).unwrap()
-        });
-        assert_eq!(lowered.unwrap().join().unwrap(), (before + BACKGROUND_NICENESS).min(19));
+        let lowered = in_background("test", || getpriority_process(None).unwrap()).await;
+        assert_eq!(lowered.unwrap(), (before + BACKGROUND_NICENESS).min(19));
         assert_eq!(getpriority_process(None).unwrap(), before);
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "of the work")]
+    async fn a_panic_of_the_work_is_one_of_the_caller() {
+        let _ = in_background("test", || panic!("of the work")).await;
     }
 }

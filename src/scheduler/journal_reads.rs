@@ -1,14 +1,17 @@
 //! What watches have read from the journal and not yet returned.
 //!
-//! A watch that is behind the events in memory reads the journal. All watches share the memory for that, and callers take
-//! turns. A watch that does not return what it has read loses it when others wait, and reads it again later.
+//! A watch that is behind the events in memory reads the journal. All watches share the memory and the threads for that, and callers
+//! take turns. A watch that does not return what it has read loses it when others wait, and reads it again later.
 
 use std::collections::VecDeque;
+use std::num::NonZero;
 use std::sync::{Arc, Weak};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::model::{Event, MemoryAccount, MemoryPart, Share};
@@ -21,17 +24,18 @@ const HOLD: Duration = Duration::from_millis(100);
 /// Memory of an event besides its payload, result and output.
 const EVENT_BYTES: usize = 512;
 
-/// Events that a watch returns before it pauses.
-pub(super) const EVENTS_BETWEEN_PAUSES: u32 = 128;
-/// Longer times between two pauses mean that the caller does not read.
-const BUSY_MAX: Duration = Duration::from_millis(2);
-/// Shorter pauses are added up, because a timer has a resolution of a millisecond.
-const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// All watches that catch up get a fourth of the threads, so that other calls do not wait for them.
+const PART_OF_THREADS: usize = 4;
+/// Events that a watch returns in one turn.
+pub(super) const EVENTS_OF_TURN: u32 = 128;
+/// Longer turns mean that the caller does not read.
+const TURN_MAX: Duration = Duration::from_millis(1);
+const TIMER_RESOLUTION: Duration = Duration::from_millis(1);
 
 pub(super) struct JournalReads {
     memory: MemoryAccount,
-    /// Has a clone for each watch that has read events.
-    active: Arc<()>,
+    turns: Mutex<Turns>,
+    readers: Arc<Semaphore>,
     /// In the order in which they were read.
     held: Mutex<VecDeque<(Instant, Weak<Slot>)>>,
 }
@@ -41,33 +45,41 @@ type Slot = Mutex<Option<(Arc<Commit>, Share)>>;
 /// Events that one watch has read. They are gone once another watch has taken their memory.
 #[derive(Default)]
 pub(super) struct ReadEvents {
-    #[cfg_attr(not(test), expect(dead_code, reason = "keeps the events in memory"))]
-    slot: Arc<Slot>,
-    active: Option<Arc<()>>,
+    slot: Option<Arc<Slot>>,
 }
 
 impl ReadEvents {
     /// Whether any were read.
     pub fn is_some(&self) -> bool {
-        self.active.is_some()
+        self.slot.is_some()
     }
 }
 
 impl JournalReads {
     pub fn new(memory: MemoryAccount) -> Self {
-        Self { memory, active: Arc::default(), held: Mutex::default() }
+        let threads = available_parallelism().map_or(1, NonZero::get);
+        Self {
+            memory,
+            turns: Mutex::new(Turns { next: Instant::now() }),
+            readers: Arc::new(Semaphore::new((threads / PART_OF_THREADS).max(1))),
+            held: Mutex::default(),
+        }
     }
 
-    /// Lets the other tasks of the runtime run. Must be called by a watch that was busy for this long since its last pause:
-    /// all watches that catch up together get half of the runtime's threads, so that other calls do not wait for them.
-    /// `owed`: pauses of this watch that were too short to be made.
-    pub async fn pause(&self, busy: Duration, owed: &mut Duration) {
-        *owed += pause_after(busy, Arc::strong_count(&self.active) - 1, Handle::current().metrics().num_workers());
-        if *owed < PAUSE_MIN {
+    /// Waits for the next turn to return events, for a watch that needed this long for its last one.
+    pub async fn turn(&self, last: Duration) {
+        let now = Instant::now();
+        let turn = self.turns.lock().take(now, last, Handle::current().metrics().num_workers());
+        if turn < now + TIMER_RESOLUTION {
             tokio::task::yield_now().await;
         } else {
-            tokio::time::sleep(std::mem::take(owed)).await;
+            tokio::time::sleep_until(turn).await;
         }
+    }
+
+    /// Waits until few others read. The permit ends with the read.
+    pub async fn reader(&self) -> Option<OwnedSemaphorePermit> {
+        self.readers.clone().acquire_owned().await.ok()
     }
 
     /// Waits for the memory of one read, in turn with other callers.
@@ -91,7 +103,7 @@ impl JournalReads {
         let mut held = self.held.lock();
         held.retain(|(_, slot)| slot.strong_count() > 0);
         held.push_back((Instant::now(), Arc::downgrade(&slot)));
-        (ReadEvents { slot, active: Some(self.active.clone()) }, commit)
+        (ReadEvents { slot: Some(slot) }, commit)
     }
 
     /// Takes the events that a watch has held longest, unless it has just read them.
@@ -112,11 +124,20 @@ impl JournalReads {
     }
 }
 
-/// How long one of `active` watches must pause for all of them to keep half of the threads busy.
-fn pause_after(busy: Duration, active: usize, threads: usize) -> Duration {
-    let share = (threads / 2).max(1);
-    let count = |n| u32::try_from(n).unwrap_or(u32::MAX);
-    busy.min(BUSY_MAX) * count(active.saturating_sub(share)) / count(share)
+/// The turns of all watches that catch up, one after the other in time.
+struct Turns {
+    next: Instant,
+}
+
+impl Turns {
+    /// Returns when the turn of a watch begins. The next turn begins as much later as the last one of the watch took, and longer or
+    /// shorter by the part of the threads.
+    fn take(&mut self, now: Instant, last: Duration, threads: usize) -> Instant {
+        let turn = self.next.max(now);
+        let count = |n| u32::try_from(n).unwrap_or(u32::MAX);
+        self.next = turn + last.min(TURN_MAX) * count(PART_OF_THREADS) / count(threads.max(1));
+        turn
+    }
 }
 
 #[cfg(test)]
@@ -124,12 +145,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn watches_that_catch_up_keep_half_of_the_threads_busy() {
-        let busy = Duration::from_millis(1);
-        for (active, threads, factor) in [(1, 2, 0), (2, 2, 1), (9, 2, 8), (4, 8, 0), (12, 8, 2), (3, 1, 2)] {
-            assert_eq!(pause_after(busy, active, threads), busy * factor, "{active} watches, {threads} threads");
+    fn watches_that_catch_up_keep_a_fourth_of_the_threads_busy() {
+        let (start, took) = (Instant::now(), Duration::from_micros(100));
+        for (threads, apart) in [(1, 400), (2, 200), (4, 100), (16, 25)] {
+            let mut turns = Turns { next: start };
+            let taken: Vec<_> = (0..4).map(|_| turns.take(start, took, threads)).collect();
+            let expected: Vec<_> = (0..4).map(|n| start + n * Duration::from_micros(apart)).collect();
+            assert_eq!(taken, expected, "{threads} threads");
         }
-        assert_eq!(pause_after(Duration::from_secs(1), 3, 2), 2 * BUSY_MAX, "a caller that reads slowly");
+    }
+
+    #[test]
+    fn a_turn_that_nobody_took_is_lost() {
+        let start = Instant::now();
+        let mut turns = Turns { next: start };
+        let later = start + Duration::from_secs(1);
+        assert_eq!(turns.take(later, Duration::ZERO, 4), later);
+        assert_eq!(turns.take(later, Duration::ZERO, 4), later, "and others do not wait for a watch that took no time");
+    }
+
+    #[test]
+    fn a_caller_that_reads_slowly_does_not_keep_others_waiting() {
+        let start = Instant::now();
+        let mut turns = Turns { next: start };
+        turns.take(start, Duration::from_secs(1), 4);
+        assert_eq!(turns.take(start, Duration::ZERO, 4), start + TURN_MAX);
     }
 
     #[tokio::test(start_paused = true)]
@@ -141,7 +181,7 @@ mod tests {
             let share = reads.reserve(&caller(name)).await;
             // As large as the whole read.
             let (events, commit) = reads.hold(Vec::new(), share);
-            let mut held = events.slot.lock();
+            let mut held = events.slot.as_ref().unwrap().lock();
             held.as_mut().unwrap().1.resize(READ_BYTES);
             drop(held);
             (events, Arc::downgrade(&commit))

@@ -7,22 +7,22 @@ use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::model::{Event, ResumeToken, Revision, TaskChange, TaskEvent, TaskFilter};
-use crate::store::{Commit, StoreError};
+use crate::store::{Commit, Journal, StoreError};
+use crate::threads::in_background;
 
 use super::hub::{Hub, STEP_EVENTS};
-use super::journal_reads::{EVENTS_BETWEEN_PAUSES, ReadEvents};
+use super::journal_reads::{EVENTS_OF_TURN, ReadEvents};
 use super::refusal::{Internal, Refusal, RevisionCompacted, RevisionInFuture, WatchDrained};
 use super::watch_index::Unseen;
 
 pub struct Watch {
     hub: Arc<Hub>,
-    filter: TaskFilter,
+    filter: Arc<TaskFilter>,
     /// Whose turn it is when the watch reads the journal.
     caller: Arc<str>,
     reached: Revision,
@@ -32,14 +32,13 @@ pub struct Watch {
     unseen: Option<Arc<Unseen>>,
     step: Step,
     durable: watch::Receiver<Revision>,
-    paused: Paused,
+    turn: Turn,
 }
 
-/// The last pause of a watch that catches up.
-struct Paused {
-    at: Instant,
-    returned_since: u32,
-    owed: Duration,
+/// The last turn of a watch that catches up.
+struct Turn {
+    began: Instant,
+    returned: u32,
 }
 
 /// Matching events after [`Watch::reached`] that were found and not yet returned.
@@ -80,14 +79,14 @@ impl Watch {
         hub.meter.open.fetch_add(1, Ordering::Relaxed);
         let watch = Self {
             hub,
-            filter,
+            filter: Arc::new(filter),
             caller,
             reached,
             announced: newest,
             unseen,
             step: Step::default(),
             durable,
-            paused: Paused { at: Instant::now(), returned_since: 0, owed: Duration::ZERO },
+            turn: Turn { began: Instant::now(), returned: 0 },
         };
         if reached > newest {
             return Err(RevisionInFuture { wanted: reached, newest }.into());
@@ -125,15 +124,15 @@ impl Watch {
             if self.hub.draining.is_cancelled() {
                 return Err(self.drained().into());
             }
-            if self.paused.returned_since == EVENTS_BETWEEN_PAUSES {
-                self.hub.reads.pause(self.paused.at.elapsed(), &mut self.paused.owed).await;
-                (self.paused.at, self.paused.returned_since) = (Instant::now(), 0);
+            if self.turn.returned == EVENTS_OF_TURN {
+                self.hub.reads.turn(self.turn.began.elapsed()).await;
+                self.turn = Turn { began: Instant::now(), returned: 0 };
             }
             // Events that were found are returned without waiting for anything.
             tokio::task::coop::consume_budget().await;
             let catches_up = self.step.read.is_some();
             if let Some(event) = self.take_found() {
-                self.paused.returned_since += u32::from(catches_up);
+                self.turn.returned += u32::from(catches_up);
                 self.hub.meter.events.fetch_add(1, Ordering::Relaxed);
                 return Ok(Some(event));
             }
@@ -211,32 +210,31 @@ impl Watch {
 
     fn filter(&self, commit: &Arc<Commit>, step: &mut Step) {
         for (index, event) in commit.events.iter().enumerate() {
-            if event.revision() > self.reached && self.matches(event) {
+            if event.revision() > self.reached && matches(&self.filter, event) {
                 step.found.push_back((Arc::downgrade(commit), index));
             }
         }
         step.end = step.end.max(commit.last());
     }
 
-    fn matches(&self, event: &Event) -> bool {
-        event.task().is_some_and(|event| self.filter.matches_event(event))
-    }
-
     async fn read_journal(&self) -> Result<Step, Refusal> {
         let share = self.hub.reads.reserve(&self.caller).await;
+        let reader = self.hub.reads.reader().await;
         self.hub.meter.catch_ups.fetch_add(1, Ordering::Relaxed);
         let (journal, after) = (self.hub.journal.clone(), self.reached);
+        let filter = self.filter.clone();
         // The share moves along: the memory is in use until the read has ended, also if the watch has ended before.
-        let read = tokio::task::spawn_blocking(move || (journal.read(after, STEP_EVENTS), share));
-        let (events, share) = read.await.map_err(Internal::from_error)?;
-        let mut events = match events {
-            Ok(events) => events,
+        let read = in_background("journal-read", move || {
+            let _reader = reader;
+            (read_matching(&*journal, after, &filter), share)
+        });
+        let (read, share) = read.await.map_err(Internal::from_error)?;
+        let (events, end) = match read {
+            Ok(read) => read,
             Err(StoreError::Compacted { oldest }) => return Err(RevisionCompacted { oldest }.into()),
             Err(error) => return Err(Refusal::of_read(&error)),
         };
-        let mut step = Step { end: events.last().map_or(self.reached, Event::revision), ..Step::default() };
-        events.retain(|event| self.matches(event));
-        events.iter_mut().for_each(drop_payload);
+        let mut step = Step { end, ..Step::default() };
         if !events.is_empty() {
             let (read, commit) = self.hub.reads.hold(events, share);
             step.read = read;
@@ -244,6 +242,23 @@ impl Watch {
         }
         Ok(step)
     }
+}
+
+/// Reads events after a revision. Returns those that match, and the revision of the last event.
+fn read_matching(
+    journal: &dyn Journal,
+    after: Revision,
+    filter: &TaskFilter,
+) -> Result<(Vec<Event>, Revision), StoreError> {
+    let mut events = journal.read(after, STEP_EVENTS)?;
+    let end = events.last().map_or(after, Event::revision);
+    events.retain(|event| matches(filter, event));
+    events.iter_mut().for_each(drop_payload);
+    Ok((events, end))
+}
+
+fn matches(filter: &TaskFilter, event: &Event) -> bool {
+    event.task().is_some_and(|event| filter.matches_event(event))
 }
 
 /// Watchers need no payloads. Events in memory share theirs with the scheduler, but those of a read are copies.

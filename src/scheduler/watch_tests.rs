@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Wake, Waker};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;

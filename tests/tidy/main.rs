@@ -21,7 +21,7 @@ const MAY_IMPORT: [(&str, &[&str]); 19] = [
     ("artifacts", &["files", "model", "telemetry"]),
     ("runners", &["artifacts", "function", "files", "threads", "model", "telemetry"]),
     ("pool", &["artifacts", "runners", "model", "telemetry"]),
-    ("scheduler", &["pool", "runners", "artifacts", "store", "model", "telemetry"]),
+    ("scheduler", &["pool", "runners", "artifacts", "store", "threads", "model", "telemetry"]),
     ("api", &["artifacts", "proto", "scheduler", "model", "telemetry"]),
     ("client", &["function", "proto", "model"]),
     ("worker", &["client", "function", "proto", "model"]),

@@ -1,13 +1,10 @@
 //! The runner of export handlers.
 
 use std::io;
-use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread::Builder;
 
 use serde_json::json;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 
 use super::attempt::{self, Summary};
 use super::error::ExportError;
@@ -20,7 +17,7 @@ use crate::model::spec::JSON;
 use crate::model::{Failure, FailureReason, Payload, StopMethod};
 use crate::runners::{BoxFuture, Outcome, Run, RunReport, Runner};
 use crate::telemetry::scope;
-use crate::threads::lower_priority;
+use crate::threads::in_background;
 
 #[derive(Clone)]
 pub struct ExportRunner {
@@ -50,32 +47,18 @@ impl Runner for ExportRunner {
             if let Err(failure) = run.check_args(None) {
                 return Outcome::Failed(failure).into();
             }
-            match export_in_background(handler, run).await {
+            let (runtime, scope) = (Handle::current(), scope::current());
+            let exported = in_background("export", move || {
+                let _entered = scope.map(scope::enter);
+                runtime.block_on(export(&handler, &run))
+            });
+            match exported.await.map_err(ExportError::from).flatten() {
                 Ok(result) => Outcome::Completed(result),
                 Err(ExportError::Stopped) => Outcome::Stopped(StopMethod::Token),
                 Err(error) => Outcome::Failed(failure(error)),
             }
             .into()
         })
-    }
-}
-
-/// Runs an export on a thread of its own, which keeps its lower priority.
-async fn export_in_background(handler: Arc<ExportHandler>, run: Run) -> Result<Payload, ExportError> {
-    let (runtime, scope, (sender, result)) = (Handle::current(), scope::current(), oneshot::channel());
-    let thread = Builder::new().name("export".to_owned()).spawn(move || {
-        lower_priority();
-        let _entered = scope.map(scope::enter);
-        // Fails only if the server stops.
-        let _ = sender.send(runtime.block_on(export(&handler, &run)));
-    });
-    let thread = thread.map_err(|error| io::Error::new(error.kind(), format!("failed to start a thread: {error}")))?;
-    match result.await {
-        Ok(result) => result,
-        Err(_) => match thread.join() {
-            Err(panic) => resume_unwind(panic),
-            Ok(()) => Err(ExportError::Stopped),
-        },
     }
 }
 
