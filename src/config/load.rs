@@ -9,7 +9,7 @@ use config::{Environment, File, FileFormat};
 
 use super::diagnostics::{explain, intended_setting, is_shown};
 use super::error::{ConfigError, Problem, Problems};
-use super::provenance::{Provenance, file_line};
+use super::provenance::{Lines, Provenance};
 use super::settings::Config;
 
 /// Environment variable with the path of the configuration file.
@@ -209,7 +209,7 @@ fn read(path: &Path) -> Result<(String, Provenance), ConfigError> {
                 value: if heading { String::new() } else { provenance.value_of(&field, &text) },
                 description: explain(&field, line, error.message()),
                 field,
-                location: span.map_or(name.clone(), |span| file_line(&name, &text, span.start)),
+                location: span.map_or(name.clone(), |span| Lines::new(&name, &text).location(span.start)),
             }]))
         }
     }

@@ -26,7 +26,7 @@ impl Provenance {
     pub(super) fn of_file(name: &str, text: &str) -> Self {
         let mut provenance = Self::default();
         let (table, _) = DeTable::parse_recoverable(text);
-        provenance.visit_table(name, text, "", table.get_ref());
+        provenance.visit_table(&Lines::new(name, text), "", table.get_ref());
         provenance
     }
 
@@ -63,24 +63,24 @@ impl Provenance {
         if plain { shown.to_owned() } else { String::new() }
     }
 
-    fn visit_table(&mut self, name: &str, text: &str, prefix: &str, table: &DeTable<'_>) {
+    fn visit_table(&mut self, lines: &Lines<'_>, prefix: &str, table: &DeTable<'_>) {
         for (key, value) in table {
             let path =
                 if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
-            self.locations.insert(path.clone(), file_line(name, text, key.span().start));
+            self.locations.insert(path.clone(), lines.location(key.span().start));
             self.keys.push((key.span(), path.clone()));
-            self.visit(name, text, path, value);
+            self.visit(lines, path, value);
         }
     }
 
-    fn visit(&mut self, name: &str, text: &str, path: String, value: &Spanned<DeValue<'_>>) {
+    fn visit(&mut self, lines: &Lines<'_>, path: String, value: &Spanned<DeValue<'_>>) {
         match value.get_ref() {
-            DeValue::Table(table) => self.visit_table(name, text, &path, table),
+            DeValue::Table(table) => self.visit_table(lines, &path, table),
             DeValue::Array(array) => {
                 for (index, item) in array.iter().enumerate() {
                     let path = format!("{path}[{index}]");
-                    self.locations.insert(path.clone(), file_line(name, text, item.span().start));
-                    self.visit(name, text, path, item);
+                    self.locations.insert(path.clone(), lines.location(item.span().start));
+                    self.visit(lines, path, item);
                 }
             }
             _ => {}
@@ -89,8 +89,20 @@ impl Provenance {
     }
 }
 
-/// `file:line` of a byte offset.
-pub(super) fn file_line(name: &str, text: &str, offset: usize) -> String {
-    let before = text.get(..offset).unwrap_or(text);
-    format!("{name}:{}", 1 + before.matches('\n').count())
+/// The lines of a file.
+pub(super) struct Lines<'a> {
+    name: &'a str,
+    /// Byte offsets.
+    ends: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(name: &'a str, text: &str) -> Self {
+        Self { name, ends: text.match_indices('\n').map(|(end, _)| end).collect() }
+    }
+
+    /// `file:line` of a byte offset.
+    pub(super) fn location(&self, offset: usize) -> String {
+        format!("{}:{}", self.name, 1 + self.ends.partition_point(|end| *end < offset))
+    }
 }
