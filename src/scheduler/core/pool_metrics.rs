@@ -64,7 +64,9 @@ impl Core {
     fn load(&mut self, now: Timestamp, pool: usize) -> PoolLoad {
         let mut queued_by_priority = [0; Priority::COUNT];
         let mut oldest_wait_by_priority = [Duration::ZERO; Priority::COUNT];
-        for priority in Priority::DESCENDING {
+        // A remote pool has a queue for each handler, and the figures are read every few seconds.
+        let has_queued = self.pools[pool].queued > 0;
+        for priority in Priority::DESCENDING.into_iter().filter(|_| has_queued) {
             let p = priority.index();
             queued_by_priority[p] = self.pools[pool].queued(priority) as u64;
             let queues = 0..self.pools[pool].queues.len();

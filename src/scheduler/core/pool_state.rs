@@ -164,6 +164,9 @@ impl PoolState {
 
     /// Number of QUEUED tasks of a remote pool whose handler no connected worker offers.
     pub fn without_worker(&self) -> u64 {
+        if self.queued == 0 {
+            return 0;
+        }
         let without = self.queues.iter().filter(|queue| self.is_remote() && queue.slots == 0);
         without.flat_map(|queue| Priority::DESCENDING.map(|priority| queue.len(priority) as u64)).sum()
     }
