@@ -63,15 +63,21 @@ pub fn run_store_command(command: StoreCommand, json: bool) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Copies a store. A signal ends the copy, whose files are removed.
+/// Copies a store, without the artifacts of its tasks. A signal ends the copy, whose files are removed.
 ///
 /// # Errors
 /// As [`blocking`].
 fn backup(data: PathBuf, to: PathBuf) -> Result<Result<CheckReport, StoreError>, ExitCode> {
     let target = to.clone();
+    let artifacts = data.join("artifacts");
     let copied = blocking(move |report| store::backup(&data, &target, report));
     if copied.is_err() {
         store::discard_backup(&to);
+    }
+    let is_used = || std::fs::read_dir(&artifacts).is_ok_and(|mut entries| entries.next().is_some());
+    if matches!(copied, Ok(Ok(_))) && is_used() {
+        let (from, to) = (artifacts.display(), to.display());
+        output::status(format_args!("warning: the backup does not contain {from}: copy it into {to}"));
     }
     copied
 }

@@ -123,11 +123,12 @@ def test_the_notes_read_the_key_created_by_the_chart(tmp_path):
     assert base64.b64decode(done.stdout) == b"key", done.stderr
 
 
-def test_the_restore_script_swaps_the_files_and_can_be_repeated(tmp_path):
+def test_the_restore_script_swaps_the_files_except_artifacts_and_can_be_repeated(tmp_path):
     script = PODS["restore.pod.yaml"]["spec"]["containers"][0]["command"][-1]
     # A volume can have a directory that the script must not move.
     (tmp_path / "data/lost+found").mkdir(parents=True)
-    for name, text in {"data/journal.db": "old", "data/work/x": "old", "copies/monday/journal.db": "new"}.items():
+    for name, text in {"data/journal.db": "old", "data/work/x": "old", "data/artifacts/x": "kept",
+                       "copies/monday/journal.db": "new"}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     for folder in ("data", "copies"):
@@ -137,7 +138,7 @@ def test_the_restore_script_swaps_the_files_and_can_be_repeated(tmp_path):
         subprocess.run(["sh", "-euc", script.replace("$(date +%s)", second)], check=True)
     left = {str(path.relative_to(tmp_path / "data")): path.read_text()
             for path in (tmp_path / "data").rglob("*") if path.is_file()}
-    assert left == {"journal.db": "new", "replaced-1/journal.db": "old", "replaced-1/work/x": "old",
+    assert left == {"journal.db": "new", "artifacts/x": "kept", "replaced-1/journal.db": "old", "replaced-1/work/x": "old",
                     "replaced-2/journal.db": "new"}
     assert (tmp_path / "data/lost+found").exists()
 

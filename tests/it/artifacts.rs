@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 
 use crate::disk::small_disk;
 use crate::http1_client::{Connection, Response};
-use crate::support::{Server, check, eventually, fields, isolated, reason, seconds, task};
+use crate::support::{BINARY, Server, check, eventually, fields, isolated, reason, run, seconds, task};
 
 /// A handler whose payload is a script.
 const SCRIPT: &str = r#"
@@ -251,7 +251,31 @@ async fn an_artifact_whose_object_is_gone_is_not_found() {
     assert_eq!((get(&server, "/artifacts/t/x", "").status, get(&server, &link, "").status), (200, 200));
     std::fs::remove_dir_all(server.path("data/artifacts/objects/default")).unwrap();
     assert_eq!((get(&server, "/artifacts/t/x", "").status, get(&server, &link, "").status), (404, 404));
-    assert_eq!(reason(&read(&server, "t", "x", 0, 0).await.unwrap_err()), "ARTIFACT_NOT_FOUND");
+    let refused = read(&server, "t", "x", 0, 0).await.unwrap_err();
+    assert_eq!(reason(&refused), "ARTIFACT_NOT_FOUND");
+    assert!(refused.message().contains("its file is missing"), "{refused}");
+}
+
+/// Restores as documented in docs/operations.md.
+#[tokio::test]
+async fn a_backup_names_the_artifacts_that_it_lacks_and_they_are_restored_from_their_copy() {
+    let mut server = Server::start(SCRIPT);
+    let (data, copy) = (server.path("data"), server.path("copy"));
+    let backup = ["store", "backup", "--data-dir", data.to_str().unwrap(), "--to"];
+    let (ok, output) = run(BINARY, [&backup[..], &[server.path("empty").to_str().unwrap()]].concat());
+    assert!(ok && !output.contains("warning"), "{output}");
+    server.submit(sh("t", "echo x >x")).await;
+    server.wait_finished("t").await;
+    let (ok, output) = run(BINARY, [&backup[..], &[copy.to_str().unwrap()]].concat());
+    let warning = format!("the backup does not contain {}", data.join("artifacts").display());
+    assert!(ok && output.contains(&warning), "{output}");
+    let (ok, output) = run("cp", ["-a", data.join("artifacts").to_str().unwrap(), copy.to_str().unwrap()]);
+    assert!(ok, "{output}");
+    server.kill9();
+    std::fs::rename(&data, server.path("lost")).unwrap();
+    std::fs::rename(&copy, &data).unwrap();
+    server.start_again();
+    assert_eq!(read(&server, "t", "x", 0, 0).await.unwrap(), b"x\n");
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ impl Coded for TaskNotFound {
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("task `{task}` has no artifact {name:?}, or it has reached its age (`artifacts.age`)")]
+#[error("task `{task}` has no artifact {name:?}, it has reached its age (`artifacts.age`), or its file is missing")]
 pub struct ArtifactNotFound {
     pub task: String,
     pub name: ArtifactName,
