@@ -57,6 +57,14 @@ async fn a_handler_that_a_worker_has_offered_is_known_for_good() {
 }
 
 #[tokio::test]
+async fn a_worker_without_a_remote_pool_learns_what_to_add_to_the_configuration() {
+    let server = Server::start("[[pool]]\nname = \"default\"\n");
+    let refused = connect(&server, offer(&[("greet", "")])).await.unwrap_err();
+    assert_eq!(reason(&refused), "UNKNOWN_POOL");
+    assert!(refused.message().contains("add [[pool]] with name = \"remote\" and kind = \"remote\""), "{refused}");
+}
+
+#[tokio::test]
 async fn a_worker_cannot_offer_what_the_server_runs() {
     let server = Server::start("");
     let refused = connect(&server, offer(&[("resize", ""), ("compute", "")])).await.unwrap_err();

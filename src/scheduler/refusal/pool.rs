@@ -33,7 +33,9 @@ fn text(pool: Option<&PoolName>) -> String {
         Some(pool) => {
             format!("pool `{pool}` is not a configured pool with kind = \"remote\"; run `lineshaft pool list`")
         }
-        None => "no pool with kind = \"remote\" is configured".to_owned(),
+        None => "no pool with kind = \"remote\" is configured; add [[pool]] with name = \"remote\" and kind = \"remote\" to the \
+                 configuration file"
+            .to_owned(),
     }
 }
 
