@@ -25,7 +25,11 @@ fn exit_codes_report_the_outcome_of_a_task() {
     );
     let (code, out, err) = run(&server, &["task", "run", "compute", "--json", "10"]);
     assert_eq!((code, out.as_str()), (Some(0), "{\"op\":\"sum\",\"n\":10,\"value\":45}"), "{err}");
-    assert_eq!(run(&server, &["task", "run", "fails"]).0, Some(1));
+    let (code, out, err) = run(&server, &["task", "run", "fails"]);
+    assert_eq!((code, out.as_str(), err.matches("FAILED HANDLER_ERROR").count()), (Some(1), "", 1), "{err}");
+    let (code, out, _) = run(&server, &["task", "run", "fails", "-o", "json"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&out).unwrap()["state"], "TASK_STATE_FAILED");
     let (code, _, err) = run(&server, &["task", "submit", "unknown"]);
     assert_eq!(code, Some(3));
     assert!(err.contains("reason: UNKNOWN_HANDLER"), "{err}");

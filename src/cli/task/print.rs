@@ -146,22 +146,19 @@ fn held_by(event: &v1::TaskEvent, view: &View) -> String {
     texts.collect::<Vec<_>>().join(", ")
 }
 
-/// Prints the result, or the state and the failure of a task without a result; as JSON, the task. What is not a terminal
-/// gets exactly the bytes of the result. Returns the exit code for the state.
+/// Prints the result, if the task has completed with one; as JSON, the task. What is not a terminal gets exactly the bytes of
+/// the result. Returns the exit code for the state.
 pub fn result(task: &v1::Task, printer: Printer) -> Exit {
     let exit = exit_of(task.state);
-    match data_of(task.result.as_ref()) {
-        Some(data) if exit == Exit::Success && !printer.is_json() => {
-            if output::is_terminal() {
-                let text = terminal::bytes(data);
-                output::stdout_text(text.strip_suffix('\n').unwrap_or(&text));
-            } else {
-                output::stdout_bytes(data);
-            }
+    if printer.is_json() {
+        printer.print(task, |_| Text::default());
+    } else if let Some(data) = data_of(task.result.as_ref()).filter(|_| exit == Exit::Success) {
+        if output::is_terminal() {
+            let text = terminal::bytes(data);
+            output::stdout_text(text.strip_suffix('\n').unwrap_or(&text));
+        } else {
+            output::stdout_bytes(data);
         }
-        _ => printer.print(task, |task| {
-            format!("{} {}", format::task_state(task.state), format::failure(task.failure.as_ref()))
-        }),
     }
     exit
 }

@@ -4,7 +4,7 @@ use tonic::Status;
 
 use crate::cli::client::Client;
 use crate::cli::error::CommandResult;
-use crate::cli::output;
+use crate::cli::{format, output};
 use crate::cli::printer::Printer;
 use crate::cli::reconnect::{GIVE_UP_AFTER, Reconnect};
 use crate::proto::v1::{self, run_task_response};
@@ -38,5 +38,9 @@ pub async fn run(task: v1::SubmitTaskRequest, client: Client, printer: Printer) 
     };
     let Some(id) = accepted else { return Err(status.into()) };
     reconnect.pause(status).await?;
-    Ok(print::result(&wait::until_finished(&id, None, &client, reconnect).await?, printer))
+    let task = wait::until_finished(&id, None, &client, reconnect).await?;
+    // The events that were missed would have reported how the task ended.
+    let (state, failure) = (format::task_state(task.state), format::failure(task.failure.as_ref()));
+    output::status(format!("{id} {state} {failure}").trim_end());
+    Ok(print::result(&task, printer))
 }
