@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use clap::builder::NonEmptyStringValueParser;
 use clap::builder::styling::AnsiColor;
 use clap::{ArgGroup, Subcommand};
+use tonic::Code;
 
 use crate::model::limits;
 use crate::proto::v1;
@@ -21,7 +22,7 @@ use super::view::{self, Cell, Text, View};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List pools, with their busy workers and queued tasks
+    /// List pools, with their busy workers and queued tasks if the caller is a viewer of all namespaces
     #[command(visible_alias = "ls")]
     List {
         #[command(flatten)]
@@ -103,26 +104,33 @@ struct PoolRow {
     metrics: v1::PoolMetrics,
 }
 
+const BUSY: &str = "BUSY";
+const QUEUED: &str = "QUEUED";
+
 static COLUMNS: [Column<PoolRow>; 8] = [
     Column::new("NAME", 0, |row, _| row.pool.name.as_str().into()),
     Column::new("STATE", 0, |row, _| state(&row.pool)),
-    Column::new("BUSY", 0, |row, _| busy(&row.metrics)),
+    Column::new(BUSY, 0, |row, _| busy(&row.metrics)),
     Column::new("AUTOSCALE", 2, |row, _| autoscale(&row.pool).into()),
-    Column::new("QUEUED", 0, |row, _| Cell::number(row.metrics.queued)),
+    Column::new(QUEUED, 0, |row, _| Cell::number(row.metrics.queued)),
     Column::new("QUEUE LIMIT", 2, |row, _| Cell::number(row.pool.queue_limit)),
     Column::new("KIND", 1, |row, _| format::pool_kind(row.pool.kind).into()),
     Column::text("DESCRIPTION", 3, |row, _| row.pool.description.as_str().into()),
 ];
 
 async fn list(table: &TableArgs, client: &Client, printer: Printer) -> CommandResult {
-    let table = Table::new(&COLUMNS, table)?;
+    let mut table = Table::new(&COLUMNS, table)?;
     let mut response = client.pools().list_pools(v1::ListPoolsRequest {}).await?.into_inner();
     let mut metrics: HashMap<String, v1::PoolMetrics> = HashMap::new();
     if !response.pools.is_empty() {
-        let mut samples =
-            client.pools().stream_pool_metrics(v1::StreamPoolMetricsRequest::default()).await?.into_inner();
-        let sample = samples.message().await?.unwrap_or_default();
-        metrics.extend(sample.pools.into_iter().map(|pool| (pool.pool.clone(), pool)));
+        match client.pools().stream_pool_metrics(v1::StreamPoolMetricsRequest::default()).await {
+            Ok(samples) => {
+                let sample = samples.into_inner().message().await?.unwrap_or_default();
+                metrics.extend(sample.pools.into_iter().map(|pool| (pool.pool.clone(), pool)));
+            }
+            Err(status) if status.code() == Code::PermissionDenied => table.without(&[BUSY, QUEUED]),
+            Err(status) => return Err(status.into()),
+        }
     }
     let mut row = |pool: v1::Pool| PoolRow { metrics: metrics.remove(&pool.name).unwrap_or_default(), pool };
     let mut rows: Vec<_> = response.pools.drain(..).map(&mut row).collect();

@@ -104,6 +104,11 @@ impl<T> Table<T> {
         Self { columns: columns.iter().collect(), sort: None, has_headings: true, fits: true, cuts: true }
     }
 
+    /// Leaves out the columns with these headings.
+    pub fn without(&mut self, headings: &[&str]) {
+        self.columns.retain(|column| !headings.contains(&column.heading));
+    }
+
     /// Sorts the values as the command line asks for; rows that are equal keep their order.
     pub fn sort(&self, values: &mut [T], view: &View) {
         let Some((column, is_reversed)) = self.sort else { return };

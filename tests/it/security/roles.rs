@@ -237,6 +237,22 @@ async fn a_refusal_says_whether_a_role_is_required_in_one_namespace_or_in_all() 
     assert_eq!(of(&refused), ("requires role admin in all namespaces".to_owned(), Some("*".to_owned())));
 }
 
+#[test]
+fn a_caller_without_a_role_in_all_namespaces_lists_pools_without_what_they_do() {
+    let tokens = Tokens::new();
+    let (one, all) = (tokens.create("ci", "submitter", "team", &[]), tokens.create("ops", "viewer", "*", &[]));
+    let server = tokens.serve("[[pool]]\nname = \"default\"\n");
+    for (token, expected) in [(one, "NAME,STATE,AUTOSCALE"), (all, "NAME,STATE,BUSY,AUTOSCALE,QUEUED")] {
+        let file = server.path("caller.token").display().to_string();
+        std::fs::write(&file, token).unwrap();
+        let output = lineshaft(&["pool", "list", "--server", &server.address, "--token-file", &file]);
+        let printed = text(&output.stdout);
+        assert!(output.status.success() && printed.contains("default"), "{}", text(&output.stderr));
+        let columns = printed.lines().next().unwrap().split_whitespace().collect::<Vec<_>>().join(",");
+        assert!(columns.starts_with(expected), "{columns}");
+    }
+}
+
 #[tokio::test]
 async fn teams_run_their_own_functions_in_pools_of_their_own() {
     let tokens = Tokens::new();
