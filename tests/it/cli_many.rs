@@ -233,6 +233,21 @@ fn the_tasks_of_a_file_are_one_batch() {
 }
 
 #[test]
+fn only_a_batch_that_exists_can_be_waited_for() {
+    let server = Server::start(HANDLERS);
+    for batch in [&["nosuch"][..], &["nosuch", "--namespace", "team"], &["team/nosuch"]] {
+        let (code, out, err) = run(&server, &[&["task", "wait", "--batch"], batch].concat());
+        assert_eq!((code, &*out), (Some(3), ""), "{err}");
+        assert!(err.contains("BATCH_NOT_FOUND"), "{err}");
+    }
+    stdout(&server, &["batch", "create", "--id", "empty", "--open"]);
+    stdout(&server, &["task", "submit", "compute", "--json", "1", "--count", "2", "--batch", "done", "--wait"]);
+    for batch in [&["empty"][..], &["done"], &["done", "--namespace", "default"], &["default/done"]] {
+        assert_eq!(stdout(&server, &[&["task", "wait", "--batch"], batch].concat()), "0 completed\n");
+    }
+}
+
+#[test]
 fn copies_are_waited_for() {
     let server = Server::start(HANDLERS);
     let (code, out, _) = run(&server, &["task", "submit", "compute", "--json", "1", "--count", "2100", "--wait"]);

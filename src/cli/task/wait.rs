@@ -75,6 +75,7 @@ pub async fn matching(
         list::tasks(&unfinished, usize::MAX, client).await?
     };
     if found.tasks.is_empty() {
+        require_batch(&filter, client).await?;
         output::status("No unfinished task matches");
     }
     let ids = found.tasks.into_iter().map(|task| task.task_id).collect();
@@ -89,6 +90,22 @@ pub async fn matching(
         ..filter
     };
     all(Watched { filter, resume_token: found.resume_token, ids }, Vec::new(), timeout, client, printer).await
+}
+
+/// Returns the refusal of the server if the filter names a batch that does not exist.
+async fn require_batch(filter: &v1::TaskFilter, client: &Client) -> Result<(), CliError> {
+    let v1::TaskFilter { batch_id, namespace, .. } = filter.clone();
+    let named = if namespace.is_empty() || batch_id.contains('/') {
+        batch_id.clone()
+    } else {
+        format!("{namespace}/{batch_id}")
+    };
+    // Without a namespace, the tasks of a filter can be in other ones than that of the caller.
+    let of_batch = v1::TaskFilter { batch_id, namespace, ..v1::TaskFilter::default() };
+    if !named.is_empty() && list::tasks(&of_batch, 1, client).await?.tasks.is_empty() {
+        client.batches().get_batch(v1::GetBatchRequest { batch_id: named }).await?;
+    }
+    Ok(())
 }
 
 /// Tasks whose ends a watch with this filter and this token receives.
