@@ -59,9 +59,7 @@ fn wrong_brackets(line: &str, message: &str) -> Option<String> {
         return is_single.then(|| format!("is a single table: write [{}]", name.trim()));
     }
     let (name, _) = line.strip_prefix('[')?.split_once(']')?;
-    let belongs_to =
-        |list: &str| name.trim().strip_prefix(list).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
-    let (list, key) = LISTS.iter().find(|(list, _)| belongs_to(list))?;
+    let (list, key) = list_of_tables(name.trim())?;
     Some(format!("is a list of tables: write [[{list}]] and set {key} = \"…\" in it"))
 }
 
@@ -135,6 +133,17 @@ pub(super) fn intended_setting(variable: &str) -> Option<String> {
     SETTINGS.iter().find(matches).cloned()
 }
 
+/// The list of tables that the setting is, or is in, with the setting that distinguishes its entries.
+fn list_of_tables(field: &str) -> Option<&'static (&'static str, &'static str)> {
+    let is_in = |list: &str| field.strip_prefix(list).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    LISTS.iter().find(|(list, _)| is_in(list))
+}
+
+/// Whether the setting is a list of tables, or in one, so that only the file can set it.
+pub(super) fn is_list_of_tables(field: &str) -> bool {
+    list_of_tables(field).is_some()
+}
+
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| schemars::schema_for!(Config).to_value());
 
 /// Whether messages may show the value: only of a setting that exists, because a misspelt one may be meant for any other,
@@ -178,6 +187,17 @@ fn collect_paths(schema: &Value, table: &Value, path: &str, found: &mut Vec<Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_variable_cannot_set_a_list_of_tables() {
+        for (list, _) in LISTS {
+            let variable = format!("LINESHAFT_{}", list.replace('.', "__").to_uppercase());
+            let loaded =
+                crate::config::load(None, [(variable.into(), "x".into())], crate::config::Overrides::default());
+            let error = loaded.unwrap_err().to_string();
+            assert!(error.contains("is a list of tables, which cannot be set by a variable; use the file"), "{error}");
+        }
+    }
 
     #[test]
     fn every_list_of_tables_is_known() {

@@ -39,6 +39,9 @@ pub struct Handler {
     /// It cannot refer to other documents. Default: any payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
+    /// Whether this is a built-in handler that the file does not have, and no pool suits it.
+    #[serde(skip)]
+    pub(super) lacks_pool: bool,
     /// The schema, once it is loaded.
     #[serde(skip)]
     pub(super) loaded_schema: Option<PayloadSchema>,
@@ -232,6 +235,7 @@ impl Handler {
             runner,
             description: String::new(),
             payload_description: String::new(),
+            lacks_pool: false,
             schema: None,
             loaded_schema: None,
             pool: None,

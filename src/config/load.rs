@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use config::{Environment, File, FileFormat};
 
-use super::diagnostics::{explain, intended_setting, is_shown};
+use super::diagnostics::{explain, intended_setting, is_list_of_tables, is_shown};
 use super::error::{ConfigError, Problem, Problems};
 use super::provenance::{Lines, Provenance};
 use super::settings::Config;
@@ -16,6 +16,7 @@ use super::settings::Config;
 pub const CONFIG_VARIABLE: &str = "LINESHAFT_CONFIG";
 const PREFIX: &str = "LINESHAFT";
 const SEPARATOR: &str = "__";
+const ONLY_IN_FILE: &str = "is a list of tables, which cannot be set by a variable; use the file";
 
 /// Settings from the command line. `None` does not change a setting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,8 +76,7 @@ impl Sources {
 /// Loads the configuration: defaults, then the file, then the environment, then the command line.
 ///
 /// The file is `path`, or the value of `LINESHAFT_CONFIG`, or none. Of the environment, `LINESHAFT_SECTION__KEY` and
-/// `LINESHAFT_BUILTINS` are settings. Pools, handlers and limits of tasks can only be
-/// set in the file.
+/// `LINESHAFT_BUILTINS` are settings. Lists of tables can only be set in the file.
 pub fn load(
     path: Option<&Path>,
     env: impl IntoIterator<Item = (OsString, OsString)>,
@@ -183,12 +183,12 @@ fn single_underscore(variable: &str, value: &str) -> Option<Problem> {
     let field = intended_setting(variable)?;
     let value = shown(&field, value);
     let corrected = field.replace('.', SEPARATOR).to_uppercase();
-    Some(Problem {
-        description: format!("section and key must be separated by two underscores: write {PREFIX}_{corrected}"),
-        field,
-        value,
-        location: format!("environment variable {variable}"),
-    })
+    let description = if is_list_of_tables(&field) {
+        ONLY_IN_FILE.to_owned()
+    } else {
+        format!("section and key must be separated by two underscores: write {PREFIX}_{corrected}")
+    };
+    Some(Problem { description, field, value, location: format!("environment variable {variable}") })
 }
 
 /// Reads the file, and parses it separately from the other sources, because only here the line numbers are known.
@@ -244,8 +244,8 @@ fn check_variable(variable: &str, value: &str) -> Result<String, Problem> {
         description,
         location: format!("environment variable {variable}"),
     };
-    if ["pool.", "connection.", "handler.", "task_limit.", "schedule."].iter().any(|list| field.starts_with(list)) {
-        return Err(problem("a list of tables can only be set in the configuration file".to_owned()));
+    if is_list_of_tables(&field) {
+        return Err(problem(ONLY_IN_FILE.to_owned()));
     }
     // The library would take `[N]` as an index, and allocate a list of that length.
     if field.contains(['[', ']']) {

@@ -247,7 +247,7 @@ impl Config {
         let suitable = self.pools.iter().filter(|pool| handler.unsuitable(pool.kind).is_none());
         let mut pools = suitable.map(|pool| pool.name.clone());
         let pool = pools.next();
-        Handler { pool, allowed_pools: pools.collect(), ..handler }
+        Handler { lacks_pool: pool.is_none(), pool, allowed_pools: pools.collect(), ..handler }
     }
 
     fn check_connections(&self, problems: &mut Problems) {
@@ -278,6 +278,18 @@ impl Config {
     }
 
     fn check_pools_of(&self, handler: &Handler, path: &str, problems: &mut Problems) {
+        if handler.lacks_pool {
+            let name = &handler.name;
+            let kinds = [(PoolKind::Async, "async"), (PoolKind::Remote, "remote")];
+            let has = |kind| self.pools.iter().any(|pool| pool.kind == kind);
+            let kinds = kinds.into_iter().filter(|(kind, _)| has(*kind)).map(|(_, name)| name);
+            let kinds = kinds.collect::<Vec<_>>().join(" and ");
+            let description = format!(
+                "the built-in handler `{name}` has only {kinds} pools; add a pool of kind \"threads\", or set builtins = false \
+                 if the built-in handlers are not needed"
+            );
+            return problems.add("builtins", "", description);
+        }
         let main = handler.pool.iter().map(|pool| (format!("{path}.pool"), pool));
         let allowed = handler.allowed_pools.iter().enumerate();
         let allowed = allowed.map(|(index, pool)| (format!("{path}.allowed_pools[{index}]"), pool));

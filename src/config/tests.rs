@@ -340,6 +340,8 @@ fn a_handler_that_uses_the_cpu_cannot_run_in_an_async_pool() {
     assert_eq!(problems(Err(error)), [("handler[0].pool".to_owned(), 9)]);
     let implied = from_file(text).unwrap_err();
     assert_eq!(implied.problems().len(), 4, "{implied}");
+    let expected = "builtins: the built-in handler `compute` has only async pools; add a pool of kind \"threads\"";
+    assert!(implied.to_string().contains(expected) && !implied.to_string().contains("handler[2]"), "{implied}");
 }
 
 #[test]
