@@ -46,6 +46,19 @@ fn exit_codes_report_the_outcome_of_a_task() {
 }
 
 #[test]
+fn the_server_names_the_runners_that_it_is_built_with() {
+    let server = Server::start("");
+    let json = |arguments: &[&str]| serde_json::from_str::<serde_json::Value>(&run(&server, arguments).1).unwrap();
+    let info = json(&["system", "info", "-o", "json"]);
+    let capabilities = info["capabilities"].as_array().unwrap();
+    let schema = json(&["config", "schema"]);
+    let runners = schema["$defs"]["RunnerKind"]["oneOf"].as_array().unwrap();
+    let named = runners.iter().map(|runner| format!("runner.{}", runner["const"].as_str().unwrap()));
+    let missing: Vec<_> = named.filter(|name| !capabilities.contains(&name.as_str().into())).collect();
+    assert!(runners.len() > 3 && missing.is_empty(), "{missing:?} of {schema}");
+}
+
+#[test]
 fn every_command_prints_json_on_request() {
     let server = Server::start("");
     for arguments in [

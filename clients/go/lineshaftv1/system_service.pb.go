@@ -573,7 +573,7 @@ type GetServerInfoResponse struct {
 	Uptime *durationpb.Duration `protobuf:"bytes,4,opt,name=uptime,proto3" json:"uptime,omitempty"`
 	// Limits that apply to requests.
 	Limits *Limits `protobuf:"bytes,5,opt,name=limits,proto3" json:"limits,omitempty"`
-	// Supported features, such as `runner.process`.
+	// Features that this server has and others may lack, such as `runner.wasm`: the runners that it is built with, and `watch.resume`.
 	Capabilities []string `protobuf:"bytes,6,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	// Kind of store: `sqlite` or `memory`.
 	Store string `protobuf:"bytes,7,opt,name=store,proto3" json:"store,omitempty"`

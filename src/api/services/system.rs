@@ -15,6 +15,18 @@ use crate::proto::v1::{self, system_service_server::SystemService};
 use crate::scheduler::{ComponentHealth, Handle};
 use crate::telemetry::host::HostReading;
 
+/// The runners that the server is built with, and other features.
+const CAPABILITIES: &[&str] = &[
+    "runner.builtin",
+    #[cfg(feature = "export")]
+    "runner.export",
+    "runner.http",
+    "runner.process",
+    "runner.remote",
+    #[cfg(feature = "wasm")]
+    "runner.wasm",
+    "watch.resume",
+];
 const DRAIN_LIMIT_MAX: Duration = Duration::from_hours(24);
 
 pub struct System {
@@ -58,7 +70,7 @@ impl SystemService for System {
                 self.handle.memory(),
                 self.handle.catalog().payload_limit,
             )),
-            capabilities: ["runner.builtin", "runner.process", "watch.resume"].map(str::to_owned).to_vec(),
+            capabilities: CAPABILITIES.iter().map(|name| (*name).to_owned()).collect(),
             store: self.handle.store_kind().to_owned(),
             revision: self.handle.revision().0,
             oldest_revision: oldest.0,
