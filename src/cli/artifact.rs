@@ -42,7 +42,8 @@ pub enum Command {
     },
     /// Download a file that a task has left, and verify its checksum
     ///
-    /// Until it is complete, the file has `.part` appended to its name. A download that was interrupted continues there.
+    /// Until it is complete, the file has `.part` appended to its name. A download that was interrupted continues there. It then
+    /// replaces a file that exists.
     Get {
         /// Task ID
         #[arg(add = complete::tasks())]

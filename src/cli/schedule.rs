@@ -6,7 +6,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::builder::styling::AnsiColor;
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
-use crate::model::{Clock, SystemClock, limits};
+use crate::model::{Clock, SystemClock, Timestamp, limits};
 use crate::proto::v1::{self, ScheduleState, schedule_spec::Rule};
 
 use super::client::Client;
@@ -17,7 +17,7 @@ use super::output;
 use super::printer::Printer;
 use super::table::{Column, Table, TableArgs};
 use super::task::{TaskArgs, payload};
-use super::time::{parse_duration, parse_time, to_proto, to_timestamp};
+use super::time::{TimeForm, format_in_zone, parse_duration, parse_time, to_proto, to_timestamp, unix_micros};
 use super::view::{self, Cell, Text, View};
 
 static COLUMNS: [Column<v1::Schedule>; 9] = [
@@ -111,7 +111,7 @@ pub enum Command {
         #[arg(long)]
         allow_overlap: bool,
     },
-    /// Print the next times of a schedule, or of a rule
+    /// Print the next times of a schedule, or of a rule, in its time zone
     #[command(group = ArgGroup::new("what").required(true).args(["id", "cron", "every"]))]
     Preview {
         /// Schedule ID
@@ -284,11 +284,18 @@ pub async fn run(command: Command, client: Client, printer: Printer) -> CommandR
         }
         Command::Preview { id, spec, count } => {
             let spec = if id.is_none() { Some(spec.into_spec()?) } else { None };
+            let zone = match (&id, &spec) {
+                (Some(id), _) => time_zone(&get(id.clone(), &client).await?.spec.unwrap_or_default()),
+                (None, spec) => spec.as_ref().map(time_zone).unwrap_or_default(),
+            };
             let request = v1::PreviewScheduleRequest { schedule_id: id.unwrap_or_default(), spec, count };
             let response = client.schedules().preview_schedule(request).await?.into_inner();
-            let view = printer.view();
+            let now = printer.view().now();
             printer.print(&response, |response| {
-                let lines = response.times.iter().map(|time| view.time(Some(time)).text);
+                let lines = response.times.iter().map(|time| {
+                    let at = Timestamp(u64::try_from(unix_micros(Some(time))).unwrap_or(0));
+                    format!("{}  {}", format_in_zone(at, &zone), TimeForm::Relative.format(at, now))
+                });
                 lines.collect::<Vec<_>>().join("\n")
             });
             Ok(Exit::Success)
@@ -366,6 +373,14 @@ fn state(schedule: &v1::Schedule) -> Cell {
     let name = schedule.state().as_str_name().trim_start_matches("SCHEDULE_STATE_").to_owned();
     let cell = Cell::from(name);
     if schedule.state() == ScheduleState::Paused { cell.colored(AnsiColor::Yellow) } else { cell }
+}
+
+/// The zone of a cron pattern; an interval has none.
+fn time_zone(spec: &v1::ScheduleSpec) -> String {
+    match &spec.rule {
+        Some(Rule::Cron(cron)) => cron.time_zone.clone(),
+        Some(Rule::Interval(_)) | None => String::new(),
+    }
 }
 
 /// The rule in one line.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, SecondsFormat, Utc};
+use chrono_tz::Tz;
 use clap::ValueEnum;
 
 use crate::model::Timestamp;
@@ -102,16 +103,25 @@ impl TimeForm {
     pub fn format(self, at: Timestamp, now: Timestamp) -> String {
         match self {
             Self::Relative => relative(at, now),
-            Self::Local => i64::try_from(at.min(Timestamp::LAST_SHOWN).0)
-                .ok()
-                .and_then(DateTime::<Utc>::from_timestamp_micros)
-                .map_or_else(
-                    || at.to_string(),
-                    |time| time.with_timezone(&Local).to_rfc3339_opts(SecondsFormat::Micros, false),
-                ),
+            Self::Local => date_time(at).map_or_else(
+                || at.to_string(),
+                |time| time.with_timezone(&Local).to_rfc3339_opts(SecondsFormat::Micros, false),
+            ),
             Self::Utc => at.to_string(),
         }
     }
+}
+
+/// In RFC 3339 in the time zone, such as `Europe/Berlin`; in UTC if this program does not know it.
+pub fn format_in_zone(at: Timestamp, zone: &str) -> String {
+    let zone: Tz = zone.parse().unwrap_or(Tz::UTC);
+    let in_zone = |time: DateTime<Utc>| time.with_timezone(&zone).to_rfc3339_opts(SecondsFormat::AutoSi, true);
+    date_time(at).map_or_else(|| at.to_string(), in_zone)
+}
+
+fn date_time(at: Timestamp) -> Option<DateTime<Utc>> {
+    let micros = i64::try_from(at.min(Timestamp::LAST_SHOWN).0).ok()?;
+    DateTime::<Utc>::from_timestamp_micros(micros)
 }
 
 /// In whole seconds; the two largest units.
@@ -180,6 +190,15 @@ mod tests {
         }
         assert_eq!(format_duration(Duration::MAX), "213503982334601d7h");
     }
+    #[test]
+    fn a_time_has_the_offset_of_its_zone() {
+        let winter = parse_time("2027-01-29T01:30:00Z", Timestamp(0)).unwrap();
+        assert_eq!(format_in_zone(winter, "Europe/Berlin"), "2027-01-29T02:30:00+01:00");
+        for zone in ["UTC", "", "Atlantis"] {
+            assert_eq!(format_in_zone(winter, zone), "2027-01-29T01:30:00Z", "{zone}");
+        }
+    }
+
     #[test]
     fn a_duration_is_seconds_or_has_units() {
         for (text, millis) in

@@ -306,6 +306,13 @@ async fn a_deleted_batch_takes_its_tasks_with_it() {
     fixture.submit_all("runs", naps(1)).await;
     let refused = fixture.delete("runs").await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "BATCH_NOT_FINISHED"));
+    assert!(refused.message().contains("1 tasks are unfinished"), "{refused}");
+    for (id, open) in [("empty", false), ("open", true)] {
+        let create = v1::CreateBatchRequest { batch_id: id.to_owned(), open, ..v1::CreateBatchRequest::default() };
+        fixture.batches().create_batch(create).await.unwrap();
+        let refused = fixture.delete(id).await.unwrap_err();
+        assert!(refused.message().contains("it has no task yet; close it first"), "{refused}");
+    }
     fixture.wait("b").await;
     fixture.wait("kept").await;
     assert_eq!(fixture.delete("b").await.unwrap(), 2);

@@ -78,6 +78,31 @@ fn a_terminal_gets_the_columns_that_fit_relative_times_and_colours() {
 }
 
 #[test]
+fn a_preview_has_the_times_of_the_zone_and_the_time_until_then() {
+    let server = Server::start("");
+    let rule = ["--cron", "30 12 * * *", "--time-zone", "Asia/Tokyo"];
+    stdout(&server, &[&["schedule", "create", "noon", "compute", "--json", "1"][..], &rule].concat());
+    for what in [&["noon"][..], &rule] {
+        let text = stdout(&server, &[&["schedule", "preview", "-n", "2"], what].concat());
+        assert_eq!(text.matches("T12:30:00+09:00  in ").count(), 2, "{text}");
+    }
+}
+
+#[test]
+fn a_task_is_shown_with_its_timeout_and_its_expiry() {
+    let server = Server::start("");
+    let submit = ["task", "submit", "io", "--json", "1", "--id", "t", "--delay", "1h", "--timeout", "7s"];
+    stdout(&server, &[&submit[..], &["--expires-after", "2h"]].concat());
+    let text = stdout(&server, &["task", "get", "t", "--time", "relative"]);
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("no {name} in {text}")).trim()
+    };
+    assert_eq!(value("timeout"), "7s");
+    assert!(value("expires").starts_with("in "), "{text}");
+}
+
+#[test]
 fn scripts_choose_columns_rows_and_their_order() {
     let server = server_with_tasks();
     assert_eq!(stdout(&server, &["task", "list", "-q"]), "broken\nsum\n");

@@ -322,6 +322,7 @@ mod tests {
                 pool("default", PoolKind::Threads),
                 pool("waiting", PoolKind::Async),
                 pool("other", PoolKind::Threads),
+                pool("far", PoolKind::Remote),
                 own_pool("own-a", "a"),
                 own_pool("own-b", "b"),
             ]
@@ -571,6 +572,12 @@ mod tests {
         assert_eq!(code("waits", "gone"), ErrorCode::UnknownPool);
         assert_eq!(code("compute", "other"), ErrorCode::PoolNotAllowed);
         assert_eq!(code("spins", "waiting"), ErrorCode::PoolNotAllowed);
+        let remote = parse(v1::SubmitTaskRequest { pool: "far".to_owned(), ..request("compute") }).unwrap_err();
+        assert_eq!(remote.code(), ErrorCode::PoolNotAllowed);
+        assert!(
+            remote.to_string().contains("the handler runs in the server")
+                && !remote.to_string().contains("allowed_pools")
+        );
         let details = parse(request("unknown")).unwrap_err().details();
         assert!(details.metadata.contains(&("field", "tasks[3].handler".to_owned())));
     }

@@ -2,7 +2,7 @@
 
 use crate::model::{
     Catalog, Coded, Details, ErrorCode, FieldViolation, HandlerName, HandlerSpec, Namespace, PoolKind, PoolName,
-    PoolSpec,
+    PoolSpec, REMOTE_RUNNER,
 };
 
 use super::invalid_fields::{FieldPath, InvalidFields, MessagePath};
@@ -77,6 +77,11 @@ pub(super) fn resolve<'a>(
         let (handler, pool) = (handler.name.clone(), pool.clone());
         Err(SubmitError::PoolNotAllowed { field, handler, pool, reason })
     };
+    match (handler.runner == REMOTE_RUNNER, spec.kind == PoolKind::Remote) {
+        (false, true) => return not_allowed("the handler runs in the server, and the pool has only remote workers"),
+        (true, false) => return not_allowed("the handler runs in remote workers, and the pool has none"),
+        (false, false) | (true, true) => {}
+    }
     if !handler.runs_in(pool) {
         return not_allowed("the pool is not in `allowed_pools` of the handler");
     }

@@ -83,7 +83,7 @@ fn processes_and_threads(wanted: u64, allowed: Option<u64>) -> Finding {
         Some(allowed) => {
             Finding::ok("limits", format!("the pools may need {wanted} processes and threads, of {allowed} allowed"))
         }
-        None => Finding::ok("limits", format!("the pools may need {wanted} processes and threads, without a limit")),
+        None => Finding::ok("limits", format!("the pools may need {wanted} processes and threads; there is no limit")),
     }
 }
 
@@ -122,6 +122,7 @@ mod tests {
         assert_eq!(processes_and_threads(100, Some(64)).state, State::Fail);
         assert!(processes_and_threads(100, Some(64)).text.contains("64"));
         assert_eq!(processes_and_threads(100, None).state, State::Ok);
+        assert!(processes_and_threads(100, None).text.ends_with("100 processes and threads; there is no limit"));
         assert_eq!(memory_use(300 << 20, 256 << 20).state, State::Fail);
         assert_eq!(memory_use(200 << 20, 256 << 20).state, State::Warn);
         assert_eq!(memory_use(100 << 20, 256 << 20).state, State::Ok);

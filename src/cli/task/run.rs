@@ -4,9 +4,9 @@ use tonic::Status;
 
 use crate::cli::client::Client;
 use crate::cli::error::CommandResult;
-use crate::cli::{format, output};
 use crate::cli::printer::Printer;
 use crate::cli::reconnect::{GIVE_UP_AFTER, Reconnect};
+use crate::cli::{format, output};
 use crate::proto::v1::{self, run_task_response};
 
 use super::{print, wait};

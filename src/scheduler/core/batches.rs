@@ -228,7 +228,8 @@ impl Core {
         let batch = self.batch(key)?;
         if batch.finished_at.is_none() {
             let unfinished = batch.counts.unfinished();
-            return Err(BatchNotFinished { batch: key.clone(), unfinished }.into());
+            let has_tasks = batch.counts.total() > 0;
+            return Err(BatchNotFinished { batch: key.clone(), has_tasks, unfinished }.into());
         }
         let (is_closed, is_empty) = (batch.closed_at.is_some(), batch.present == 0);
         if is_empty {

@@ -73,10 +73,19 @@ impl Coded for BatchFinished {
 
 /// A batch that has not finished cannot be deleted.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("batch `{batch}` has not finished, {unfinished} tasks are unfinished; cancel or close it first")]
+#[error("batch `{batch}` has not finished, {}", why_unfinished(*.has_tasks, *.unfinished))]
 pub struct BatchNotFinished {
     pub batch: BatchKey,
+    pub has_tasks: bool,
     pub unfinished: u64,
+}
+
+fn why_unfinished(has_tasks: bool, unfinished: u64) -> String {
+    match unfinished {
+        0 if has_tasks => "it is open; close it first".to_owned(),
+        0 => "it has no task yet; close it first".to_owned(),
+        _ => format!("{unfinished} tasks are unfinished; wait for them, or cancel the batch first"),
+    }
 }
 
 impl Coded for BatchNotFinished {
