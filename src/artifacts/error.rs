@@ -21,6 +21,13 @@ pub enum ArtifactError {
     FileTooLarge { name: ArtifactName, limit: u64 },
     #[error("the artifacts have more than {limit} bytes together, which is the limit (`artifacts.task_bytes`)")]
     TaskTooLarge { limit: u64 },
+    #[error("artifact {name:?} was not uploaded by this attempt; call `UploadArtifact` for it before the attempt ends")]
+    NotUploaded { name: ArtifactName },
+    #[error(
+        "artifact {name:?} is not as it was uploaded: `{field}` is {named}, stored is {stored}; name artifacts as `UploadArtifact` \
+         returns them"
+    )]
+    NotAsStored { name: ArtifactName, field: &'static str, named: String, stored: String },
     #[error("failed to {action} artifact {name:?}: {source}")]
     Io { action: &'static str, name: String, source: io::Error },
     #[error("failed to use the directory of artifacts `{path}`: {source}", path = path.display())]

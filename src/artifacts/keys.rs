@@ -22,12 +22,16 @@ pub(super) fn of_attempt(namespace: &Namespace, task: &TaskId, fence: u64) -> Pa
 }
 
 pub(super) fn of_artifact(namespace: &Namespace, task: &TaskId, fence: u64, name: &ArtifactName) -> Path {
+    of_attempt(namespace, task, fence).join(hex(digest(&SHA256, name.as_str().as_bytes()).as_ref()))
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
     let mut hex = String::new();
-    for byte in digest(&SHA256, name.as_str().as_bytes()).as_ref() {
+    for byte in bytes {
         // Writing to a text cannot fail.
         let _ = write!(hex, "{byte:02x}");
     }
-    of_attempt(namespace, task, fence).join(hex)
+    hex
 }
 
 pub(super) fn of_artifacts<'a>(

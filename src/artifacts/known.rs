@@ -3,7 +3,7 @@
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use crate::model::{Event, Namespace, TaskChange, TaskId, Timestamp};
+use crate::model::{Artifact, ArtifactName, Event, Namespace, TaskChange, TaskId, Timestamp};
 
 #[derive(Debug, Default)]
 pub(super) struct Known(Mutex<HashMap<TaskId, Entry>>);
@@ -12,6 +12,14 @@ pub(super) struct Known(Mutex<HashMap<TaskId, Entry>>);
 struct Entry {
     namespace: Namespace,
     due: Due,
+    uploads: Uploads,
+}
+
+/// What the newest attempt of a task has uploaded to this server.
+#[derive(Debug, Default)]
+struct Uploads {
+    fence: u64,
+    files: HashMap<ArtifactName, Artifact>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +43,27 @@ pub(super) enum Found {
 impl Known {
     /// Objects of a task are about to be added, or were found.
     pub(super) fn insert(&self, namespace: &Namespace, task: &TaskId) {
-        let entry = Entry { namespace: namespace.clone(), due: Due::Now };
-        self.0.lock().insert(task.clone(), entry);
+        let mut known = self.0.lock();
+        let uploads = known.remove(task).map(|entry| entry.uploads).unwrap_or_default();
+        known.insert(task.clone(), Entry { namespace: namespace.clone(), due: Due::Now, uploads });
+    }
+
+    pub(super) fn uploaded(&self, task: &TaskId, fence: u64, artifact: &Artifact) {
+        let mut known = self.0.lock();
+        let Some(Entry { uploads, .. }) = known.get_mut(task).filter(|entry| entry.uploads.fence <= fence) else {
+            return;
+        };
+        if uploads.fence < fence {
+            *uploads = Uploads { fence, ..Uploads::default() };
+        }
+        uploads.files.insert(artifact.name.clone(), artifact.clone());
+    }
+
+    /// What the attempt has uploaded to this server, as far as it is known.
+    pub(super) fn uploads(&self, task: &TaskId, fence: u64) -> HashMap<ArtifactName, Artifact> {
+        let known = self.0.lock();
+        let uploads = known.get(task).map(|entry| &entry.uploads).filter(|uploads| uploads.fence == fence);
+        uploads.map(|uploads| uploads.files.clone()).unwrap_or_default()
     }
 
     /// The known tasks of which the events end an attempt or which they delete.
@@ -69,7 +96,11 @@ impl Known {
         let Some(entry) = known.get_mut(task).filter(|entry| entry.due == Due::Checking) else { return };
         match found {
             Found::Undecided => entry.due = Due::Now,
-            Found::Until(at) => entry.due = Due::At(at),
+            Found::Until(at) => {
+                entry.due = Due::At(at);
+                // The task has ended.
+                entry.uploads = Uploads::default();
+            }
             Found::Nothing => drop(known.remove(task)),
         }
     }

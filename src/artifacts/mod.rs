@@ -25,6 +25,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod upload;
+mod verify;
 
 pub use attempt::AttemptArtifacts;
 pub use cleaner::{Cleaner, Owner};

@@ -359,7 +359,7 @@ impl ArtifactStore {
         Ok(leftovers::list(&*self.objects().await?).await?)
     }
 
-    async fn objects(&self) -> Result<Arc<dyn ObjectStore>, ArtifactError> {
+    pub(super) async fn objects(&self) -> Result<Arc<dyn ObjectStore>, ArtifactError> {
         if let Some(objects) = &*self.0.objects.lock() {
             return Ok(Arc::clone(objects));
         }

@@ -15,6 +15,7 @@ pub struct ArtifactUpload {
     object: NewObject,
     store: ArtifactStore,
     task: TaskId,
+    fence: u64,
     name: ArtifactName,
     content_type: Arc<str>,
     budget: Arc<Budget>,
@@ -46,7 +47,7 @@ impl ArtifactStore {
             return Err(ArtifactError::TooMany { limit: limits.count });
         }
         let object = self.create(key, &name, limits.file_bytes).await?;
-        Ok(ArtifactUpload { object, store: self.clone(), task: task.id.clone(), name, content_type, budget })
+        Ok(ArtifactUpload { object, store: self.clone(), task: task.id.clone(), fence, name, content_type, budget })
     }
 }
 
@@ -61,10 +62,12 @@ impl ArtifactUpload {
     /// # Errors
     /// [`ArtifactError`] if the store fails.
     pub async fn finish(self) -> Result<Artifact, ArtifactError> {
-        let Self { object, store, task, name, content_type, .. } = self;
+        let Self { object, store, task, fence, name, content_type, .. } = self;
         let (bytes, sha256) = store.finish(object).await?;
+        let artifact = Artifact { name, content_type, bytes, sha256 };
+        store.known().uploaded(&task, fence, &artifact);
         // The attempt may have ended meanwhile.
         store.request_check(task);
-        Ok(Artifact { name, content_type, bytes, sha256 })
+        Ok(artifact)
     }
 }

@@ -123,7 +123,11 @@ pub fn messages(request: v1::WorkRequest, limit: PayloadLimit) -> Result<Incomin
         match message.kind {
             Some(worker_message::Kind::Draining(_)) => incoming.is_draining = true,
             Some(worker_message::Kind::Finished(finished)) if finished.result_bytes != 0 => {
-                incoming.announced.push(announced(index, finished)?);
+                let token = token(index, "finished", &finished.token)?;
+                match announced(finished, token) {
+                    Ok(announced) => incoming.announced.push(announced),
+                    Err(error) => incoming.reports.push(WorkerReport::Finished(token, not_valid(error).into(), None)),
+                }
             }
             Some(worker_message::Kind::Chunk(message)) => incoming.chunks.push((index, chunk(index, message)?)),
             Some(kind) => incoming.reports.extend(report(index, kind, limit)?),
@@ -143,20 +147,24 @@ fn token(index: usize, kind: &str, text: &str) -> Result<Token, InvalidFields> {
     Token::parse(text).ok_or_else(error)
 }
 
-fn announced(index: usize, message: v1::AttemptFinished) -> Result<AnnouncedResult, InvalidFields> {
+/// The failure of an attempt whose `finished` is not valid: only this attempt ends, and the worker has to report it no more.
+fn not_valid(error: impl Display) -> Outcome {
+    let text = format!("the worker has sent an invalid `finished`: {error}");
+    Outcome::Failed(Failure::new(FailureReason::HandlerError, shortened(&text, limits::FAILURE_MESSAGE_BYTES_MAX)))
+}
+
+fn announced(message: v1::AttemptFinished, token: Token) -> Result<AnnouncedResult, InvalidFields> {
+    let field = "result_bytes";
     let bytes = usize::try_from(message.result_bytes);
-    let bytes = bytes.map_err(|_| {
-        invalid(index, "finished.result_bytes", format_args!("is {}, must not be negative", message.result_bytes))
-    })?;
+    let bytes = bytes
+        .map_err(|_| InvalidFields::one(field, format_args!("is {}, must not be negative", message.result_bytes)))?;
     let Some(V1Outcome::Result(v1::Payload { kind: None, content_type: text })) = &message.outcome else {
-        let text = "requires `result` without data: its bytes follow in chunks";
-        return Err(invalid(index, "finished.result_bytes", text));
+        return Err(InvalidFields::one(field, "requires `result` without data: its bytes follow in chunks"));
     };
     let mut fields = InvalidFields::default();
     let content_type = content_type(&mut fields, MessagePath::Root, text, false);
-    fields.check().map_err(|error| invalid(index, "finished", error))?;
-    let token = token(index, "finished", &message.token)?;
-    let artifacts = artifacts(&message, token).map_err(|error| invalid(index, "finished", error))?;
+    fields.check()?;
+    let artifacts = artifacts(&message, token)?;
     let report = usage(&message, Outcome::Completed(Payload::default()), artifacts);
     Ok(AnnouncedResult { token, bytes, content_type, report })
 }
@@ -200,8 +208,7 @@ fn report(
         }
         Kind::Finished(message) => {
             let token = token("finished", &message.token)?;
-            let report = finished(message, token, limit).map_err(|text| invalid(index, "finished", &text))?;
-            WorkerReport::Finished(token, report, None)
+            WorkerReport::Finished(token, finished(message, token, limit), None)
         }
         Kind::CancelAcknowledged(message) => {
             WorkerReport::CancelAcknowledged(token("cancel_acknowledged", &message.token)?)
@@ -211,8 +218,17 @@ fn report(
     }))
 }
 
-fn finished(mut message: v1::AttemptFinished, token: Token, limit: PayloadLimit) -> Result<RunReport, String> {
-    let outcome = match message.outcome.take() {
+fn finished(mut message: v1::AttemptFinished, token: Token, limit: PayloadLimit) -> RunReport {
+    let end = outcome(message.outcome.take(), limit).and_then(|outcome| {
+        let is_completed = matches!(outcome, Outcome::Completed(_));
+        Ok((outcome, if is_completed { artifacts(&message, token)? } else { None }))
+    });
+    let (outcome, artifacts) = end.unwrap_or_else(|error| (not_valid(error), None));
+    usage(&message, outcome, artifacts)
+}
+
+fn outcome(outcome: Option<V1Outcome>, limit: PayloadLimit) -> Result<Outcome, InvalidFields> {
+    Ok(match outcome {
         Some(V1Outcome::Result(payload)) => result(payload, limit)?,
         Some(V1Outcome::Failure(message)) => Outcome::Failed(failure(&message)),
         Some(V1Outcome::Stopped(stopped)) => Outcome::Stopped(match stopped.method() {
@@ -222,10 +238,8 @@ fn finished(mut message: v1::AttemptFinished, token: Token, limit: PayloadLimit)
             _ => StopMethod::Token,
         }),
         Some(V1Outcome::NotStarted(_)) => Outcome::Unavailable("the worker has not started it".into()),
-        None => return Err("has no outcome".to_owned()),
-    };
-    let artifacts = artifacts(&message, token).map_err(|error| error.to_string())?;
-    Ok(usage(&message, outcome, artifacts))
+        None => return Err(InvalidFields::one("outcome", "is required")),
+    })
 }
 
 /// The artifacts that the worker names, which it has uploaded. Only those of an attempt with a result count.
@@ -281,7 +295,7 @@ pub fn too_large(bytes: usize, PayloadLimit(bytes_max): PayloadLimit) -> Outcome
 }
 
 /// The result, or a failure if it is not valid.
-fn result(payload: v1::Payload, limit: PayloadLimit) -> Result<Outcome, String> {
+fn result(payload: v1::Payload, limit: PayloadLimit) -> Result<Outcome, InvalidFields> {
     let mut invalid = InvalidFields::default();
     let bytes = match &payload.kind {
         Some(Kind::Data(data)) => data.len(),
@@ -293,7 +307,7 @@ fn result(payload: v1::Payload, limit: PayloadLimit) -> Result<Outcome, String> 
     let is_json = matches!(payload.kind, Some(Kind::Json(_)));
     let content_type = content_type(&mut invalid, MessagePath::Root, &payload.content_type, is_json);
     let data = super::submit_fields::payload(&mut invalid, MessagePath::Root, payload.kind, limit);
-    invalid.check().map_err(|error| error.to_string())?;
+    invalid.check()?;
     Ok(Outcome::Completed(Payload { data: data.into_vec().into(), content_type }))
 }
 

@@ -1,5 +1,6 @@
 //! The gRPC services: each file or folder implements one service of the contract.
 
+mod artifact_checks;
 mod artifact_uploads;
 pub mod artifacts;
 pub mod batches;

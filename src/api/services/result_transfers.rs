@@ -39,7 +39,7 @@ impl ResultTransfers {
     pub fn announce(&mut self, announced: AnnouncedResult) -> Option<WorkerReport> {
         let AnnouncedResult { token, bytes, .. } = announced;
         if bytes > self.limit.0 {
-            let report = RunReport { outcome: too_large(bytes, self.limit), ..announced.report };
+            let report = RunReport { outcome: too_large(bytes, self.limit), artifacts: None, ..announced.report };
             return Some(WorkerReport::Finished(token, report, None));
         }
         // The first announcement on a stream counts.

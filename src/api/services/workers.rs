@@ -25,6 +25,7 @@ use crate::model::{Catalog, Coded, Details, ErrorCode, HandlerName, PoolName};
 use crate::proto::v1::{self, server_message::Kind, worker_service_server::WorkerService};
 use crate::scheduler::{CloseReason, Command, Draining, Handle, NotRemotePool, Polled, RemoteConnection, WorkerReport};
 
+use super::artifact_checks::ArtifactChecks;
 use super::artifact_uploads;
 use super::parent_results;
 use super::result_transfers::ResultTransfers;
@@ -133,7 +134,8 @@ fn responses(
         yield welcome(&connection, workers.pool().to_string(), lease, interval, limit);
         let results = ResultTransfers::new(handle.memory().clone(), caller.sharer.clone(), limit);
         let draining = handle.draining().cancelled_owned();
-        let mut stream = WorkerStream::new(connection, requests, results, limit, interval, draining);
+        let checks = ArtifactChecks::new(handle.artifacts().clone());
+        let mut stream = WorkerStream::new(connection, requests, (results, checks), limit, interval, draining);
         loop {
             match poll_fn(|context| stream.poll_step(context)).await? {
                 Step::Commands(messages) => yield v1::WorkResponse { welcome: None, messages },
@@ -156,6 +158,7 @@ struct WorkerStream {
     /// Commands that were taken from the connection and are not sent yet.
     commands: VecDeque<Command>,
     results: ResultTransfers,
+    checks: ArtifactChecks,
     limit: PayloadLimit,
     /// Set while results wait for memory.
     memory_retry: Option<Pin<Box<Sleep>>>,
@@ -180,7 +183,7 @@ impl WorkerStream {
     fn new(
         connection: RemoteConnection,
         requests: Streaming<v1::WorkRequest>,
-        results: ResultTransfers,
+        (results, checks): (ResultTransfers, ArtifactChecks),
         limit: PayloadLimit,
         interval: Duration,
         draining: WaitForCancellationFutureOwned,
@@ -191,6 +194,7 @@ impl WorkerStream {
             requests,
             commands: VecDeque::new(),
             results,
+            checks,
             limit,
             memory_retry: None,
             interval,
@@ -206,6 +210,9 @@ impl WorkerStream {
         }
         let mut polled = Polled { may_read: false, has_chunks: false };
         for _ in 0..REQUESTS_MAX {
+            while let Some(end) = self.checks.poll_next(context) {
+                self.connection.receive(vec![end]);
+            }
             // Before each request, also because a request leads to commands for which the stream is not woken.
             polled = self.connection.poll_commands(context, &mut self.commands);
             if let Some(step) = self.next_commands().or_else(|| self.next_requested(context)) {
@@ -233,9 +240,14 @@ impl WorkerStream {
     fn receive(&mut self, request: v1::WorkRequest) -> Result<(), Status> {
         let incoming = worker::messages(request, self.limit).map_err(into_status)?;
         let Incoming { mut reports, announced, chunks, is_draining } = incoming;
+        for report in &reports {
+            if let WorkerReport::Finished(token, ..) = report {
+                self.results.forget(*token);
+            }
+        }
         for announced in announced {
             let token = announced.token;
-            if self.connection.has(token) {
+            if self.connection.task_of(token).is_some() {
                 // Its result may take longer than a worker has to accept it.
                 reports.push(WorkerReport::Accepted(token));
                 reports.extend(self.results.announce(announced));
@@ -247,6 +259,7 @@ impl WorkerStream {
         for (index, chunk) in &chunks {
             reports.extend(self.results.receive(*index, chunk).map_err(into_status)?);
         }
+        self.checks.begin(&self.connection, &mut reports);
         self.connection.receive(reports);
         if is_draining {
             self.connection.leave();

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Context;
 
+use crate::model::TaskSpec;
 use crate::runners::remote::{Chunk, Command, Polled, Token, WorkerReport};
 
 use super::attempts::RemoteAttempts;
@@ -29,9 +30,9 @@ impl RemoteConnection {
         self.worker.link.next_chunk(self.stream)
     }
 
-    /// Whether the attempt is the worker's and has not ended.
-    pub fn has(&self, token: Token) -> bool {
-        self.worker.link.has(token)
+    /// The task of an attempt that is the worker's and has not ended.
+    pub fn task_of(&self, token: Token) -> Option<Arc<TaskSpec>> {
+        self.worker.link.find(token).map(|running| running.attempt.spec().clone())
     }
 
     /// Processes messages of the worker, none if it only shows that it is alive. The stream has to look for commands

@@ -211,9 +211,9 @@ impl<A: LinkedAttempt> Link<A> {
         if state.stream == stream { state.next_chunk() } else { None }
     }
 
-    /// Whether the attempt is the worker's and has not ended.
-    pub fn has(&self, token: Token) -> bool {
-        self.state.lock().attempts.contains_key(&token)
+    /// The attempt, if it is the worker's and has not ended.
+    pub fn find(&self, token: Token) -> Option<A> {
+        self.state.lock().attempts.get(&token).map(|entry| entry.attempt.clone())
     }
 
     /// Whether the stream is the newest one, and open.

@@ -7,7 +7,7 @@ use lineshaft::proto::v1::{
 };
 use tonic::Code;
 
-use super::{Worker, finished, hello, stopped};
+use super::{Worker, hello, stopped};
 use crate::support::{Server, TIMEOUT};
 
 const MIB: usize = 1 << 20;
@@ -247,7 +247,7 @@ async fn results_that_need_more_memory_than_there_is_arrive_one_after_the_other(
 #[tokio::test(flavor = "multi_thread")]
 async fn chunks_that_break_the_contract_end_the_stream_and_those_of_unknown_attempts_are_ignored() {
     let server = Server::start(CONFIG);
-    let hostile: [(&str, Hostile); 6] = [
+    let hostile: [(&str, Hostile); 5] = [
         ("messages[0].chunk.offset` is 7, must be 0", |token| chunk(token, 7, b"x")),
         ("messages[0].chunk.data` has 0 bytes", |token| chunk(token, 0, b"")),
         ("messages[0].chunk.data` has 1048577 bytes", |token| chunk(token, 0, &vec![0; MIB + 1])),
@@ -255,11 +255,6 @@ async fn chunks_that_break_the_contract_end_the_stream_and_those_of_unknown_atte
             chunk(token, 0, &[0; 11])
         }),
         ("messages[0].chunk.token` is not a token", |_| chunk("none", 0, b"x")),
-        ("messages[0].finished.result_bytes` requires `result` without data", |token| {
-            let Report::Finished(mut end) = finished(token, super::result("x")) else { unreachable!() };
-            end.result_bytes = 5;
-            Report::Finished(end)
-        }),
     ];
     let id = submit(&server, Vec::new()).await;
     let mut unfinished = Vec::new();

@@ -69,7 +69,10 @@ async fn what_the_contract_does_not_allow_ends_the_stream_with_a_reason() {
     }
     let reports = [
         (Report::Accepted(v1::AttemptAccepted { token: "no token".into() }), "messages[0].accepted.token"),
-        (Report::Finished(v1::AttemptFinished { token: "1".into(), ..Default::default() }), "messages[0].finished"),
+        (
+            Report::Finished(v1::AttemptFinished { token: "no token".into(), ..Default::default() }),
+            "messages[0].finished.token",
+        ),
     ];
     for (report, expected) in reports {
         let mut worker = Worker::connect(&server, hello("w", &["resize"], 1)).await;

@@ -1,5 +1,6 @@
 //! Remote workers, played by the test.
 
+mod artifacts;
 mod assignments;
 mod cancels;
 mod chunks;
