@@ -109,7 +109,12 @@ impl Schedule {
     }
 
     pub fn state(&self) -> ScheduleState {
-        match (self.paused, self.next_time()) {
+        self.state_with(self.next_time())
+    }
+
+    /// The state, if [`Schedule::next_time`], which takes some time to find, is known.
+    pub fn state_with(&self, next_time: Option<Timestamp>) -> ScheduleState {
+        match (self.paused, next_time) {
             (true, _) => ScheduleState::Paused,
             (false, None) if self.waiting.is_none() => ScheduleState::Finished,
             (false, _) => ScheduleState::Active,

@@ -8,7 +8,8 @@ use hashbrown::HashMap;
 use crate::model::schedule::ScheduleKeyRef;
 use crate::model::schedule_state::{fold_schedule, fold_task_into_schedule, schedule_of};
 use crate::model::{
-    Namespace, Revision, Schedule, ScheduleEvent, ScheduleKey, ScheduleRule, TaskChange, TaskEvent, Timestamp,
+    Namespace, Revision, Schedule, ScheduleEvent, ScheduleKey, ScheduleRule, ScheduleState, TaskChange, TaskEvent,
+    Timestamp,
 };
 
 #[derive(Debug, Default)]
@@ -99,9 +100,10 @@ impl ScheduleTable {
         self.by_creation.values().map(|entry| &entry.schedule)
     }
 
-    /// Schedules that were created before `before`, the newest first.
-    pub fn newest_before(&self, before: Revision) -> impl Iterator<Item = &Schedule> {
-        self.by_creation.range(..before).rev().map(|(_, entry)| &entry.schedule)
+    /// Schedules that were created before `before`, with their states, the newest first.
+    pub fn newest_before(&self, before: Revision) -> impl Iterator<Item = (&Schedule, ScheduleState)> {
+        let entries = self.by_creation.range(..before).rev();
+        entries.map(|(_, Entry { schedule, next, .. })| (schedule, schedule.state_with(*next)))
     }
 
     pub fn count_in(&self, namespace: &Namespace) -> usize {

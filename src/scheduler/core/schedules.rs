@@ -104,18 +104,18 @@ impl Core {
         count: usize,
         bytes: usize,
     ) -> SchedulePage {
-        let matches = |schedule: &Schedule| {
+        let matches = |schedule: &Schedule, state| {
             (filter.namespaces.is_empty() || filter.namespaces.contains(&schedule.key.namespace))
-                && (filter.states.is_empty() || filter.states.contains(&schedule.state()))
+                && (filter.states.is_empty() || filter.states.contains(&state))
         };
         let before = before.unwrap_or_else(|| self.revision.next());
         let (mut schedules, mut used) = (Vec::new(), 0);
-        for (examined, schedule) in self.schedules.newest_before(before).enumerate() {
+        for (examined, (schedule, state)) in self.schedules.newest_before(before).enumerate() {
             let next = Some(schedule.created.next());
             if examined == LISTED_MAX || schedules.len() == count {
                 return SchedulePage { schedules, next };
             }
-            if matches(schedule) {
+            if matches(schedule, state) {
                 used += schedule.bytes() + schedule.unfinished.len() * 2 * NAME_BYTES_MAX;
                 if used > bytes && !schedules.is_empty() {
                     return SchedulePage { schedules, next };
@@ -181,7 +181,7 @@ impl Core {
             return Err(Draining.into());
         }
         let (mut created, mut changes, mut added) = (HashMap::new(), Vec::new(), 0);
-        for schedule in self.schedules.newest_before(self.revision.next()) {
+        for (schedule, _) in self.schedules.newest_before(self.revision.next()) {
             if schedule.spec.configured && !configured.contains_key(&schedule.key) {
                 changes.push((schedule.key.clone(), ScheduleChange::Deleted));
             }

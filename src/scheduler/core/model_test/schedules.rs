@@ -368,6 +368,8 @@ impl World {
 /// The core and the events agree, no run is overdue, and overtaken tasks are stopped.
 pub fn check(world: &World) {
     assert_eq!(world.core.schedules.iter().count(), world.live.schedules.len(), "schedules");
+    let listed = world.core.schedules.newest_before(world.core.revision().next());
+    assert!(listed.into_iter().all(|(schedule, state)| state == schedule.state()), "the states of a list");
     for (key, known) in &world.live.schedules {
         let schedule = world.core.schedule(key).unwrap();
         assert_eq!((schedule.paused, schedule.decided, schedule.waiting), (known.paused, known.decided, known.waiting));
