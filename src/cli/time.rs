@@ -190,6 +190,7 @@ mod tests {
         }
         assert_eq!(format_duration(Duration::MAX), "213503982334601d7h");
     }
+
     #[test]
     fn a_time_has_the_offset_of_its_zone() {
         let winter = parse_time("2027-01-29T01:30:00Z", Timestamp(0)).unwrap();
