@@ -19,6 +19,11 @@ fn reconfigure(core: &mut Core, pools: Vec<PoolSpec>) {
     core.reconfigure(pools, Arc::new(Catalog { pools: by_name, ..Catalog::default() }));
 }
 
+/// The replaced settings of the only pool.
+fn replaced(core: &mut Core, out: &mut Decisions) -> Vec<&'static str> {
+    core.forget_replaced_settings(Timestamp(9), out).into_iter().flat_map(|(_, names)| names).collect()
+}
+
 fn update(pool: &str, size: usize) -> PoolUpdate {
     PoolUpdate { name: PoolName::parse(pool).unwrap(), size: Some(size), paused: None, queue_limit: None, etag: None }
 }
@@ -54,11 +59,11 @@ fn a_pool_keeps_its_size_within_new_bounds_and_gets_the_configured_one_when_it_a
     let mut out = Decisions::default();
     core.update_pool(Timestamp(1), &update("default", 5), &mut out).unwrap();
     let bounds = |min, max| PoolSpec { autoscale: Some(Autoscale { min, max }), ..named("default", min) };
-    for (min, max, expected) in [(2, 9, 5), (6, 9, 6), (1, 4, 4)] {
+    for (min, max, expected, forgotten) in [(2, 9, 5, vec!["size"]), (6, 9, 6, vec![]), (1, 4, 4, vec![])] {
         reconfigure(&mut core, vec![bounds(min, max)]);
+        assert_eq!(replaced(&mut core, &mut out), forgotten);
         assert_eq!(size_of(&core, "default"), expected, "{min} to {max}");
     }
-    assert_eq!(core.restored_pools()[0].1, ["size"], "the one that was set");
     reconfigure(&mut core, vec![named("default", 3)]);
     assert_eq!(size_of(&core, "default"), 3);
     core.update_pool(Timestamp(2), &update("default", 7), &mut out).unwrap();
@@ -70,21 +75,36 @@ fn a_change_made_at_run_time_lasts_until_the_configuration_of_the_setting_change
     let mut core = Core::new(options());
     let mut out = Decisions::default();
     core.update_pool(Timestamp(1), &update("default", 5), &mut out).unwrap();
+    let changed_etag = core.pool_views()[0].etag.clone();
     reconfigure(&mut core, vec![PoolSpec { queue_limit: 9, ..named("default", 1) }]);
     assert_eq!((size_of(&core, "default"), core.pool_views()[0].spec.queue_limit), (5, 9));
-    reconfigure(&mut core, vec![named("default", 2)]);
-    assert_eq!(size_of(&core, "default"), 2);
+    assert!(replaced(&mut core, &mut out).is_empty(), "the change had set the size only");
     // The same after a restart, also if the pool is configured only later.
     let mut restarted = Core::new(crate::scheduler::CoreOptions { pools: vec![named("other", 1)], ..options() });
     assert!(out.events.iter().all(|event| restarted.replay(event)));
     reconfigure(&mut restarted, vec![named("default", 1)]);
-    assert_eq!((size_of(&restarted, "default"), restarted.pool_views()[0].etag.clone()), (5, changed_etag(&out)));
+    assert_eq!((size_of(&restarted, "default"), restarted.pool_views()[0].etag.clone()), (5, changed_etag));
+    reconfigure(&mut core, vec![named("default", 2)]);
+    assert_eq!(size_of(&core, "default"), 2);
 }
 
-fn changed_etag(out: &Decisions) -> String {
+#[test]
+fn a_change_that_the_configuration_has_replaced_does_not_return_with_the_configuration() {
     let mut core = Core::new(options());
-    assert!(out.events.iter().all(|event| core.replay(event)));
-    core.pool_views().remove(0).etag
+    let mut out = Decisions::default();
+    let all = PoolUpdate { paused: Some(true), queue_limit: Some(50), ..update("default", 5) };
+    core.update_pool(Timestamp(1), &all, &mut out).unwrap();
+    reconfigure(&mut core, vec![named("default", 2)]);
+    assert_eq!(replaced(&mut core, &mut out), ["size"]);
+    assert!(replaced(&mut core, &mut out).is_empty(), "told once");
+    reconfigure(&mut core, vec![named("default", 1)]);
+    let mut restarted = Core::new(options());
+    assert!(out.events.iter().all(|event| restarted.replay(event)));
+    for core in [core, restarted] {
+        let PoolSpec { size, queue_limit, paused, .. } = core.pool_views().remove(0).spec;
+        assert_eq!((size, queue_limit, paused), (1, 50, true), "the others still apply");
+        assert_eq!(core.changed_pools().count(), 1);
+    }
 }
 
 #[test]

@@ -175,11 +175,34 @@ impl Core {
         self.pools[usize::from(index)].spec.size
     }
 
-    /// The pools whose settings were changed while an earlier server ran, with the names of those changed settings
-    /// that the configuration has replaced since.
-    pub fn restored_pools(&self) -> Vec<(&PoolSpec, Vec<&'static str>)> {
-        let restored = |pool: &PoolState| Some(settings_after(pool.configuration, pool.change?.1).1);
-        self.pools.iter().filter_map(|pool| Some((&pool.spec, restored(pool)?))).collect()
+    /// The configured pools with settings that were changed while a server ran and still apply.
+    pub fn changed_pools(&self) -> impl Iterator<Item = &PoolSpec> {
+        let configured = self.pools.iter().filter(|pool| pool.configured && pool.change.is_some());
+        let changed = |pool: &&PoolState| PoolSettings::of(&pool.spec) != pool.configuration;
+        configured.filter(changed).map(|pool| &pool.spec)
+    }
+
+    /// Forgets the settings that were changed while a server ran and that the configuration has replaced since, so that
+    /// they do not apply again when the configuration returns to what it was. Call it after recovery and after
+    /// [`Core::reconfigure`]; returns the names of the pools and settings.
+    pub fn forget_replaced_settings(
+        &mut self,
+        now: Timestamp,
+        out: &mut Decisions,
+    ) -> Vec<(PoolName, Vec<&'static str>)> {
+        let replaced = |pool: &PoolState| {
+            let (set, names) = settings_after(pool.configuration, pool.change?.1);
+            let change = PoolChange::Updated { configured: pool.configuration, set };
+            (pool.configured && !names.is_empty()).then(|| (pool.spec.name.clone(), names, change))
+        };
+        let all: Vec<_> = self.pools.iter().filter_map(replaced).collect();
+        let forget = |(pool, names, change): (PoolName, _, _)| {
+            let event = PoolEvent { revision: self.revision.next(), at: now, pool: pool.clone(), change };
+            self.apply_pool(&event);
+            out.events.push(Event::Pool(event));
+            (pool, names)
+        };
+        all.into_iter().map(forget).collect()
     }
 
     /// Sets the counters and histograms of a pool to zero and returns its index.

@@ -2,18 +2,27 @@
 
 use std::sync::Arc;
 
+use crate::model::Timestamp;
 use crate::pool::{Pool, RemoteWorkers};
+use crate::scheduler::core::Decisions;
 use crate::scheduler::message::{PendingReply, Reply, send};
 use crate::scheduler::refusal::{Draining, Internal, Refusal};
 use crate::scheduler::views::Configuration;
 
 use super::pending::{Change, Changed, NewConfiguration};
+use super::start::forget_replaced_settings;
 use super::state::Service;
 
 impl Service {
     /// Replies when the configuration is in use.
-    pub(super) fn reconfigure(&mut self, configuration: Configuration, reply: Reply<()>) {
-        match self.prepare(configuration) {
+    pub(super) fn reconfigure(
+        &mut self,
+        now: Timestamp,
+        configuration: Configuration,
+        reply: Reply<()>,
+        out: &mut Decisions,
+    ) {
+        match self.prepare(now, configuration, out) {
             Ok(new) => {
                 // In the order of the earlier changes: their effects are released first.
                 let reply = Some(PendingReply::new(reply, Ok(())));
@@ -29,7 +38,9 @@ impl Service {
     /// Then nothing has changed.
     fn prepare(
         &mut self,
+        now: Timestamp,
         Configuration { pools, catalog, runners }: Configuration,
+        out: &mut Decisions,
     ) -> Result<NewConfiguration, Refusal> {
         if self.shared.draining.is_cancelled() {
             return Err(Draining.into());
@@ -49,6 +60,7 @@ impl Service {
             started.push((spec.name.clone(), pool));
         }
         self.core.reconfigure(pools, catalog);
+        forget_replaced_settings(&mut self.core, now, out);
         let pools = self.core.views_by_index();
         self.pools.resize_with(pools.len(), || None);
         for (name, pool) in started {

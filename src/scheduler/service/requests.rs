@@ -93,7 +93,7 @@ impl Service {
                 self.put_handler(now, *upload, module, runner, reply, out);
             }
             Request::DeleteHandler { name, reply } => self.delete_handler(now, name, reply, out),
-            Request::Reconfigure { configuration, reply } => self.reconfigure(*configuration, reply),
+            Request::Reconfigure { configuration, reply } => self.reconfigure(now, *configuration, reply, out),
             Request::ResetCounters { pool, reply } => send(reply, self.reset_counters(now, &pool)),
             Request::Pools { reply } => {
                 let views = self.pool_views.iter().flatten().cloned().collect();

@@ -207,15 +207,18 @@ async fn parent_result(handle: Handle, parent: TaskId, bytes_max: usize) -> Resu
     handle.parent_result(&parent, bytes_max).await.map_err(|refusal| refusal.to_string())
 }
 
-fn log_restored_pools(core: &Core) {
-    for (spec, replaced) in core.restored_pools() {
-        let name = &spec.name;
-        if !replaced.is_empty() {
-            let replaced = replaced.join(", ");
-            tracing::warn!(pool = %name, replaced, "the changed configuration replaces pool settings made at run time");
-        }
+fn log_changed_pools(core: &Core) {
+    for spec in core.changed_pools() {
         let PoolSettings { size, queue_limit, paused } = PoolSettings::of(spec);
-        tracing::info!(pool = %name, size, queue_limit, paused, "restored pool settings made at run time");
+        tracing::info!(pool = %spec.name, size, queue_limit, paused, "restored pool settings made at run time");
+    }
+}
+
+/// Records that the configuration has replaced settings that were changed while a server ran.
+pub(super) fn forget_replaced_settings(core: &mut Core, now: Timestamp, out: &mut Decisions) {
+    for (pool, replaced) in core.forget_replaced_settings(now, out) {
+        let replaced = replaced.join(", ");
+        tracing::warn!(%pool, replaced, "the changed configuration replaces pool settings made at run time");
     }
 }
 
@@ -243,10 +246,11 @@ impl Recovery {
         if crashed {
             core.be_careful(now);
         }
-        log_restored_pools(&core);
         core.reset_all_counters(now);
         let mut out = Decisions::default();
         core.begin_epoch(epoch);
+        forget_replaced_settings(&mut core, now, &mut out);
+        log_changed_pools(&core);
         core.recover(now, &mut out);
         record_unattempted(&mut out);
         (core, out)
