@@ -138,8 +138,8 @@ impl Watch {
             }
             let newest = *self.durable.borrow_and_update();
             self.look(newest);
-            if self.reached < self.announced {
-                self.find().await?;
+            if self.reached < self.announced.min(newest) {
+                self.find(newest).await?;
                 if self.step.found.is_empty() {
                     self.reached = self.step.end;
                     return Ok(None);
@@ -150,9 +150,11 @@ impl Watch {
                 self.reached = self.reached.max(newest);
                 return Ok(None);
             }
+            // What was announced already may be durable at the next change.
+            let unseen = self.unseen.as_deref().filter(|_| self.announced <= newest);
             tokio::select! {
                 biased;
-                () = announcement(self.unseen.as_deref(), &mut self.durable) => {}
+                () = announcement(unseen, &mut self.durable) => {}
                 () = self.hub.draining.cancelled() => {}
                 () = reach(deadline) => is_due = true,
             }
@@ -193,17 +195,18 @@ impl Watch {
         Some(event)
     }
 
-    /// Finds the matching events among some of those after [`Watch::reached`].
-    async fn find(&mut self) -> Result<(), Refusal> {
+    /// Finds the matching events among some of those after [`Watch::reached`], up to the newest durable revision: a caller that
+    /// asks for the task of an event finds it as it is since then.
+    async fn find(&mut self, newest: Revision) -> Result<(), Refusal> {
         self.step = match self.hub.recent(self.reached) {
             Some(commits) => {
                 let mut step = Step { end: self.reached, ..Step::default() };
-                for commit in &commits {
+                for commit in commits.iter().take_while(|commit| commit.last() <= newest) {
                     self.filter(commit, &mut step);
                 }
                 step
             }
-            None => self.read_journal().await?,
+            None => self.read_journal(newest).await?,
         };
         Ok(())
     }
@@ -217,7 +220,7 @@ impl Watch {
         step.end = step.end.max(commit.last());
     }
 
-    async fn read_journal(&self) -> Result<Step, Refusal> {
+    async fn read_journal(&self, newest: Revision) -> Result<Step, Refusal> {
         let share = self.hub.reads.reserve(&self.caller).await;
         let reader = self.hub.reads.reader().await;
         self.hub.meter.catch_ups.fetch_add(1, Ordering::Relaxed);
@@ -226,7 +229,7 @@ impl Watch {
         // The share moves along: the memory is in use until the read has ended, also if the watch has ended before.
         let read = in_background("journal-read", move || {
             let _reader = reader;
-            (read_matching(&*journal, after, &filter), share)
+            (read_matching(&*journal, after, newest, &filter), share)
         });
         let (read, share) = read.await.map_err(Internal::from_error)?;
         let (events, end) = match read {
@@ -244,13 +247,15 @@ impl Watch {
     }
 }
 
-/// Reads events after a revision. Returns those that match, and the revision of the last event.
+/// Reads events after a revision, up to the newest durable one. Returns those that match, and the revision of the last event.
 fn read_matching(
     journal: &dyn Journal,
     after: Revision,
+    newest: Revision,
     filter: &TaskFilter,
 ) -> Result<(Vec<Event>, Revision), StoreError> {
     let mut events = journal.read(after, STEP_EVENTS)?;
+    events.truncate(events.partition_point(|event| event.revision() <= newest));
     let end = events.last().map_or(after, Event::revision);
     events.retain(|event| matches(filter, event));
     events.iter_mut().for_each(drop_payload);

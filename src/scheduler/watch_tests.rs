@@ -182,6 +182,31 @@ fn a_watch_returns_each_matching_event_once_and_in_order_whenever_it_looks() {
     }
 }
 
+#[test]
+fn no_event_is_returned_before_its_revision_is_the_newest_one() {
+    const COMMITS: usize = 20_000;
+    let mut events = Events::new();
+    let (hub, mine) = (events.hub.clone(), options(1));
+    let filters = indexed(1).into_iter().chain([TaskFilter::default()]);
+    let watches: Vec<_> = filters.map(|filter| events.watch(&filter, None)).collect();
+    let follow = |mut watch: Watch| {
+        for _ in 0..COMMITS {
+            let mut found = std::iter::repeat_with(|| watch.next().now_or_never()).flatten();
+            let event = found.find_map(Result::unwrap).unwrap();
+            assert!(event.revision() <= hub.revision());
+        }
+    };
+    std::thread::scope(|scope| {
+        for watch in watches {
+            let thread = std::thread::Builder::new().name("watch".to_owned());
+            thread.spawn_scoped(scope, || follow(watch)).unwrap();
+        }
+        for _ in 0..COMMITS {
+            events.publish(&[(1, &mine, None)]);
+        }
+    });
+}
+
 #[tokio::test]
 async fn a_resumed_watch_reads_the_journal_and_continues_with_new_events() {
     let mut events = Events::new();
