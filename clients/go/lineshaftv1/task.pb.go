@@ -1691,7 +1691,8 @@ type Task struct {
 	Limits []*TaskLimit `protobuf:"bytes,36,rep,name=limits,proto3" json:"limits,omitempty"`
 	// While WAITING, the limit that the task waits for; unset if it waits for something else.
 	LimitHold *LimitHold `protobuf:"bytes,37,opt,name=limit_hold,json=limitHold,proto3" json:"limit_hold,omitempty"`
-	// ID of the trace in which the task was submitted, 32 hexadecimal digits; empty if there was none.
+	// ID of the trace in which the task was submitted, 32 hexadecimal digits. Empty if there was none, and for a task of a
+	// batch if the trace is not sampled.
 	TraceId string `protobuf:"bytes,38,opt,name=trace_id,json=traceId,proto3" json:"trace_id,omitempty"`
 	// Unique key of the submission; empty if it had none.
 	UniqueKey string `protobuf:"bytes,39,opt,name=unique_key,json=uniqueKey,proto3" json:"unique_key,omitempty"`
