@@ -77,6 +77,9 @@ enum ReloadError {
     Start(#[from] StartError),
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The rest of the configuration is in use.
+    #[error(transparent)]
+    Schedules(Refusal),
 }
 
 /// Begins to follow the file and the signal. The task ends after `stop`.
@@ -118,10 +121,15 @@ impl Reload {
             }
             Err(error) => error,
         };
-        let tries_again = matches!(error, ReloadError::Refused(Refusal::StoreUnavailable(_)));
+        let (refusal, left) = match &error {
+            ReloadError::Schedules(refusal) => (Some(refusal), "schedules"),
+            ReloadError::Refused(refusal) => (Some(refusal), "handlers, pools, limits and schedules"),
+            ReloadError::Config(_) | ReloadError::Start(_) => (None, "handlers, pools, limits and schedules"),
+        };
+        let tries_again = matches!(refusal, Some(Refusal::StoreUnavailable(_)));
         let fault = Some(error.to_string());
         if !tries_again || self.fault != fault {
-            tracing::error!(%error, "the configuration is not reloaded; the previous handlers and pools stay in use");
+            tracing::error!(%error, "the configuration is not reloaded; the previous {left} stay in use");
         }
         self.fault = fault;
         tries_again
@@ -135,7 +143,7 @@ impl Reload {
         let (loaded, runners, schedules) = loaded?;
         let reconfigured = self.handle.reconfigure(options::configuration(&loaded.config, runners)).await;
         reconfigured.map_err(|refusal| located(refusal, &loaded))?;
-        self.handle.configure_schedules(schedules).await?;
+        self.handle.configure_schedules(schedules).await.map_err(ReloadError::Schedules)?;
         let modules = self.hosts.modules.clone();
         drop(tokio::task::spawn_blocking(move || modules.remove_unused()));
         let fixed = fixed_settings(&self.running, &loaded.config);

@@ -181,6 +181,7 @@ fn default_catch_up_window() -> HumanDuration {
 #[cfg(test)]
 mod tests {
     use crate::config::{Overrides, load};
+    use crate::model::limits::SCHEDULES_MAX;
 
     #[test]
     fn a_number_that_json_does_not_have_is_refused() {
@@ -196,5 +197,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_schedules_of_a_namespace_are_limited() {
+        let fields_with = |count: usize| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let schedule = |n, namespace| {
+                format!(
+                    "[[schedule]]\nnamespace = \"{namespace}\"\nid = \"s{n}\"\nevery = \"1h\"\nhandler = \"compute\"\n"
+                )
+            };
+            let text: String = (0..count).map(|n| schedule(n, "a") + &schedule(n, "b")).collect();
+            std::fs::write(file.path(), text).unwrap();
+            let problems = load(Some(file.path()), [], Overrides::default()).map_err(|error| error.problems().to_vec());
+            problems.err().into_iter().flatten().map(|problem| problem.field).collect::<Vec<_>>()
+        };
+        assert!(fields_with(SCHEDULES_MAX).is_empty());
+        let (a, b) = (2 * SCHEDULES_MAX, 2 * SCHEDULES_MAX + 1);
+        assert_eq!(fields_with(SCHEDULES_MAX + 2), [a, b].map(|index| format!("schedule[{index}].namespace")));
     }
 }

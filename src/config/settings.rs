@@ -1,5 +1,6 @@
 //! The configuration as a whole: its sections, and the checks that involve more than one of them.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -19,6 +20,7 @@ use super::task_limit::TaskLimit;
 use super::telemetry::Telemetry;
 use super::tls::Tls;
 use crate::model::Catalog;
+use crate::model::limits::SCHEDULES_MAX;
 use crate::model::secret::with_secrets_revealed;
 
 /// The configuration of a Lineshaft server.
@@ -124,16 +126,21 @@ impl Config {
                 );
             }
         }
+        let mut schedule_ids = HashMap::<&str, HashSet<&str>>::new();
         for (index, schedule) in self.schedules.iter().enumerate() {
             let path = format!("schedule[{index}]");
             schedule.check(&path, &mut problems);
-            let is_same = |other: &Schedule| (&other.namespace, &other.id) == (&schedule.namespace, &schedule.id);
-            if self.schedules[..index].iter().any(is_same) {
+            let ids = schedule_ids.entry(&schedule.namespace).or_default();
+            if !ids.insert(&schedule.id) {
                 problems.add(
                     format!("{path}.id"),
                     format!("{:?}", schedule.id),
                     "is already the ID of another schedule",
                 );
+            }
+            if ids.len() == SCHEDULES_MAX + 1 {
+                let description = format!("may have at most {SCHEDULES_MAX} schedules");
+                problems.add(format!("{path}.namespace"), format!("{:?}", schedule.namespace), description);
             }
             if self.handlers.iter().all(|handler| handler.name != schedule.handler) {
                 let description =

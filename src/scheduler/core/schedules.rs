@@ -180,10 +180,14 @@ impl Core {
         if self.draining {
             return Err(Draining.into());
         }
-        let (mut created, mut changes, mut added) = (HashMap::new(), Vec::new(), 0);
+        let (mut counts, mut changes) = (HashMap::<Namespace, usize>::new(), Vec::new());
+        let (mut added, mut freed) = (0, 0);
         for (schedule, _) in self.schedules.newest_before(self.revision.next()) {
             if schedule.spec.configured && !configured.contains_key(&schedule.key) {
+                freed += schedule.bytes();
                 changes.push((schedule.key.clone(), ScheduleChange::Deleted));
+            } else {
+                *counts.entry_ref(&schedule.key.namespace).or_default() += 1;
             }
         }
         for (key, spec) in configured {
@@ -198,17 +202,15 @@ impl Core {
             let change = if old.is_some() {
                 ScheduleChange::Updated { spec }
             } else {
-                *created.entry(key.namespace.clone()).or_insert(0) += 1;
+                *counts.entry_ref(&key.namespace).or_default() += 1;
                 ScheduleChange::Created { spec }
             };
             changes.push((key, change));
         }
-        let too_many =
-            |(namespace, count): &(Namespace, usize)| self.schedules.count_in(namespace) + count > SCHEDULES_MAX;
-        if let Some((namespace, _)) = created.into_iter().find(too_many) {
+        if let Some((namespace, _)) = counts.into_iter().find(|(_, count)| *count > SCHEDULES_MAX) {
             return Err(TooManySchedules { namespace }.into());
         }
-        self.check_attached(added as u64)?;
+        self.check_attached(added.saturating_sub(freed) as u64)?;
         changes.sort_by(|(one, _), (other, _)| one.cmp(other));
         for (key, change) in changes {
             self.change_schedule(now, &key, change, out);

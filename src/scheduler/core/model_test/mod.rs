@@ -2,6 +2,8 @@
 //! step. proptest shrinks a failing case and stores its seed in `proptest-regressions`, from where the next run repeats it.
 //! `PROPTEST_CASES` raises the number of cases.
 
+use std::ops::Range;
+
 use proptest::prelude::*;
 
 mod answers;
@@ -74,6 +76,17 @@ fn a_run_is_not_missed_early_because_a_restart_cancels_the_one_before() {
         (Step::Restart(kill), true),
         (Step::Advance { ms: 37_355 }, true),
     ]);
+}
+
+#[test]
+fn a_configuration_can_replace_all_schedules_of_a_namespace_that_has_as_many_as_it_may() {
+    let schedule =
+        NewSchedule { every_s: 4, overlap: 1, max_runs: None, catch_up_s: 10, jitter_ms: 0, task: NewTask::default() };
+    let configured = |ids: Range<u8>| {
+        let schedules = ids.map(|id| ((0, id), schedule.clone()));
+        (Step::ConfigureSchedules(schedules.collect()), true)
+    };
+    after([configured(0..4), configured(4..8)]);
 }
 
 #[test]

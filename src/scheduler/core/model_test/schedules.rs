@@ -10,6 +10,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use proptest::prelude::*;
 
+use crate::model::limits::SCHEDULES_MAX;
 use crate::model::{
     Namespace, Overlap, RunKind, ScheduleChange, ScheduleEvent, ScheduleId, ScheduleKey, ScheduleRule, ScheduleSpec,
     Scheduled, TaskChange, TaskEvent, TaskId, TaskOptions, TaskSpec, Timestamp,
@@ -266,7 +267,7 @@ impl World {
         match self.core.create_schedule(self.at(), key.clone(), spec, &mut self.out) {
             Ok((_, duplicate)) => assert_eq!(duplicate, exists),
             Err(Refusal::ScheduleExists(_)) => assert!(exists),
-            Err(Refusal::TooManySchedules(_)) => assert_eq!(count, crate::model::limits::SCHEDULES_MAX),
+            Err(Refusal::TooManySchedules(_)) => assert_eq!(count, SCHEDULES_MAX),
             Err(Refusal::MemoryFull(_)) => assert_eq!(self.out.events.len(), before),
             Err(refusal) => panic!("{refusal}"),
         }
@@ -306,9 +307,16 @@ impl World {
             .collect();
         match self.core.configure_schedules(self.at(), specs.clone(), &mut self.out) {
             Ok(()) => {}
-            Err(Refusal::MemoryFull(_) | Refusal::TooManySchedules(_)) => {
-                assert_eq!(self.out.events.len(), before);
-                return;
+            Err(Refusal::MemoryFull(_)) => return assert_eq!(self.out.events.len(), before),
+            Err(Refusal::TooManySchedules(refusal)) => {
+                let mut keys: Vec<_> = specs.keys().cloned().collect();
+                let live = self.live.schedules.keys();
+                keys.extend(live.filter(|key| self.core.schedule(key).is_ok_and(|one| !one.spec.configured)).cloned());
+                keys.retain(|key| key.namespace == refusal.namespace);
+                keys.sort();
+                keys.dedup();
+                assert!(keys.len() > SCHEDULES_MAX, "only {keys:?}");
+                return assert_eq!(self.out.events.len(), before);
             }
             Err(refusal) => panic!("{refusal}"),
         }
