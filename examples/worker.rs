@@ -23,7 +23,7 @@ async fn greet_all(client: Client, task: TaskContext, names: Vec<String>) -> Res
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let client = Client::from_env()?; // LINESHAFT_ADDRESS, else 127.0.0.1:7070
+    let client = Client::from_env()?; // LINESHAFT_SERVER, else 127.0.0.1:7070
     let children = client.clone();
     let worker = Worker::new(&client)
         .handler("greet", greet)

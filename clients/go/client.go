@@ -36,15 +36,15 @@ type Client struct {
 }
 
 // NewClient returns a client of the server at an address such as "127.0.0.1:7070", "dns:///lineshaft:7070" or
-// "https://lineshaft.example.com". If the address is empty, it is that of the environment variable LINESHAFT_ADDRESS, else of
-// LINESHAFT_SERVER, else 127.0.0.1:7070.
+// "https://lineshaft.example.com". If the address is empty, it is that of the environment variable LINESHAFT_SERVER, else
+// 127.0.0.1:7070.
 //
 // Unless options set them, the credentials come from the environment, under the names that the command line reads too:
 // LINESHAFT_TOKEN or LINESHAFT_TOKEN_FILE, LINESHAFT_TLS_CA, LINESHAFT_TLS_CERT and LINESHAFT_TLS_KEY.
 //
 // NewClient does not connect; the first call does.
 func NewClient(address string, options ...ClientOption) (*Client, error) {
-	address = cmp.Or(address, os.Getenv("LINESHAFT_ADDRESS"), os.Getenv("LINESHAFT_SERVER"), "127.0.0.1:7070")
+	address = cmp.Or(address, os.Getenv("LINESHAFT_SERVER"), "127.0.0.1:7070")
 	var settings clientSettings
 	for _, option := range options {
 		option(&settings)

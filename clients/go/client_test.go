@@ -639,7 +639,7 @@ tokens_file = "%[1]s/tokens.toml"
 	}
 	t.Setenv("LINESHAFT_TOKEN", keys.token)
 	t.Setenv("LINESHAFT_TLS_CA", filepath.Join(keys.dir, "server.pem"))
-	t.Setenv("LINESHAFT_ADDRESS", "https://"+server.address)
+	t.Setenv("LINESHAFT_SERVER", "https://"+server.address)
 	if result := must[sum](t)(lineshaft.Call[sum](ctx, newClient(t, ""), "compute", 100)); result.Value != 4950 {
 		t.Errorf("result is %v", result)
 	}

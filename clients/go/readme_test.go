@@ -37,7 +37,7 @@ func becomeNewUser(t *testing.T, server *server) *newUser {
 	env := append(os.Environ(),
 		"GOPROXY=file://"+strings.TrimSpace(string(cache))+"/cache/download",
 		"GOMODCACHE="+filepath.Join(dir, "modules"), "GOFLAGS=-modcacherw -trimpath", "GOSUMDB=off", "GOWORK=off",
-		"LINESHAFT_ADDRESS="+server.address)
+		"LINESHAFT_SERVER="+server.address)
 	return &newUser{t, dir, env}
 }
 

@@ -338,7 +338,7 @@ func workerProcess() int {
 func startWorker(t *testing.T, address string) *exec.Cmd {
 	t.Helper()
 	process := exec.Command(must[string](t)(os.Executable()))
-	process.Env = append(os.Environ(), "LINESHAFT_TEST_WORKER=1", "LINESHAFT_ADDRESS="+address)
+	process.Env = append(os.Environ(), "LINESHAFT_TEST_WORKER=1", "LINESHAFT_SERVER="+address)
 	process.Stdout, process.Stderr = os.Stdout, os.Stderr
 	process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := process.Start(); err != nil {

@@ -100,7 +100,7 @@ impl Client {
         Self::builder(address).build()
     }
 
-    /// A client for `LINESHAFT_ADDRESS`, by default `127.0.0.1:7070`, with the credentials of `LINESHAFT_TOKEN`,
+    /// A client for `LINESHAFT_SERVER`, by default `127.0.0.1:7070`, with the credentials of `LINESHAFT_TOKEN`,
     /// `LINESHAFT_TOKEN_FILE`, `LINESHAFT_TLS_CA`, `LINESHAFT_TLS_CERT` and `LINESHAFT_TLS_KEY`, as those of the command line.
     ///
     /// # Errors
@@ -114,8 +114,8 @@ impl Client {
             })
             .transpose()
         };
-        let address = variable("LINESHAFT_ADDRESS").or_else(|| variable("LINESHAFT_SERVER"));
-        let mut builder = Self::builder(address.unwrap_or_else(|| DEFAULT_ADDRESS.to_owned()));
+        let address = variable("LINESHAFT_SERVER").unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
+        let mut builder = Self::builder(address);
         if let Some(token) = variable("LINESHAFT_TOKEN") {
             builder = builder.token(token);
         } else if let Some(token) = file("LINESHAFT_TOKEN_FILE")? {

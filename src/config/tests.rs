@@ -75,7 +75,7 @@ fn command_line_overrides_environment_overrides_file() {
         ("LINESHAFT_SERVER__DRAIN_LIMIT", "2"),
         ("LINESHAFT_LIMITS__QUEUED_PAYLOAD_BYTES", "2MiB"),
         ("LINESHAFT_STORE__MEMORY", "true"),
-        ("LINESHAFT_ADDRESS", "http://not-a-server-setting"),
+        ("LINESHAFT_SERVER", "http://not-a-server-setting"),
         ("PATH", "/bin"),
     ];
     let overrides = Overrides {

@@ -50,7 +50,7 @@ const LINGER_TIME: Duration = Duration::from_millis(100);
 ///
 /// #[tokio::main]
 /// async fn main() -> Result<(), BoxError> {
-///     let client = Client::from_env()?; // LINESHAFT_ADDRESS, else 127.0.0.1:7070
+///     let client = Client::from_env()?; // LINESHAFT_SERVER, else 127.0.0.1:7070
 ///     Ok(Worker::new(&client).handler("greet", greet).run().await?)
 /// }
 /// ```

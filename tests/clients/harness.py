@@ -271,7 +271,7 @@ class Run:
     def environment(self):
         return dict(
             os.environ,
-            LINESHAFT_ADDRESS="{}:{}".format(*self.server.address),
+            LINESHAFT_SERVER="{}:{}".format(*self.server.address),
             LINESHAFT_PROXY=address_of(self.proxy.listener),
             LINESHAFT_CONTROL=address_of(self.proxy.control),
             LINESHAFT_PAGE=self.page,

@@ -67,7 +67,7 @@ def test_a_deployment_of_workers_is_valid_and_scaled_by_its_pool(name):
                 for item in rendered if item["kind"] == "Service"}
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     variables = {variable["name"]: variable for variable in container["env"]}
-    assert variables["LINESHAFT_ADDRESS"]["value"] in services
+    assert variables["LINESHAFT_SERVER"]["value"] in services
     secret = variables["LINESHAFT_TOKEN"]["valueFrom"]["secretKeyRef"]
     assert any(f"create secret generic {secret['name']} --from-file={secret['key']}=" in line for line in COMMANDS)
     pools = {pool["name"]: pool for pool in FILES["workers.yaml"]["config"]["pool"]}

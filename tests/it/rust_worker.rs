@@ -484,7 +484,7 @@ async fn a_worker_that_the_server_refuses_ends_with_the_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_example_greets_until_it_is_terminated() {
     let server = Server::start(CONFIG);
-    let mut program = KillOnDrop(example::start("worker", &[], &[("LINESHAFT_ADDRESS", &server.address)]));
+    let mut program = KillOnDrop(example::start("worker", &[], &[("LINESHAFT_SERVER", &server.address)]));
     wait_for_handler(&server, "greet-all").await;
     let ended = run(&server, "greet-all", r#"["Ada", "Grace"]"#).await;
     assert_eq!(bytes(ended.result.as_ref()), r#"["Hello, Ada!","Hello, Grace!"]"#, "{ended:?}");

@@ -31,7 +31,7 @@ def main() -> None:
         folder = pathlib.Path(scratch)
         server = Server(os.environ["LINESHAFT_BINARY"], folder / "server", "")
         try:
-            env = dict(os.environ, LINESHAFT_ADDRESS="{}:{}".format(*server.address))
+            env = dict(os.environ, LINESHAFT_SERVER="{}:{}".format(*server.address))
             for document in DOCUMENTS:
                 run(document, python, folder, env)
         finally:

@@ -27,7 +27,7 @@ def main() -> None:
         folder = pathlib.Path(scratch)
         server = Server(os.environ["LINESHAFT_BINARY"], folder / "server", (EXAMPLE / "lineshaft.toml").read_text())
         try:
-            env = dict(os.environ, LINESHAFT_ADDRESS="{}:{}".format(*server.address), PYTHONDONTWRITEBYTECODE="1")
+            env = dict(os.environ, LINESHAFT_SERVER="{}:{}".format(*server.address), PYTHONDONTWRITEBYTECODE="1")
             run(python, folder, env)
             if shutil.which("go"):
                 run_wasm(python, folder, env)
@@ -94,9 +94,8 @@ def compare(python: pathlib.Path, env: dict[str, str], arguments: list[str | pat
 
 
 def lineshaft(env: dict[str, str], *arguments: str, text: str = "", code: int = 0) -> bytes:
-    call = dict(env, LINESHAFT_SERVER=env["LINESHAFT_ADDRESS"])
     done = subprocess.run(
-        [env["LINESHAFT_BINARY"], *arguments], env=call, input=text.encode(), capture_output=True, timeout=300
+        [env["LINESHAFT_BINARY"], *arguments], env=env, input=text.encode(), capture_output=True, timeout=300
     )
     assert done.returncode == code, (arguments, done)
     return done.stdout

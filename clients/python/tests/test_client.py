@@ -523,12 +523,12 @@ def test_tls_and_tokens(tmp_path: pathlib.Path) -> None:
 def test_the_address_and_the_token_come_from_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
-    for name in ("LINESHAFT_ADDRESS", "LINESHAFT_SERVER", "LINESHAFT_TOKEN", "LINESHAFT_TOKEN_FILE"):
+    for name in ("LINESHAFT_SERVER", "LINESHAFT_TOKEN", "LINESHAFT_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
     assert Client().address == "127.0.0.1:7070"
     monkeypatch.setenv("LINESHAFT_SERVER", "https://example:1/")
     assert Client().address == "example:1" and Client()._connection.tls
-    monkeypatch.setenv("LINESHAFT_ADDRESS", "localhost:2")
+    monkeypatch.setenv("LINESHAFT_SERVER", "localhost:2")
     assert Client().address == "localhost:2" and not Client()._connection.tls
     (tmp_path / "token").write_text("secret\n")
     monkeypatch.setenv("LINESHAFT_TOKEN_FILE", str(tmp_path / "token"))

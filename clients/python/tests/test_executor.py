@@ -165,7 +165,7 @@ with Executor(1, processes=True, name="calls.program") as executor:
     print(executor.submit(pow, 2, 3).exception())
 """
     )
-    env = dict(os.environ, LINESHAFT_ADDRESS=address(remote_server))
+    env = dict(os.environ, LINESHAFT_SERVER=address(remote_server))
     done = subprocess.run([sys.executable, program], env=env, capture_output=True, text=True, timeout=60)
     assert 'start workers and executors under `if __name__ == "__main__":`' in done.stdout, done
 
@@ -201,7 +201,7 @@ with ThreadPoolExecutor(max_workers=3) as pool:
     print(sorted(future.result() for future in as_completed([pool.submit(double, 5), pool.submit(double, 6)])))
 """
     )
-    env = dict(os.environ, LINESHAFT_ADDRESS=address(remote_server))
+    env = dict(os.environ, LINESHAFT_SERVER=address(remote_server))
     done = subprocess.run([sys.executable, program], env=env, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.count("doubling") == 7, done
     assert "[0, 2, 4, 6, 8]\n" in done.stdout and "[10, 12]\n" in done.stdout

@@ -287,7 +287,7 @@ def test_a_broken_connection_does_not_disturb_running_tasks(client: Client, remo
 
 def start_program(tmp_path: pathlib.Path, server: Server) -> subprocess.Popen[str]:
     (tmp_path / "program.py").write_text(PROGRAM)
-    env = dict(os.environ, LINESHAFT_ADDRESS=address(server))
+    env = dict(os.environ, LINESHAFT_SERVER=address(server))
     program = subprocess.Popen([sys.executable, "program.py"], cwd=tmp_path, env=env, text=True, stderr=subprocess.PIPE)
     assert program.stderr is not None
     while " runs program_add" not in (line := program.stderr.readline()):

@@ -137,10 +137,9 @@ test("a program ends by itself when it waits for nothing more", async () => {
 
 test("the address, the token and TLS come from options or the environment", () => {
   assert.deepEqual(endpoint({}, {}).urls, ["http://127.0.0.1:7070"]);
-  assert.deepEqual(endpoint({}, { LINESHAFT_ADDRESS: "a:1,b:2" }).urls, ["http://a:1", "http://b:2"]);
+  assert.deepEqual(endpoint({}, { LINESHAFT_SERVER: "a:1,b:2" }).urls, ["http://a:1", "http://b:2"]);
   assert.deepEqual(endpoint({}, { LINESHAFT_SERVER: "http://a:1" }).urls, ["http://a:1"]);
-  assert.deepEqual(endpoint({}, { LINESHAFT_ADDRESS: "a:1", LINESHAFT_SERVER: "b:2" }).urls, ["http://a:1"]);
-  assert.deepEqual(endpoint({ address: "https://a:1" }, { LINESHAFT_ADDRESS: "b:2" }).urls, ["https://a:1"]);
+  assert.deepEqual(endpoint({ address: "https://a:1" }, { LINESHAFT_SERVER: "b:2" }).urls, ["https://a:1"]);
   assert.deepEqual(endpoint({ address: "[::1]:1", tls: true }, {}).urls, ["https://[::1]:1"]);
   assert.equal(endpoint({}, { LINESHAFT_TOKEN: " secret\n" }).token(), "secret");
   assert.equal(endpoint({ token: () => "mine" }, { LINESHAFT_TOKEN: "secret" }).token(), "mine");

@@ -18,7 +18,7 @@ function run(command: string, ...args: string[]): string {
   return execFileSync(command, args, {
     cwd: directory,
     encoding: "utf8",
-    env: { ...process.env, LINESHAFT_ADDRESS: server.address },
+    env: { ...process.env, LINESHAFT_SERVER: server.address },
   });
 }
 

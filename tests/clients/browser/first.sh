@@ -1,1 +1,1 @@
-node look.js first.html "$LINESHAFT_ADDRESS"
+node look.js first.html "$LINESHAFT_SERVER"

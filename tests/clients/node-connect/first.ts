@@ -7,7 +7,7 @@ import { createGrpcTransport } from "@connectrpc/connect-node";
 import { TaskStateSchema } from "./gen/lineshaft/v1/task_pb.js";
 import { TaskService } from "./gen/lineshaft/v1/task_service_pb.js";
 
-const address = process.env.LINESHAFT_ADDRESS ?? "127.0.0.1:7070";
+const address = process.env.LINESHAFT_SERVER ?? "127.0.0.1:7070";
 const tasks = createClient(TaskService, createGrpcTransport({ baseUrl: `http://${address}` }));
 const value = fromJson(ValueSchema, { op: "primes", n: 5_000_000 });
 const task = {

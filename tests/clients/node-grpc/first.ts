@@ -4,7 +4,7 @@ import { credentials, Metadata } from "@grpc/grpc-js";
 import { RunTaskRequest, TaskServiceClient } from "./gen/lineshaft/v1/task_service.js";
 import { taskStateToJSON } from "./gen/lineshaft/v1/task.js";
 
-const address = process.env.LINESHAFT_ADDRESS ?? "127.0.0.1:7070";
+const address = process.env.LINESHAFT_SERVER ?? "127.0.0.1:7070";
 const tasks = new TaskServiceClient(address, credentials.createInsecure());
 const data = Buffer.from(JSON.stringify({ op: "primes", n: 5_000_000 }));
 const request = RunTaskRequest.fromPartial({

@@ -51,7 +51,7 @@ class Connection:
         user_agent: str,
     ) -> None:
         env = os.environ.get
-        address = address or env("LINESHAFT_ADDRESS") or env("LINESHAFT_SERVER") or DEFAULT_ADDRESS
+        address = address or env("LINESHAFT_SERVER") or DEFAULT_ADDRESS
         ca = ca or env("LINESHAFT_TLS_CA")
         cert, key = cert or env("LINESHAFT_TLS_CERT"), key or env("LINESHAFT_TLS_KEY")
         address, scheme = _target(address)

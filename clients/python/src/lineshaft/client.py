@@ -34,8 +34,8 @@ MAP_WINDOW = 2_000
 class Client:
     """A connection to a Lineshaft server, for any number of threads.
 
-    `address` is `HOST:PORT`, or `dns:///NAME:PORT` for all servers of a name; default: `LINESHAFT_ADDRESS`, then
-    `LINESHAFT_SERVER`, then `127.0.0.1:7070`. `token` is an API key or JWT, or a function that returns one (default:
+    `address` is `HOST:PORT`, or `dns:///NAME:PORT` for all servers of a name; default: `LINESHAFT_SERVER`, then
+    `127.0.0.1:7070`. `token` is an API key or JWT, or a function that returns one (default:
     `LINESHAFT_TOKEN`, or the file `LINESHAFT_TOKEN_FILE`). `tls=True` encrypts with the public CAs; `ca`, `cert` and `key`
     are PEM files, or their bytes (default: `LINESHAFT_TLS_CA`, `LINESHAFT_TLS_CERT`, `LINESHAFT_TLS_KEY`). `timeout` is
     the number of seconds after which a call or a submission fails; meanwhile it is repeated as long as that is safe.

@@ -11,7 +11,7 @@ export const DEFAULT_ADDRESS = "127.0.0.1:7070";
 export interface ConnectOptions {
   /**
    * `host:port`, or a URL; `https://` uses TLS. Several addresses, separated by commas, are tried in turn.
-   * Default: the environment variable `LINESHAFT_ADDRESS`, then `LINESHAFT_SERVER`, then 127.0.0.1:7070.
+   * Default: the environment variable `LINESHAFT_SERVER`, then 127.0.0.1:7070.
    */
   address?: string;
   /**
@@ -46,8 +46,7 @@ type Environment = Record<string, string | undefined>;
 
 /** @throws LineshaftError if the options contradict each other */
 export function endpoint(options: ConnectOptions, environment: Environment = process.env): Endpoint {
-  const { LINESHAFT_ADDRESS, LINESHAFT_SERVER } = environment;
-  const addresses = (options.address || LINESHAFT_ADDRESS || LINESHAFT_SERVER || DEFAULT_ADDRESS)
+  const addresses = (options.address || environment.LINESHAFT_SERVER || DEFAULT_ADDRESS)
     .split(",")
     .map((one) => one.trim());
   const tls = tlsOptions(options, environment, addresses);

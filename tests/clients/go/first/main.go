@@ -19,7 +19,7 @@ import (
 )
 
 func main() {
-	address := cmp.Or(os.Getenv("LINESHAFT_ADDRESS"), "127.0.0.1:7070")
+	address := cmp.Or(os.Getenv("LINESHAFT_SERVER"), "127.0.0.1:7070")
 	channel, err := grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		log.Fatal(err)

@@ -11,7 +11,7 @@ import java.util.concurrent.TimeUnit;
 /** Submits one task, follows it to the end, and prints its result. */
 public class First {
   public static void main(String[] args) {
-    var address = System.getenv().getOrDefault("LINESHAFT_ADDRESS", "127.0.0.1:7070");
+    var address = System.getenv().getOrDefault("LINESHAFT_SERVER", "127.0.0.1:7070");
     var channel = Grpc.newChannelBuilder(address, InsecureChannelCredentials.create()).build();
     var tasks = TaskServiceGrpc.newBlockingStub(channel);
     var payload =
