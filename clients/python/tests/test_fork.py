@@ -168,9 +168,10 @@ with worker:
 
 def test_a_forked_process_does_not_handle_signals_as_a_worker(remote_server: Server, tmp_path: pathlib.Path) -> None:
     (tmp_path / "forks.py").write_text(f"""
-import lineshaft, sys
+import lineshaft, signal, sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 from worker_functions import end_child
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may ignore it
 worker = lineshaft.Worker({address(remote_server)!r})
 worker.handler("child")(end_child)
 worker.handler("parent", process=True)(end_child)

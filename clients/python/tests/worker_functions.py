@@ -62,7 +62,8 @@ def end_child() -> list[int]:
         if child == 0:
             try:
                 os.write(is_child, b"x")
-                time.sleep(100)
+                for _ in range(10_000):  # Python may miss a signal between its last check and a sleep.
+                    time.sleep(0.01)
             except KeyboardInterrupt:
                 os._exit(130)
             finally:
@@ -72,7 +73,5 @@ def end_child() -> list[int]:
         os.kill(child, number)
         while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0):
             time.sleep(0.01)
-            if number == signal.SIGINT:  # Python may miss it between its last check and the sleep.
-                os.kill(child, number)
         codes.append(os.waitstatus_to_exitcode(ended[1]))
     return codes
