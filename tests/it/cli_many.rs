@@ -245,6 +245,7 @@ fn only_a_batch_that_exists_can_be_waited_for() {
     for batch in [&["empty"][..], &["done"], &["done", "--namespace", "default"], &["default/done"]] {
         assert_eq!(stdout(&server, &[&["task", "wait", "--batch"], batch].concat()), "0 completed\n");
     }
+    assert_eq!(stdout(&server, &["task", "wait", "--namespace", "team"]), "0 completed\n", "it names no batch");
 }
 
 #[test]

@@ -95,6 +95,9 @@ pub async fn matching(
 /// Returns the refusal of the server if the filter names a batch that does not exist.
 async fn require_batch(filter: &v1::TaskFilter, client: &Client) -> Result<(), CliError> {
     let v1::TaskFilter { batch_id, namespace, .. } = filter.clone();
+    if batch_id.is_empty() {
+        return Ok(());
+    }
     let named = if namespace.is_empty() || batch_id.contains('/') {
         batch_id.clone()
     } else {
@@ -102,7 +105,7 @@ async fn require_batch(filter: &v1::TaskFilter, client: &Client) -> Result<(), C
     };
     // Without a namespace, the tasks of a filter can be in other ones than that of the caller.
     let of_batch = v1::TaskFilter { batch_id, namespace, ..v1::TaskFilter::default() };
-    if !named.is_empty() && list::tasks(&of_batch, 1, client).await?.tasks.is_empty() {
+    if list::tasks(&of_batch, 1, client).await?.tasks.is_empty() {
         client.batches().get_batch(v1::GetBatchRequest { batch_id: named }).await?;
     }
     Ok(())
