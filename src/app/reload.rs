@@ -121,12 +121,12 @@ impl Reload {
             }
             Err(error) => error,
         };
-        let (refusal, left) = match &error {
-            ReloadError::Schedules(refusal) => (Some(refusal), "schedules"),
-            ReloadError::Refused(refusal) => (Some(refusal), "handlers, pools, limits and schedules"),
-            ReloadError::Config(_) | ReloadError::Start(_) => (None, "handlers, pools, limits and schedules"),
-        };
-        let tries_again = matches!(refusal, Some(Refusal::StoreUnavailable(_)));
+        let only_schedules = matches!(error, ReloadError::Schedules(_));
+        let left = if only_schedules { "schedules" } else { "handlers, pools, limits and schedules" };
+        let tries_again = matches!(
+            error,
+            ReloadError::Refused(Refusal::StoreUnavailable(_)) | ReloadError::Schedules(Refusal::StoreUnavailable(_))
+        );
         let fault = Some(error.to_string());
         if !tries_again || self.fault != fault {
             tracing::error!(%error, "the configuration is not reloaded; the previous {left} stay in use");
